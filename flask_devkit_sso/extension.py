@@ -1,0 +1,146 @@
+"""The extension object: what an application makes, registers and asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+from flask import Blueprint, Flask, has_request_context, request, url_for
+
+from . import signals
+from .errors import ConfigError
+from .guard import check_views, current_user, finish, is_guardable, require_user
+from .pages import here, is_ours, log, safe_next
+from .settings import read_secret_keys, read_settings
+from .state import EXTENSION, Hooks, State, get_app, get_state
+from .views import make_authorize_blueprint, make_callback_blueprint
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class DevKitSSO:
+    """Signs the users of a Flask application in through DevKit single sign-on.
+
+    :param app: the application; or none, and :meth:`init_app` later. One object may serve several
+        applications: what belongs to one is in its ``app.extensions["devkit_sso"]``.
+    """
+
+    def __init__(self, app: Flask | None = None) -> None:
+        self._hooks = Hooks()
+        self.authorize_blueprint = make_authorize_blueprint()
+        self.callback_blueprint = make_callback_blueprint()
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Read the settings of an application and register the routes on it.
+
+        Nothing is written, no store opened and no network used before a request needs it. What is
+        missing in the settings is logged once, at ERROR; the application works without sign-ins.
+
+        :raises ConfigError: when a setting is wrong, or the application has been here before.
+        """
+        if EXTENSION in app.extensions:
+            raise ConfigError("This application has been initialised already: call init_app once")
+        settings = read_settings(app.config)
+        state = State(app, settings, read_secret_keys(app.config), self._hooks)
+        app.extensions[EXTENSION] = state
+        if state.missing:
+            log.error(
+                "nobody can sign in: missing %s. Set them in app.config before init_app, or in "
+                "the environment as FLASK_%s=… with app.config.from_prefixed_env()",
+                ", ".join(state.missing),
+                state.missing[0],
+            )
+        if state.weak_key:
+            log.warning("SECRET_KEY is weak: without debug or testing nobody can sign in with it")
+        if settings.insecure_http:
+            log.warning("DEVKIT_SSO_INSECURE_HTTP is on: secrets may travel readable for others")
+
+        @app.before_request
+        def refuse_open_views() -> None:
+            check_views(app)
+
+        app.after_request(finish)
+        app.context_processor(lambda: self._template_context(app))
+        for blueprint in (self.authorize_blueprint, self.callback_blueprint):
+            app.register_blueprint(blueprint, url_prefix=settings.url_prefix)
+
+    def protect(self, target: Flask | Blueprint, *, public: Iterable[str] = ()) -> None:
+        """Require a login for every view of an application or of a blueprint.
+
+        :param target: a blueprint before it is registered, or an application.
+        :param public: endpoints that stay open; those of a blueprint with or without its name.
+        """
+        if isinstance(public, str):
+            raise TypeError("public takes a list of endpoints, not a string")
+        open_endpoints = frozenset(public)
+
+        @target.before_request
+        def guard() -> None:
+            if not is_guardable(request) or request.endpoint in open_endpoints:
+                return
+            if isinstance(target, Blueprint):
+                names = [name for name in request.blueprints if _last(name) == target.name]
+                if any(request.endpoint == f"{b}.{e}" for b in names for e in open_endpoints):
+                    return
+            require_user()
+
+    def on_login(self, function: F) -> F:
+        """Have ``function(user)`` run at each login, before there is a session.
+
+        It may raise :class:`~flask_devkit_sso.LoginRefused`; another exception is a 500, and no
+        login either.
+        """
+        self._hooks.on_login.append(function)
+        return function
+
+    def account_loader(self, function: F) -> F:
+        """Have ``function(user)`` make what ``current_user.account`` is, at most once a request."""
+        self._hooks.account_loader = function
+        return function
+
+    def login_url(self, next: str | None = None) -> str:
+        """Return the address that starts a login.
+
+        :param next: a path on this site to come to; by default the current page, where it is one.
+        """
+        if next is None and has_request_context() and not is_ours(request):
+            next = here(request) if request.method in ("GET", "HEAD") else None
+        if next is not None and has_request_context():
+            next = safe_next(next)
+        return url_for("devkit_sso_authorize.login", next=next)
+
+    def logout_url(self) -> str:
+        """Return the address that asks whether to sign out, and does so when it is posted to."""
+        return url_for("devkit_sso_authorize.logout")
+
+    def end_sessions(self, uid: str) -> int:
+        """End every session of a user, on every worker and host; return how many there were.
+
+        Needs an application context.
+
+        :raises StoreUnavailable: when it cannot be done now.
+        """
+        state = get_state()
+        if state.sessions is None:
+            return 0
+        count = state.sessions.end_all(uid)
+        if count:
+            signals.session_ended.send(get_app(), uid=uid, why="ended")
+        return count
+
+    def _template_context(self, app: Flask) -> dict[str, Any]:
+        context: dict[str, Any] = {
+            "devkit_sso": SimpleNamespace(
+                current_user=current_user, login_url=self.login_url, logout_url=self.logout_url
+            )
+        }
+        if not hasattr(app, "login_manager"):
+            context["current_user"] = current_user
+        return context
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]

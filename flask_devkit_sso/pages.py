@@ -1,0 +1,182 @@
+"""The extension's own pages and JSON answers, and how to tell which of them a request wants."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any, Final
+from urllib.parse import quote, unquote
+
+from flask import (
+    Request,
+    Response,
+    current_app,
+    jsonify,
+    make_response,
+    render_template,
+    request,
+    url_for,
+)
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import RequestRedirect
+
+from .errors import REASONS, LoginFailed
+from .logins import MAX_NEXT
+from .messages import FAILURES
+from .state import get_state
+
+log: Final = logging.getLogger("flask_devkit_sso")
+
+RETRY_AFTER: Final = 5
+"""Seconds; what a 503 of ours asks clients to wait."""
+
+_OUR_ENDPOINTS: Final = ("devkit_sso_authorize.", "devkit_sso_callback.")
+
+
+def is_page_load(request: Request) -> bool:
+    """Tell whether a browser asks for a page that a person will look at (Fetch Metadata, Accept).
+
+    ``*/*`` alone is none: that is what scripts and tools send.
+    """
+    destination = request.headers.get("Sec-Fetch-Dest")
+    if destination:
+        return destination == "document"
+    if "X-Requested-With" in request.headers:
+        return False
+    accept = request.headers.get("Accept")
+    return not accept or any(kind == "text/html" for kind in request.accept_mimetypes.values())
+
+
+def wants_json(request: Request) -> bool:
+    """Tell whether a request prefers JSON to a page."""
+    if request.is_json:
+        return True
+    best = request.accept_mimetypes.best_match(["text/html", "application/json"])
+    return best == "application/json" or not is_page_load(request)
+
+
+def is_same_origin(request: Request) -> bool:
+    """Tell whether a POST comes from a page of this site: Fetch Metadata, else Origin."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site == "same-origin"
+    found = re.match(r"https?://[^/?#]+", get_state().redirect_uri(request) or "")
+    return found is not None and request.headers.get("Origin", "").lower() == found[0].lower()
+
+
+def is_ours(request: Request) -> bool:
+    """Tell whether a request is for one of the extension's own routes."""
+    return (request.endpoint or "").startswith(_OUR_ENDPOINTS)
+
+
+def here(request: Request) -> str:
+    """Return the address of the current page, as :func:`safe_next` accepts it."""
+    path = quote(request.script_root + request.path, safe="/-._~!$&'()*+,;=:@")
+    query = quote(request.query_string, safe="/?-._~!$&'()*+,;=:@%")
+    return f"{path}?{query}" if query else path
+
+
+def safe_next(url: str | None) -> str:
+    """Return where a login leads: ``url`` if that surely stays on this site, else the default.
+
+    The list of what may be in it holds nothing that Werkzeug or a browser rewrites, so what is
+    judged here is what will be emitted. A way back into our own routes is no way back.
+    """
+    default = get_state().settings.after_login_url
+    if default == "/":
+        default = request.script_root + "/"
+    if not url or len(url) > MAX_NEXT:
+        return default
+    if not re.fullmatch(r"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?#]|%[0-9A-Fa-f]{2})*", url):
+        return default
+    path = unquote(re.split(r"[?#]", url, maxsplit=1)[0])
+    if "//" in path or "\\" in path or not {".", ".."}.isdisjoint(path.split("/")):
+        return default
+    return default if _leads_to_us(path) else url
+
+
+def _leads_to_us(path: str) -> bool:
+    adapter = current_app.create_url_adapter(request)
+    root = request.script_root
+    if adapter is None or not path.startswith(root):
+        return False
+    try:
+        endpoint: str = adapter.match(path.removeprefix(root), method="GET")[0]
+    except RequestRedirect:
+        return False
+    except HTTPException:
+        # Unknown, or no GET there: a person coming back would be none the happier if it is ours.
+        return path.startswith(root + get_state().settings.url_prefix + "/")
+    return endpoint.startswith(_OUR_ENDPOINTS)
+
+
+def page(template: str, status: int = 200, *, form: bool = False, **context: Any) -> Response:
+    """Render a page of ours with the headers that all of them have.
+
+    :param form: whether it holds a form: under ``no-referrer`` a browser would send
+        ``Origin: null`` with it.
+    """
+    policy = "same-origin" if form else "no-referrer"
+    html = render_template(f"devkit_sso/{template}", referrer_policy=policy, **context)
+    response = make_response(html, status)
+    response.headers["Referrer-Policy"] = policy
+    response.headers["Content-Security-Policy"] = (
+        "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+    return _private(response)
+
+
+def failed(error: LoginFailed) -> LoginFailed:
+    """Log a failure and give it its answer, so that the caller can raise it.
+
+    It is raised, not returned, so that an application's ``errorhandler(LoginFailed)`` wins.
+    """
+    status, reference = REASONS[error.reason], error.reference
+    text = FAILURES[error.reason]
+    level = logging.ERROR if error.reason == "not_configured" else logging.WARNING
+    log.log(
+        level,
+        "login failed: %s (reference %s)%s",
+        error.reason,
+        reference,
+        f": {error.hint}" if error.hint else "",
+    )
+    message = error.message or text.message
+    retry_url = url_for("devkit_sso_authorize.login") if text.retry else None
+    if wants_json(request):
+        response = jsonify(
+            error=error.reason, message=message, reference=reference, login_url=retry_url
+        )
+        response.status_code = status
+        _private(response)
+    else:
+        response = page(
+            "failure.html",
+            status,
+            reason=error.reason,
+            title=text.title,
+            message=message,
+            advice=text.advice,
+            reference=reference,
+            retry_url=retry_url,
+            hint=error.hint if current_app.debug else None,
+        )
+    if status == 503:
+        response.headers["Retry-After"] = str(RETRY_AFTER)
+    error.response = response
+    return error
+
+
+def not_configured(problems: list[str]) -> LoginFailed:
+    """Return the failure for an application on which nobody can sign in."""
+    return LoginFailed(
+        "not_configured",
+        hint="; ".join(problems) + ". Set what is missing in app.config or in the environment "
+        "(FLASK_DEVKIT_SSO_CLIENT_ID and so on, with app.config.from_prefixed_env()).",
+    )
+
+
+def _private(response: Response) -> Response:
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response

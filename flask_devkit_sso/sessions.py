@@ -1,0 +1,139 @@
+"""Sessions: an opaque random id in a cookie, everything else in the store.
+
+The cookie's value is the id, signed, so that a forged one costs no read. The store's key is a hash
+of the id, so that nobody can sign in with what they read there. Tokens are sealed, and opened only
+when one is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from itsdangerous import BadData
+
+from .contract import TokenAnswer, UserInfo
+from .keys import Keys
+from .settings import Settings
+from .stores import Store
+
+RECORD_VERSION: Final = 1
+TOUCH_EVERY: Final = 60.0
+"""Seconds; the last use is written no more often."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of a session; ``expires`` in Unix seconds, when the access token does."""
+
+    access_token: str = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    expires: float
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session that is alive. ``key`` is the store's; ``created`` in Unix seconds."""
+
+    key: str = field(repr=False)
+    user: UserInfo
+    created: float
+    sealed_tokens: str | None = field(repr=False)
+
+
+class Sessions:
+    """The sessions of one installation."""
+
+    def __init__(self, store: Store, keys: Keys, settings: Settings) -> None:
+        self._store = store
+        self._keys = keys
+        self._settings = settings
+        self._signer = keys.signer("session")
+
+    def create(self, user: UserInfo, tokens: TokenAnswer | None, *, asked: float) -> str:
+        """Start a session and return the value of its cookie, whose id is new.
+
+        :param tokens: None only for a session made by tests, which has no server.
+        :param asked: when the tokens were asked for, from which their life is counted.
+        :raises StoreUnavailable: then there is no session.
+        """
+        session_id = secrets.token_urlsafe(32)
+        now = time.time()
+        sealed = None
+        if tokens is not None:
+            sealed = self._keys.seal(
+                json.dumps([tokens.access_token, tokens.refresh_token, asked + tokens.expires_in])
+            )
+        self._store.add(
+            self._key(session_id),
+            json.dumps(
+                {
+                    "version": RECORD_VERSION,
+                    "uid": user.uid,
+                    "username": user.username,
+                    "role": user.role,
+                    "created": now,
+                    "tokens": sealed,
+                }
+            ),
+            expires=self._expires(now, now),
+            owner=self._owner(user.uid),
+        )
+        return str(self._signer.dumps(session_id))
+
+    def load(self, cookie: str) -> Session | None:
+        """Return the session of a cookie's value, by one read of the store, and note its use.
+
+        :raises StoreUnavailable: which is not the same as "not signed in".
+        """
+        try:
+            session_id = self._signer.loads(cookie)
+        except BadData:
+            return None
+        key = self._key(session_id)
+        row = self._store.read(key)
+        if row is None:
+            return None
+        session = _parse(key, row.data)
+        now = time.time()
+        if session is None or self._expires(session.created, row.used) <= now:
+            return None
+        if now - row.used >= min(TOUCH_EVERY, self._settings.idle_timeout / 4):
+            self._store.touch(key, used=now, expires=self._expires(session.created, now))
+        return session
+
+    def tokens(self, session: Session) -> Tokens | None:
+        """Open a session's tokens; None where there are none, or the key is gone."""
+        opened = session.sealed_tokens and self._keys.unseal(session.sealed_tokens)
+        return Tokens(*json.loads(opened)) if opened else None
+
+    def end(self, session: Session) -> bool:
+        """End a session everywhere, at once. Of several callers, one is told True."""
+        return self._store.remove(session.key) is not None
+
+    def end_all(self, uid: str) -> int:
+        """End all sessions of a user everywhere, at once; return how many there were."""
+        return len(self._store.remove_owner(self._owner(uid)))
+
+    def _key(self, session_id: str) -> str:
+        digest = hashlib.sha256(session_id.encode()).hexdigest()
+        return f"{self._settings.installation}:session:{digest}"
+
+    def _owner(self, uid: str) -> str:
+        return f"{self._settings.installation}:{uid}"
+
+    def _expires(self, created: float, used: float) -> float:
+        return min(created + self._settings.session_lifetime, used + self._settings.idle_timeout)
+
+
+def _parse(key: str, data: str) -> Session | None:
+    """Read a record; one of another version belongs to its writer and is no session here."""
+    record = json.loads(data)
+    if record["version"] != RECORD_VERSION:
+        return None
+    user = UserInfo(record["uid"], record["username"], record["role"])
+    return Session(key, user, record["created"], record["tokens"])

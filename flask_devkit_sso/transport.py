@@ -1,0 +1,217 @@
+"""One HTTPS POST to the authentication server, with a deadline that is one.
+
+urllib3 carries the bytes. Its timeouts count between two reads, so a server that sends a byte a
+second would hold a request for ever, and no timeout of a socket covers the resolver. Each call
+therefore runs in a thread of a small pool; its caller waits no longer than the deadline and then
+cuts the connection, which ends the thread's work too.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Final
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from .contract import Reply
+from .errors import ServerError, ServerUnavailable
+
+MAX_BODY: Final = 1024 * 1024
+"""Bytes of an answer's body, after decompression."""
+
+MAX_CALLS: Final = 16
+"""Calls in flight in one process; a further one waits for a place within its own deadline."""
+
+MAX_IDLE: Final = 4.0
+"""Seconds for which a connection is kept for the next call. Standard servers close theirs after 5
+(docs/protocol.md, "What standard servers do besides"): a code must not be sent into the closing."""
+
+
+class _Call:
+    """One POST under way: carried out by a pool thread, given up by the one that waits for it."""
+
+    def __init__(self, url: str, body: bytes, timeout: float) -> None:
+        self._url = url
+        self._body = body
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._connection: HTTPConnection | None = None
+        self._given_up = False
+
+    def run(self, pool: urllib3.PoolManager) -> Reply:
+        _running.call = self
+        try:
+            response = pool.request(
+                "POST",
+                self._url,
+                body=self._body,
+                headers={
+                    "Accept": "application/json",
+                    "Content-Type": "application/json",
+                    "User-Agent": "flask-devkit-sso",
+                },
+                timeout=urllib3.Timeout(total=self._timeout),
+                # A second send could spend a code twice; a redirect could hand a secret on.
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+            try:
+                body = b""
+                while chunk := response.read(MAX_BODY + 1 - len(body)):
+                    body += chunk
+                    if len(body) > MAX_BODY:
+                        raise ServerError("The server's answer is larger than 1 MiB.")
+            except BaseException:
+                response.close()
+                raise
+            finally:
+                response.release_conn()
+            return Reply(response.status, body)
+        except urllib3.exceptions.HTTPError as error:
+            # Not chained: some of these repeat what the server sent.
+            raise ServerUnavailable(_explain(error)) from None
+        finally:
+            _running.call = None
+
+    def uses(self, connection: HTTPConnection) -> None:
+        """Learn which connection to cut. Refuses to go on once nobody waits any longer."""
+        with self._lock:
+            if self._given_up:
+                raise urllib3.exceptions.TimeoutError
+            self._connection = connection
+
+    def give_up(self) -> None:
+        with self._lock:
+            self._given_up = True
+            sock = self._connection.sock if self._connection else None
+        if sock is not None:
+            with suppress(OSError):
+                # The plain socket's method: SSLSocket.shutdown would drop the TLS layer under the
+                # thread that is reading through it.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class _Running(threading.local):
+    call: _Call | None = None
+
+
+_running = _Running()
+
+
+class _CuttableConnection(HTTPConnection):
+    """A connection that its call can find, and that is not used again after a long idle time."""
+
+    _idle_since: float | None = None
+
+    def connect(self) -> None:
+        self._tell()
+        super().connect()
+        self._tell()
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self._idle_since is not None and time.monotonic() - self._idle_since > MAX_IDLE:
+            self.close()
+            self.connect()
+        self._tell()
+        super().request(*args, **kwargs)
+
+    def getresponse(self) -> Any:
+        response = super().getresponse()
+        self._idle_since = time.monotonic()
+        return response
+
+    def close(self) -> None:
+        self._idle_since = None
+        super().close()
+
+    def _tell(self) -> None:
+        if _running.call is not None:
+            _running.call.uses(self)
+
+
+class _CuttableTLSConnection(_CuttableConnection, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _CuttableConnection
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _CuttableTLSConnection
+
+
+class Transport:
+    """A process's way to the authentication server: one TLS context, one pool of connections.
+
+    :param ca_bundle: path of a PEM file that replaces the system's store of CAs, or None.
+    :param timeout: seconds for one whole call, from the resolver to the last byte.
+
+    Neither proxies from the environment nor ``.netrc`` are looked at; redirects are not followed.
+    """
+
+    def __init__(self, *, ca_bundle: str | None, timeout: float) -> None:
+        self._ca_bundle = ca_bundle
+        self._timeout = timeout
+        # By process: sockets and threads don't survive a fork, and setdefault needs no lock that
+        # a fork could find taken. The parent's entry stays, so that nothing closes its sockets.
+        self._by_process: dict[int, tuple[urllib3.PoolManager, ThreadPoolExecutor]] = {}
+
+    def post(self, url: str, body: bytes) -> Reply:
+        """Send a JSON body, once, and return the answer whatever its status.
+
+        :raises ServerUnavailable: when there is no whole answer within the deadline.
+        :raises ServerError: when the answer is larger than 1 MiB.
+        """
+        pid = os.getpid()
+        try:
+            pool, threads = self._by_process[pid]
+        except KeyError:
+            pool, threads = self._by_process.setdefault(pid, self._set_up())
+        call = _Call(url, body, self._timeout)
+        future = threads.submit(call.run, pool)
+        try:
+            return future.result(self._timeout)
+        except TimeoutError:
+            future.cancel()
+            call.give_up()
+            raise ServerUnavailable(
+                f"No whole answer from the server within {self._timeout:g} seconds."
+            ) from None
+
+    def _set_up(self) -> tuple[urllib3.PoolManager, ThreadPoolExecutor]:
+        pool = urllib3.PoolManager(
+            maxsize=MAX_CALLS, ssl_context=ssl.create_default_context(cafile=self._ca_bundle)
+        )
+        pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        return pool, ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="devkit-sso")
+
+
+def _explain(error: urllib3.exceptions.HTTPError) -> str:
+    """Say what went wrong in words of ours: an error's own text may repeat the server's."""
+    match error:
+        case urllib3.exceptions.NameResolutionError():
+            return "The server's host name is not known: check DEVKIT_SSO_SERVER_URL."
+        case urllib3.exceptions.SSLError():
+            cause = error.args[0] if error.args else None
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return (
+                    f"The server's certificate is not accepted ({cause.verify_message}): with a "
+                    "CA of your own set DEVKIT_SSO_CA_BUNDLE to its PEM file."
+                )
+            return "The TLS handshake with the server failed: does it speak https on this port?"
+        case urllib3.exceptions.NewConnectionError() | urllib3.exceptions.ConnectTimeoutError():
+            return "No connection to the server: check DEVKIT_SSO_SERVER_URL, port and firewall."
+        case urllib3.exceptions.TimeoutError():
+            return "The server did not answer in time."
+        case _:
+            return f"The connection to the server broke ({type(error).__name__})."

@@ -1,0 +1,59 @@
+"""The person behind a request, as applications see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from .contract import Role
+
+
+class User:
+    """A person who is signed in.
+
+    :param uid: the server's unique account id (docs/protocol.md section 3).
+    :param username: the name at the server; it can change hands, so key your data by ``uid``.
+    :param role: ``"Admin"``, ``"User"``, or None when the server sent anything else.
+    """
+
+    is_authenticated = True
+
+    def __init__(
+        self,
+        uid: str,
+        username: str,
+        role: Role | None,
+        account_loader: Callable[[User], Any] | None = None,
+    ) -> None:
+        self.uid = uid
+        self.username = username
+        self.role = role
+        self._account_loader = account_loader
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the role is ``"Admin"``."""
+        return self.role == "Admin"
+
+    @cached_property
+    def account(self) -> Any:
+        """What the application's ``account_loader`` returns, called once a request; else None."""
+        return self._account_loader(self) if self._account_loader else None
+
+    def __repr__(self) -> str:
+        return f"User(uid={self.uid!r}, username={self.username!r}, role={self.role!r})"
+
+
+class Anonymous:
+    """Nobody: not signed in, or outside a request."""
+
+    is_authenticated = False
+    is_admin = False
+    uid = None
+    username = None
+    role = None
+    account = None
+
+    def __repr__(self) -> str:
+        return "Anonymous()"

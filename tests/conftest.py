@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from flask_devkit_sso import DevKitSSO, current_user, login_required, role_required
+from werkzeug.test import TestResponse
+
+from .scripted import ScriptedServer
+
+SECRET_KEY = "0d9f6b1ac54e2378-no-one-knows-this"
+CLIENT_ID = "20221017000000001"
+CLIENT_SECRET = "canary-client-secret-e41d"
+CODE = "d6eda491b5b2166e16bd"
+REDIRECT_URI = "http://localhost/sso/callback"
+
+AppMaker = Callable[..., Flask]
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    running = ScriptedServer()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def make_app(server: ScriptedServer, tmp_path: Path) -> AppMaker:
+    """Make an application with a few views; settings without their prefix, None: not set."""
+
+    def make(sso: DevKitSSO | None = None, **settings: Any) -> Flask:
+        app = Flask("tests", instance_path=str(tmp_path))
+        given = {
+            "client_id": CLIENT_ID,
+            "client_secret": CLIENT_SECRET,
+            "server_url": server.url,
+            "redirect_uri": REDIRECT_URI,
+        } | settings
+        app.config["SECRET_KEY"] = SECRET_KEY
+        app.config.update(
+            {f"DEVKIT_SSO_{k.upper()}": v for k, v in given.items() if v is not None}
+        )
+        (sso or DevKitSSO()).init_app(app)
+
+        @app.get("/")
+        def home() -> str:
+            return "home"
+
+        @app.get("/who")
+        def who() -> dict[str, Any]:
+            return {
+                "is_authenticated": current_user.is_authenticated,
+                "uid": current_user.uid,
+                "username": current_user.username,
+                "role": current_user.role,
+                "is_admin": current_user.is_admin,
+            }
+
+        @app.route("/private", methods=["GET", "POST"])
+        @login_required
+        def private() -> str:
+            return f"private {current_user.username}"
+
+        @app.get("/admin")
+        @role_required("Admin")
+        def admin() -> str:
+            return "admin"
+
+        return app
+
+    return make
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    return make_app()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def start(client: FlaskClient, next_url: str | None = None, **kwargs: Any) -> dict[str, str]:
+    """Start a login; return the query that the authentication server gets, each value once."""
+    query = None if next_url is None else {"next": next_url}
+    response = client.get("/sso/authorize", query_string=query, **kwargs)
+    assert response.status_code == 303, response.text
+    pairs = parse_qs(urlsplit(response.location).query, strict_parsing=True)
+    assert all(len(values) == 1 for values in pairs.values())
+    return {name: values[0] for name, values in pairs.items()}
+
+
+def come_back(client: FlaskClient, state: str, code: str = CODE, **kwargs: Any) -> TestResponse:
+    """Come back from the authentication server with a code."""
+    return client.get("/sso/callback", query_string={"code": code, "state": state}, **kwargs)
+
+
+def sign_in(client: FlaskClient, next_url: str | None = None) -> TestResponse:
+    """A whole login."""
+    response = come_back(client, start(client, next_url)["state"])
+    assert response.status_code == 303, response.text
+    return response
+
+
+def reason(response: TestResponse) -> str:
+    """Which failure a page is about."""
+    start_of = response.text.index('data-reason="') + len('data-reason="')
+    return response.text[start_of : response.text.index('"', start_of)]

@@ -1,0 +1,144 @@
+"""An authentication server that does what a test tells it to, over a real socket.
+
+It shares nothing with the package: what it answers is spelled out here and in the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+GET_TOKEN = "/sso/oauth2/getToken"
+GET_USER_INFO = "/sso/oauth2/getUserInfo"
+REFRESH_TOKEN = "/sso/oauth2/refreshToken"
+LOGOUT = "/sso/oauth2/logout"
+
+TOKEN = {
+    "code": "2000",
+    "message": "OK",
+    "messageArgs": [],
+    "data": {
+        "access_token": "canary-access-token-1f6a",
+        "expires_in": 3600,
+        "refresh_token": "canary-refresh-token-9b2c",
+    },
+}
+ADA = {
+    "code": "2000",
+    "message": "OK",
+    "messageArgs": [],
+    "data": {"uid": "u-1", "username": "ada", "role": "Admin"},
+}
+DONE = {"code": "2000", "message": "OK", "messageArgs": [], "data": {}}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request, as it arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+Answer = Callable[["Handler"], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: ScriptedServer
+
+    def setup(self) -> None:
+        super().setup()
+        self.number = self.server.count_connection()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.seen.append(Seen(self.command, self.path, headers, body, self.number))
+        self.server.answers[self.path](self)
+
+    do_GET = do_POST
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def says(
+    what: Any, status: int = 200, headers: dict[str, str] | None = None
+) -> Callable[[Handler], None]:
+    """Answer with a JSON value, or with bytes as they are."""
+    body = what if isinstance(what, bytes) else json.dumps(what).encode()
+
+    def answer(handler: Handler) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Content-Length", str(len(body)))
+        for name, value in (headers or {}).items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+def fails(code: str) -> Callable[[Handler], None]:
+    """Answer with an error envelope under HTTP 200."""
+    return says({"code": code, "message": "no", "messageArgs": [], "data": {}})
+
+
+class ScriptedServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
+        self.scheme = "https" if tls else "http"
+        self.seen: list[Seen] = []
+        self.connections = 0
+        self._lock = threading.Lock()
+        self.stopping = threading.Event()
+        self.answers: dict[str, Callable[[Handler], None]] = {
+            GET_TOKEN: says(TOKEN),
+            GET_USER_INFO: says(ADA),
+            REFRESH_TOKEN: says(
+                {"code": "2000", "data": {"access_token": "canary-second-7d", "expires_in": 60}}
+            ),
+            LOGOUT: says(DONE),
+        }
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.server_port}"
+
+    @property
+    def paths(self) -> list[str]:
+        return [seen.path for seen in self.seen]
+
+    def count_connection(self) -> int:
+        with self._lock:
+            self.connections += 1
+            return self.connections
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that gave up is no news here."""
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self.shutdown()
+        self.server_close()
