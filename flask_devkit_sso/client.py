@@ -64,7 +64,8 @@ class Client:
 
         :raises ServerError, ServerUnavailable: as :func:`contract.user_info`.
         """
-        return contract.user_info(self._post_token(self._server.user_info_url, access_token))
+        url = self._server.user_info_url
+        return contract.user_info(self._post_token(url, access_token, repeatable=True))
 
     def refresh(self, refresh_token: str) -> TokenAnswer:
         """Get another access token (docs/protocol.md section 4).
@@ -83,11 +84,11 @@ class Client:
         """
         contract.envelope_data(self._post_token(self._server.logout_url, access_token))
 
-    def _post_token(self, url: str, access_token: str) -> Reply:
+    def _post_token(self, url: str, access_token: str, *, repeatable: bool = False) -> Reply:
         body = contract.access_token_request(
             client_id=self._server.client_id, access_token=access_token
         )
-        return self._transport.post(url, body)
+        return self._transport.post(url, body, repeatable=repeatable)
 
 
 class _Session:

@@ -12,6 +12,7 @@ from . import signals
 from .errors import ConfigError
 from .guard import check_views, current_user, finish, is_guardable, require_user
 from .pages import here, is_ours, log, safe_next
+from .refresh import current_access_token
 from .settings import read_secret_keys, read_settings
 from .state import EXTENSION, Hooks, State, get_app, get_state
 from .views import make_authorize_blueprint, make_callback_blueprint
@@ -115,6 +116,21 @@ class DevKitSSO:
     def logout_url(self) -> str:
         """Return the address that asks whether to sign out, and does so when it is posted to."""
         return url_for("devkit_sso_authorize.logout")
+
+    def access_token(self) -> str:
+        """Return a valid access token of the current user, refreshed when it must be.
+
+        :raises Unauthorized: when nobody is signed in, or the server refuses another token, which
+            ends the session.
+        :raises ServerError, ServerUnavailable: when a refresh is due and fails.
+        :raises RuntimeError: outside a request, where there is no current user.
+        """
+        if not has_request_context():
+            raise RuntimeError(
+                "access_token() belongs to the current user, so it needs a request: get the token "
+                "in the view, and hand it to what runs outside"
+            )
+        return current_access_token()
 
     def end_sessions(self, uid: str) -> int:
         """End every session of a user, on every worker and host; return how many there were.

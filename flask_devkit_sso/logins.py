@@ -76,7 +76,8 @@ class Logins:
         verifier = secrets.token_urlsafe(32) if self._pkce else None
         sealed = None if verifier is None else self._keys.seal(verifier)
         name = self._cookie_name(nonce)
-        cookie = str(self._cookies.dumps([nonce, next_url, sealed]))
+        # The signer's own time has whole seconds, too coarse to tell which tab came first.
+        cookie = str(self._cookies.dumps([nonce, next_url, sealed, round(time.time(), 3)]))
         return StartedLogin(
             state=str(self._states.dumps(nonce)),
             code_verifier=verifier,
@@ -115,14 +116,11 @@ class Logins:
 
     def _read(self, name: str, cookie: str) -> PendingLogin | None:
         try:
-            (nonce, next_url, sealed), signed = self._cookies.loads(
-                cookie, max_age=self._ttl, return_timestamp=True
-            )
+            nonce, next_url, sealed, started = self._cookies.loads(cookie, max_age=self._ttl)
         except BadData:
             return None
         verifier = sealed and self._keys.unseal(sealed)
-        expires = signed.timestamp() + self._ttl
-        return PendingLogin(nonce, name, next_url, verifier, expires)
+        return PendingLogin(nonce, name, next_url, verifier, started + self._ttl)
 
     def _cookie_name(self, nonce: str) -> str:
         return self._prefix + nonce[:8]

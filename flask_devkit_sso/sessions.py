@@ -63,23 +63,9 @@ class Sessions:
         """
         session_id = secrets.token_urlsafe(32)
         now = time.time()
-        sealed = None
-        if tokens is not None:
-            sealed = self._keys.seal(
-                json.dumps([tokens.access_token, tokens.refresh_token, asked + tokens.expires_in])
-            )
         self._store.add(
             self._key(session_id),
-            json.dumps(
-                {
-                    "version": RECORD_VERSION,
-                    "uid": user.uid,
-                    "username": user.username,
-                    "role": user.role,
-                    "created": now,
-                    "tokens": sealed,
-                }
-            ),
+            _record(user, now, None if tokens is None else self._seal(tokens, asked)),
             expires=self._expires(now, now),
             owner=self._owner(user.uid),
         )
@@ -111,6 +97,24 @@ class Sessions:
         opened = session.sealed_tokens and self._keys.unseal(session.sealed_tokens)
         return Tokens(*json.loads(opened)) if opened else None
 
+    def replace_tokens(self, session: Session, tokens: TokenAnswer, *, asked: float) -> bool:
+        """Keep refreshed tokens. False when the session has ended meanwhile, and stays so."""
+        sealed = self._seal(tokens, asked)
+        return self._store.update(session.key, _record(session.user, session.created, sealed))
+
+    def reload(self, session: Session) -> Session | None:
+        """Read a session anew; None when it has ended meanwhile."""
+        row = self._store.read(session.key)
+        return _parse(session.key, row.data) if row else None
+
+    def lock(self, session: Session, seconds: float) -> bool:
+        """Claim the right to refresh a session's tokens, on all workers; it frees itself."""
+        return self._store.add(f"{session.key}:refresh", "", expires=time.time() + seconds)
+
+    def unlock(self, session: Session) -> None:
+        """Give the right to refresh back."""
+        self._store.remove(f"{session.key}:refresh")
+
     def end(self, session: Session) -> bool:
         """End a session everywhere, at once. Of several callers, one is told True."""
         return self._store.remove(session.key) is not None
@@ -118,6 +122,10 @@ class Sessions:
     def end_all(self, uid: str) -> int:
         """End all sessions of a user everywhere, at once; return how many there were."""
         return len(self._store.remove_owner(self._owner(uid)))
+
+    def _seal(self, tokens: TokenAnswer, asked: float) -> str:
+        expires = asked + tokens.expires_in
+        return self._keys.seal(json.dumps([tokens.access_token, tokens.refresh_token, expires]))
 
     def _key(self, session_id: str) -> str:
         digest = hashlib.sha256(session_id.encode()).hexdigest()
@@ -128,6 +136,19 @@ class Sessions:
 
     def _expires(self, created: float, used: float) -> float:
         return min(created + self._settings.session_lifetime, used + self._settings.idle_timeout)
+
+
+def _record(user: UserInfo, created: float, sealed_tokens: str | None) -> str:
+    return json.dumps(
+        {
+            "version": RECORD_VERSION,
+            "uid": user.uid,
+            "username": user.username,
+            "role": user.role,
+            "created": created,
+            "tokens": sealed_tokens,
+        }
+    )
 
 
 def _parse(key: str, data: str) -> Session | None:

@@ -8,6 +8,7 @@ cuts the connection, which ends the thread's work too.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import ssl
@@ -20,6 +21,7 @@ from typing import Any, Final
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError as _HTTPError
 
 from .contract import Reply
 from .errors import ServerError, ServerUnavailable
@@ -35,13 +37,19 @@ MAX_IDLE: Final = 4.0
 (docs/protocol.md, "What standard servers do besides"): a code must not be sent into the closing."""
 
 
+_ONE_MORE: Final = urllib3.Retry(
+    total=1, connect=0, redirect=0, status=0, allowed_methods=None, respect_retry_after_header=False
+)
+
+
 class _Call:
     """One POST under way: carried out by a pool thread, given up by the one that waits for it."""
 
-    def __init__(self, url: str, body: bytes, timeout: float) -> None:
+    def __init__(self, url: str, body: bytes, timeout: float, *, repeatable: bool) -> None:
         self._url = url
         self._body = body
-        self._timeout = timeout
+        self._repeatable = repeatable
+        self._deadline = time.monotonic() + timeout
         self._lock = threading.Lock()
         self._connection: HTTPConnection | None = None
         self._given_up = False
@@ -49,6 +57,9 @@ class _Call:
     def run(self, pool: urllib3.PoolManager) -> Reply:
         _running.call = self
         try:
+            time_left = self._deadline - time.monotonic()
+            if time_left <= 0:
+                raise ServerUnavailable("Too many calls of the server are under way already.")
             response = pool.request(
                 "POST",
                 self._url,
@@ -58,9 +69,9 @@ class _Call:
                     "Content-Type": "application/json",
                     "User-Agent": "flask-devkit-sso",
                 },
-                timeout=urllib3.Timeout(total=self._timeout),
-                # A second send could spend a code twice; a redirect could hand a secret on.
-                retries=False,
+                timeout=urllib3.Timeout(total=time_left),
+                retries=_ONE_MORE if self._repeatable else False,
+                # A redirect could hand a secret on.
                 redirect=False,
                 preload_content=False,
             )
@@ -76,7 +87,7 @@ class _Call:
             finally:
                 response.release_conn()
             return Reply(response.status, body)
-        except urllib3.exceptions.HTTPError as error:
+        except _HTTPError as error:
             # Not chained: some of these repeat what the server sent.
             raise ServerUnavailable(_explain(error)) from None
         finally:
@@ -105,6 +116,16 @@ class _Running(threading.local):
 
 
 _running = _Running()
+
+
+def _is_harmless(record: logging.LogRecord) -> bool:
+    return _running.call is None or record.levelno < logging.WARNING
+
+
+# urllib3's warnings quote what they could not parse, and a server may repeat a secret there. Ours
+# are silent in our own calls; what went wrong is in the error that we raise.
+for _name in ("urllib3.connection", "urllib3.connectionpool"):
+    logging.getLogger(_name).addFilter(_is_harmless)
 
 
 class _CuttableConnection(HTTPConnection):
@@ -166,9 +187,11 @@ class Transport:
         # a fork could find taken. The parent's entry stays, so that nothing closes its sockets.
         self._by_process: dict[int, tuple[urllib3.PoolManager, ThreadPoolExecutor]] = {}
 
-    def post(self, url: str, body: bytes) -> Reply:
-        """Send a JSON body, once, and return the answer whatever its status.
+    def post(self, url: str, body: bytes, *, repeatable: bool = False) -> Reply:
+        """Send a JSON body and return the answer whatever its status.
 
+        :param repeatable: it may be sent once more when the connection breaks without an answer.
+            Never for what uses something up: a code sent twice kills the tokens of its first use.
         :raises ServerUnavailable: when there is no whole answer within the deadline.
         :raises ServerError: when the answer is larger than 1 MiB.
         """
@@ -177,7 +200,7 @@ class Transport:
             pool, threads = self._by_process[pid]
         except KeyError:
             pool, threads = self._by_process.setdefault(pid, self._set_up())
-        call = _Call(url, body, self._timeout)
+        call = _Call(url, body, self._timeout, repeatable=repeatable)
         future = threads.submit(call.run, pool)
         try:
             return future.result(self._timeout)
@@ -196,8 +219,10 @@ class Transport:
         return pool, ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="devkit-sso")
 
 
-def _explain(error: urllib3.exceptions.HTTPError) -> str:
+def _explain(error: _HTTPError) -> str:
     """Say what went wrong in words of ours: an error's own text may repeat the server's."""
+    if isinstance(error, urllib3.exceptions.MaxRetryError) and isinstance(error.reason, _HTTPError):
+        error = error.reason
     match error:
         case urllib3.exceptions.NameResolutionError():
             return "The server's host name is not known: check DEVKIT_SSO_SERVER_URL."

@@ -8,8 +8,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.test import Cookie, TestResponse
+
 from flask_devkit_sso import DevKitSSO, current_user, login_required, role_required
-from werkzeug.test import TestResponse
 
 from .scripted import ScriptedServer
 
@@ -42,9 +43,7 @@ def make_app(server: ScriptedServer, tmp_path: Path) -> AppMaker:
             "redirect_uri": REDIRECT_URI,
         } | settings
         app.config["SECRET_KEY"] = SECRET_KEY
-        app.config.update(
-            {f"DEVKIT_SSO_{k.upper()}": v for k, v in given.items() if v is not None}
-        )
+        app.config.update({f"DEVKIT_SSO_{k.upper()}": v for k, v in given.items() if v is not None})
         (sso or DevKitSSO()).init_app(app)
 
         @app.get("/")
@@ -84,6 +83,17 @@ def app(make_app: AppMaker) -> Flask:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
+
+
+def cookies(client: FlaskClient) -> list[Cookie]:
+    """All that a browser has from us."""
+    return list(client._cookies.values()) if client._cookies else []
+
+
+def carry_cookies(source: FlaskClient, target: FlaskClient) -> None:
+    """Give one browser what another one has."""
+    for cookie in cookies(source):
+        target.set_cookie(cookie.key, cookie.value)
 
 
 def start(client: FlaskClient, next_url: str | None = None, **kwargs: Any) -> dict[str, str]:

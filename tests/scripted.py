@@ -6,6 +6,7 @@ It shares nothing with the package: what it answers is spelled out here and in t
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Callable
@@ -96,6 +97,12 @@ def says(
 def fails(code: str) -> Callable[[Handler], None]:
     """Answer with an error envelope under HTTP 200."""
     return says({"code": code, "message": "no", "messageArgs": [], "data": {}})
+
+
+def closes(handler: Handler) -> None:
+    """Close the connection without an answer."""
+    handler.close_connection = True
+    handler.connection.shutdown(socket.SHUT_RDWR)
 
 
 class ScriptedServer(ThreadingHTTPServer):

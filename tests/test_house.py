@@ -1,0 +1,119 @@
+"""The house: imports run one way, and the public names are those that others rely on."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
+
+import flask_devkit_sso
+
+PACKAGE = Path(flask_devkit_sso.__file__).parent
+
+LADDER = """
+errors signals messages contract users
+settings keys stores transport
+client sessions logins
+state pages guard refresh views extension
+testing __init__
+""".split()
+"""Each module imports only what stands before it."""
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            names |= {node.module} if node.module else {alias.name for alias in node.names}
+    return {name.split(".")[0] for name in names}
+
+
+def test_imports_run_one_way() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == set(LADDER)
+    for rung, name in enumerate(LADDER):
+        assert imported(PACKAGE / f"{name}.py") <= set(LADDER[:rung]), name
+
+
+def test_the_contract_is_pure() -> None:
+    source = (PACKAGE / "contract.py").read_text()
+    roots = {
+        alias.name.split(".")[0]
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    assert roots <= {"base64", "hashlib", "json", "re"}
+
+
+def test_the_sandbox_shares_nothing_with_the_client() -> None:
+    for path in (PACKAGE / "sandbox").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                module = node.module or ""
+                assert not module.startswith("flask_devkit_sso") or ".sandbox" in module
+            if isinstance(node, ast.ImportFrom):
+                assert node.level < 2, path
+    for name in LADDER:
+        assert "sandbox" not in imported(PACKAGE / f"{name}.py")
+
+
+def test_the_public_names() -> None:
+    assert set(flask_devkit_sso.__all__) == {
+        "ConfigError",
+        "DevKitSSO",
+        "LoginFailed",
+        "LoginRefused",
+        "SSOError",
+        "ServerError",
+        "ServerUnavailable",
+        "current_user",
+        "logged_out",
+        "login_failed",
+        "login_required",
+        "login_succeeded",
+        "public",
+        "role_required",
+        "session_ended",
+        "token_refreshed",
+    }
+    sso = flask_devkit_sso.DevKitSSO()
+    for name in (
+        "init_app protect on_login account_loader login_url logout_url end_sessions access_token "
+        "authorize_blueprint callback_blueprint"
+    ).split():
+        assert hasattr(sso, name), name
+    signals = importlib.import_module("flask_devkit_sso.signals")
+    for name in ("login_succeeded", "login_failed", "logged_out", "token_refreshed"):
+        assert getattr(signals, name) is getattr(flask_devkit_sso, name)
+    testing = importlib.import_module("flask_devkit_sso.testing")
+    assert callable(testing.login_as)
+    assert callable(testing.logout)
+
+
+def test_the_errors() -> None:
+    for name in ("ConfigError", "LoginFailed", "LoginRefused", "ServerError", "ServerUnavailable"):
+        assert issubclass(getattr(flask_devkit_sso, name), flask_devkit_sso.SSOError)
+    assert flask_devkit_sso.ServerError("x").code == 502
+    assert flask_devkit_sso.ServerUnavailable("x").code == 503
+    errors = importlib.import_module("flask_devkit_sso.errors")
+    messages = importlib.import_module("flask_devkit_sso.messages")
+    assert list(errors.REASONS) == list(messages.FAILURES)
+    assert " ".join(errors.REASONS) == (
+        "login_expired login_unknown cookie_missing state_missing state_mismatch code_missing "
+        "denied authorize_error server_rejected server_unavailable server_answer_invalid refused "
+        "cross_site not_configured store_unavailable"
+    )
+
+
+def test_the_routes(app: flask_devkit_sso.DevKitSSO) -> None:
+    rules = {
+        (rule.rule, rule.endpoint)
+        for rule in app.url_map.iter_rules()  # type: ignore[attr-defined]
+        if rule.endpoint.startswith("devkit_sso_") and "static" not in rule.endpoint
+    }
+    assert rules == {
+        ("/sso/authorize", "devkit_sso_authorize.login"),
+        ("/sso/logout", "devkit_sso_authorize.logout"),
+        ("/sso/signed-out", "devkit_sso_authorize.signed_out"),
+        ("/sso/callback", "devkit_sso_callback.callback"),
+    }
