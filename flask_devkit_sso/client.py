@@ -22,7 +22,7 @@ class Client:
         self._transport = transport
 
     def authorization_url(
-        self, *, redirect_uri: str, state: str, code_verifier: str | None = None
+        self, *, redirect_uri: str, state: str | None, code_verifier: str | None = None
     ) -> str:
         """Return where to send the browser (docs/protocol.md section 1)."""
         return contract.authorization_url(

@@ -83,7 +83,7 @@ def authorization_url(
     *,
     client_id: str,
     redirect_uri: str,
-    state: str,
+    state: str | None = None,
     code_verifier: str | None = None,
 ) -> str:
     """Return the address that the browser is sent to (section 1; RFC 7636 for the challenge).
@@ -94,8 +94,9 @@ def authorization_url(
         "client_id": client_id,
         "redirect_uri": redirect_uri,
         "response_type": "code",
-        "state": state,
     }
+    if state is not None:
+        query["state"] = state
     if code_verifier is not None:
         digest = hashlib.sha256(code_verifier.encode()).digest()
         query["code_challenge"] = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from flask import Blueprint, Flask, has_request_context, request, url_for
+from flask import Blueprint, Flask, Response, has_request_context, request, url_for
 
 from . import signals
 from .errors import ConfigError
@@ -15,7 +15,7 @@ from .pages import here, is_ours, log, safe_next
 from .refresh import current_access_token
 from .settings import read_secret_keys, read_settings
 from .state import EXTENSION, Hooks, State, get_app, get_state
-from .views import make_authorize_blueprint, make_callback_blueprint
+from .views import landing, make_authorize_blueprint, make_callback_blueprint
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,10 +59,9 @@ class DevKitSSO:
         if settings.insecure_http:
             log.warning("DEVKIT_SSO_INSECURE_HTTP is on: secrets may travel readable for others")
 
-        @app.before_request
-        def refuse_open_views() -> None:
-            check_views(app)
-
+        # Before all others, even those registered already: an application that does not change
+        # may redirect in one of its own, and a fragment would be carried along.
+        app.before_request_funcs.setdefault(None, []).insert(0, self._before_request)
         app.after_request(finish)
         app.context_processor(lambda: self._template_context(app))
         for blueprint in (self.authorize_blueprint, self.callback_blueprint):
@@ -146,6 +145,18 @@ class DevKitSSO:
         if count:
             signals.session_ended.send(get_app(), uid=uid, why="ended")
         return count
+
+    def _before_request(self) -> Response | None:
+        app = get_app()
+        state = get_state()
+        if not state.checked:
+            check_views(app)
+            # Flask-WTF would refuse our POSTs, which check their origin themselves.
+            if "csrf" in app.extensions:
+                for blueprint in (self.authorize_blueprint, self.callback_blueprint):
+                    app.extensions["csrf"].exempt(blueprint)
+            state.checked = True
+        return landing()
 
     def _template_context(self, app: Flask) -> dict[str, Any]:
         context: dict[str, Any] = {

@@ -184,9 +184,6 @@ def check_views(app: Flask) -> None:
 
     :raises ConfigError: naming each such view.
     """
-    state = app.extensions[EXTENSION]
-    if state.views_checked:
-        return
     bare = [
         f"{view.__module__}.{view.__qualname__} (endpoint {endpoint})"
         for endpoint, view in app.view_functions.items()
@@ -197,7 +194,6 @@ def check_views(app: Flask) -> None:
             f"guarded, but registered as a view without its guard: {', '.join(bare)}. Write "
             "@login_required and @role_required below @app.get or @app.route, next to the function"
         )
-    state.views_checked = True
 
 
 def is_guardable(request: Any) -> bool:

@@ -60,13 +60,27 @@ def is_same_origin(request: Request) -> bool:
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site == "same-origin"
-    found = re.match(r"https?://[^/?#]+", get_state().redirect_uri(request) or "")
-    return found is not None and request.headers.get("Origin", "").lower() == found[0].lower()
+    origin = _origin()
+    return bool(origin) and request.headers.get("Origin", "").lower() == origin.lower()
+
+
+def starts_here(request: Request) -> bool:
+    """Tell whether a navigation began on this site or in the address bar, not on another site."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = _origin()
+    return bool(origin) and f"{request.referrer}/".startswith(f"{origin}/")
 
 
 def is_ours(request: Request) -> bool:
     """Tell whether a request is for one of the extension's own routes."""
     return (request.endpoint or "").startswith(_OUR_ENDPOINTS)
+
+
+def _origin() -> str:
+    found = re.match(r"https?://[^/?#]+", get_state().redirect_uri(request) or "")
+    return found[0] if found else ""
 
 
 def here(request: Request) -> str:
@@ -92,6 +106,9 @@ def safe_next(url: str | None) -> str:
     path = unquote(re.split(r"[?#]", url, maxsplit=1)[0])
     if "//" in path or "\\" in path or not {".", ".."}.isdisjoint(path.split("/")):
         return default
+    if get_state().lands_on(path) and re.search(r"[?&]code=", url):
+        # Where logins come back to: the code of one is no part of a page's address.
+        return default
     return default if _leads_to_us(path) else url
 
 
@@ -110,19 +127,29 @@ def _leads_to_us(path: str) -> bool:
     return endpoint.startswith(_OUR_ENDPOINTS)
 
 
-def page(template: str, status: int = 200, *, form: bool = False, **context: Any) -> Response:
+def page(
+    template: str, status: int = 200, *, form: bool = False, script: bool = False, **context: Any
+) -> Response:
     """Render a page of ours with the headers that all of them have.
+
+    The policies stand in the page too: an extension such as Flask-Talisman replaces headers.
 
     :param form: whether it holds a form: under ``no-referrer`` a browser would send
         ``Origin: null`` with it.
+    :param script: whether it loads the landing script.
     """
-    policy = "same-origin" if form else "no-referrer"
-    html = render_template(f"devkit_sso/{template}", referrer_policy=policy, **context)
-    response = make_response(html, status)
-    response.headers["Referrer-Policy"] = policy
-    response.headers["Content-Security-Policy"] = (
-        "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+    referrer = "same-origin" if form else "no-referrer"
+    policy = "default-src 'none'; style-src 'self'; base-uri 'none'"
+    if script:
+        policy += "; script-src 'self'; connect-src 'self'"
+    html = render_template(
+        f"devkit_sso/{template}", referrer_policy=referrer, content_policy=policy, **context
     )
+    response = make_response(html, status)
+    response.headers["Referrer-Policy"] = referrer
+    # Browsers don't take this part from a page.
+    response.headers["Content-Security-Policy"] = f"{policy}; frame-ancestors 'none'"
+    response.headers["X-Frame-Options"] = "DENY"
     return _private(response)
 
 

@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from .contract import INTERFACE_PATHS
@@ -95,7 +95,7 @@ def _server_url(value: object) -> str | None:
 
 def _redirect_uri(value: object) -> str | None:
     # Checked but never changed: it is sent byte for byte (docs/protocol.md, "Around it").
-    return _url(value)
+    return _url(value, fragment=True)
 
 
 def _after_login(value: object) -> str | None:
@@ -133,12 +133,10 @@ def _flag(value: object) -> bool:
     return value
 
 
-def _binding(value: object) -> Literal["state"]:
-    if value in ("redirect_uri", "confirm"):
-        raise _Wrong(f'"{value}" is not supported by this version yet; "state" is')
-    if value != "state":
-        raise _Wrong('must be "state"')
-    return "state"
+def _binding(value: object) -> str:
+    if value not in ("state", "redirect_uri", "confirm"):
+        raise _Wrong('must be "state", "redirect_uri" or "confirm"')
+    return str(value)
 
 
 def _store_url(value: object) -> str | None:
@@ -220,8 +218,12 @@ class Settings:
         "the request's host is a loopback one.",
     )
     url_prefix: str = _setting("/sso", _prefix, "Path below which the extension's routes are.")
-    binding: Literal["state"] = _setting(
-        "state", _binding, "How a login is bound to the browser that started it."
+    binding: str = _setting(
+        "state",
+        _binding,
+        "How a login is bound to the browser that started it: by `state`; by a nonce in the "
+        "`redirect_uri`, for a server that drops `state`; or, for one that takes neither, by the "
+        "person, who is asked to `confirm`.",
     )
     pkce: bool = _setting(
         False, _flag, "Adds `code_challenge` (S256) and `code_verifier`; never the binding."

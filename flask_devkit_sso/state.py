@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from flask import Flask, Request, current_app, url_for
 
@@ -43,6 +44,8 @@ class State:
         self.hooks = hooks
         name = settings.cookie_name or f"devkit_sso_{settings.installation}"
         self.cookie_name = f"__Host-{name}" if settings.secure else name
+        # Written by the landing page's script, so it can't be a __Host- cookie in plain http.
+        self.pass_cookie = f"{name}_pass_"
         self.sessions: Sessions | None = None
         self.logins: Logins | None = None
         self.keys: Keys | None = None
@@ -56,7 +59,19 @@ class State:
         self.client = Client(server, transport) if server else None
         self.missing = [*settings.missing, *([] if secret_keys else ["SECRET_KEY"])]
         self.weak_key = bool(secret_keys) and is_weak(secret_keys[0])
-        self.views_checked = False
+        self.checked = False
+
+    def right_origin(self, request: Request) -> str | None:
+        """Return the redirect_uri's origin when a login started at the request's would not come
+        back there: ``localhost`` and ``127.0.0.1`` are two hosts to a browser's cookies.
+
+        Only among loopback hosts: elsewhere a proxy may well show us another name than the
+        browser's.
+        """
+        uri, host = urlsplit(self.settings.redirect_uri or ""), _host(request)
+        if uri.hostname == host or not (is_loopback(uri.hostname) and is_loopback(host)):
+            return None
+        return f"{uri.scheme}://{uri.netloc}"
 
     def problems(self, request: Request) -> list[str]:
         """Return what keeps everybody from signing in, each with its mend; empty when all is well.
@@ -79,6 +94,14 @@ class State:
                     f"{PREFIX}STORE_URL is memory://, which works with debug or testing only"
                 )
         return found
+
+    def lands_on(self, path: str) -> bool:
+        """Tell whether the redirect_uri leads to a path, and no view of ours is there: then the
+        landing page has to read the answer out of the address."""
+        uri = self.settings.redirect_uri
+        if uri is None or ("#" not in uri and path == url_for("devkit_sso_callback.callback")):
+            return False
+        return path == (unquote(urlsplit(uri).path) or "/")
 
     def redirect_uri(self, request: Request) -> str | None:
         """Return the one redirect_uri in force; None where there is none for this host."""
@@ -109,7 +132,9 @@ def get_state() -> State:
     return state
 
 
-def _host(request: Request) -> str:
-    """The host of a request without its port; an IPv6 address without brackets."""
-    host = request.host
-    return host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
+def _host(request: Request) -> str | None:
+    """The host name or address of a request, without its port."""
+    try:
+        return urlsplit(f"//{request.host}").hostname
+    except ValueError:
+        return None

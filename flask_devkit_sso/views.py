@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
-from typing import NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
+from urllib.parse import parse_qs
 
 from flask import (
     Blueprint,
@@ -16,6 +18,7 @@ from flask import (
     jsonify,
     make_response,
     redirect,
+    render_template,
     request,
     url_for,
 )
@@ -23,19 +26,31 @@ from itsdangerous import BadData
 
 from . import signals
 from .client import Client
-from .contract import TokenAnswer, UserInfo
 from .errors import LoginFailed, LoginRefused, ServerError, ServerUnavailable, StoreUnavailable
 from .guard import make_user, visit
-from .logins import Logins
-from .pages import failed, is_same_origin, log, not_configured, page, safe_next, wants_json
+from .logins import Answer, Held, Logins
+from .pages import (
+    failed,
+    is_page_load,
+    is_same_origin,
+    log,
+    not_configured,
+    page,
+    safe_next,
+    starts_here,
+    wants_json,
+)
 from .sessions import Session, Sessions
 from .state import get_app, get_state
 from .users import Anonymous
 
 R = TypeVar("R")
 
-_OUTCOME_TTL = 300
+_OUTCOME_TTL: Final = 300
 """Seconds for which the signed-out page repeats what a logout came to."""
+
+_MAX_POST: Final = 32 * 1024
+"""Bytes of what the landing script sends."""
 
 
 def make_authorize_blueprint() -> Blueprint:
@@ -52,7 +67,9 @@ def make_authorize_blueprint() -> Blueprint:
 def make_callback_blueprint() -> Blueprint:
     """Return the blueprint to which the authentication server sends the browser back."""
     blueprint = Blueprint("devkit_sso_callback", __name__)
-    blueprint.add_url_rule("/callback", view_func=callback)
+    blueprint.add_url_rule("/callback", view_func=callback, methods=["GET", "POST"])
+    blueprint.add_url_rule("/confirm", view_func=confirm, methods=["GET", "POST"])
+    blueprint.add_url_rule("/landing.js", view_func=landing_js)
     return blueprint
 
 
@@ -83,63 +100,131 @@ def login() -> Response:
     next_url = safe_next(request.args.get("next"))
     if visit().user.is_authenticated:
         return _leave_for(next_url)
-    parts = _parts()
-    started = parts.logins.start(next_url, request.cookies)
+    parts, state = _parts(), get_state()
+    elsewhere = state.right_origin(request)
+    if elsewhere and "bounced" not in request.args:
+        # Marked, so that a proxy that shows us another host than the browser's makes no loop.
+        return _leave_for(
+            elsewhere + url_for("devkit_sso_authorize.login", next=next_url, bounced=1)
+        )
+    if state.settings.binding == "confirm" and not starts_here(request):
+        again = url_for("devkit_sso_authorize.login", next=next_url)
+        return page("start.html", form=True, start_url=again)
+    started = parts.logins.start(next_url, parts.redirect_uri, request.cookies)
 
     @after_this_request
     def keep(response: Response) -> Response:
         for name in started.stale_cookies:
             _delete_cookie(response, name)
-        max_age = int(get_state().settings.login_ttl)
-        _set_cookie(response, started.cookie_name, started.cookie, max_age)
+        max_age = int(state.settings.login_ttl)
+        _set_cookie(response, started.login.cookie_name, started.cookie, max_age)
         return response
 
-    return _leave_for(
-        parts.client.authorization_url(
-            redirect_uri=parts.redirect_uri,
-            state=started.state,
-            code_verifier=started.code_verifier,
-        )
+    url = parts.client.authorization_url(
+        redirect_uri=started.redirect_uri,
+        state=started.state,
+        code_verifier=started.login.code_verifier,
     )
+    if "#" in parts.redirect_uri and request.headers.get("Sec-Fetch-Dest") == "document":
+        # Only the browser knows the hash route that was asked for, and it has brought it along.
+        return page("leaving.html", script=True, authorize_url=url, login_name=started.login.name)
+    return _leave_for(url)
 
 
 @_explained
 def callback() -> Response:
-    """Complete a login whose redirect_uri has no fragment (docs/protocol.md section 1)."""
+    """Complete a login: GET for a redirect_uri without a fragment, POST for the landing script."""
+    if request.method == "GET":
+        query = request.query_string.decode(errors="replace")
+        if get_state().settings.binding == "redirect_uri":
+            # The vendor adds ?code=… at the very end, where our proof is (section 1).
+            query = query.replace("?", "&")
+        arrived = parse_qs(query, keep_blank_values=True)
+        code, error, state, proof = (
+            arrived.get(name, []) for name in ("code", "error", "state", "s")
+        )
+        answer = Answer(code, error, state, proof)
+        return _leave_for(_complete(answer))
+    if not is_same_origin(request):
+        raise LoginFailed("cross_site")
+    request.max_content_length = _MAX_POST
+    answer, hash_route = _read_post(request.get_json(silent=True))
+    response = jsonify(next=_complete(answer, hash_route))
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@_explained
+def confirm() -> Response:
+    """Ask "Continue as …?" and take the answer, where the binding is the person's word."""
     parts = _parts()
-    login = parts.logins.resume(request.args.getlist("state"), request.cookies)
+    login = parts.logins.find(request.args.get("login", ""), request.cookies)
+    if login is None:
+        raise LoginFailed("login_unknown")
+    if request.method == "GET":
+        held = parts.logins.held(login)
+        if held is None:
+            raise LoginFailed("login_unknown")
+        return page(
+            "confirm.html",
+            form=True,
+            username=held.user.username,
+            action_url=url_for("devkit_sso_callback.confirm", login=login.name),
+        )
+    if not is_same_origin(request):
+        raise LoginFailed("cross_site")
+    held = parts.logins.release(login)
+    after_this_request(lambda response: _delete_cookie(response, login.cookie_name))
+    if held is None:
+        raise LoginFailed("login_unknown")
+    if request.form.get("answer") != "yes":
+        with suppress(ServerError, ServerUnavailable):
+            # Else the server would sign the same account in again, without a question.
+            parts.client.logout(held.tokens.access_token)
+        return _leave_for(url_for("devkit_sso_authorize.signed_out"))
+    _sign_in(parts.sessions, held)
+    return _leave_for(held.next)
 
-    @after_this_request
-    def forget(response: Response) -> Response:
-        _delete_cookie(response, login.cookie_name)
-        return response
 
-    _refuse_error(request.args.getlist("error"))
-    code = _single_code(request.args.getlist("code"))
-    asked = time.time()
-    tokens, info = _ask_server(parts, code, login.code_verifier)
-    user = make_user(info)
-    for hook in get_state().hooks.on_login:
-        try:
-            current_app.ensure_sync(hook)(user)
-        except LoginRefused as error:
-            raise LoginFailed("refused", message=error.why) from error
+def landing_js() -> Response:
+    """The landing page's script, with the redirect_uri filled in."""
+    script = render_template(
+        "devkit_sso/landing.js", redirect_uri=get_state().settings.redirect_uri or ""
+    )
+    response = make_response(script)
+    response.mimetype = "text/javascript"
+    response.headers["Cache-Control"] = "no-cache"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.add_etag()
+    response.make_conditional(request)
+    return response
 
-    before = visit()
-    cookie = parts.sessions.create(info, tokens, asked=asked)
-    if before.session is not None and parts.sessions.end(before.session):
-        # The server is not told: tokens of one person may share a grant there.
-        signals.session_ended.send(get_app(), uid=before.session.user.uid, why="replaced")
-    before.user = user
 
-    @after_this_request
-    def keep(response: Response) -> Response:
-        _set_cookie(response, get_state().cookie_name, cookie)
-        return response
+def landing() -> Response | None:
+    """Answer for the application where the answer of a login may be in the address's fragment.
 
-    log.info("login succeeded: uid %r", info.uid)
-    signals.login_succeeded.send(get_app(), user=user)
-    return _leave_for(login.next)
+    Runs before each request. 200, never a redirect: a browser would carry the fragment along.
+    """
+    state = get_state()
+    if (
+        request.method != "GET"
+        or not state.lands_on(request.script_root + request.path)
+        or not is_page_load(request)
+    ):
+        return None
+    passes = [name for name in request.cookies if name.startswith(state.pass_cookie)]
+    if passes:
+        # The script was here and found no answer: it is the application's turn.
+        @after_this_request
+        def forget(response: Response) -> Response:
+            for name in passes:
+                _delete_cookie(response, name)
+            return response
+
+        return None
+    if state.logins is None or not state.logins.pending(request.cookies):
+        return None
+    return page("landing.html", script=True, pass_cookie=state.pass_cookie)
 
 
 @_explained
@@ -164,12 +249,7 @@ def logout() -> Response:
         now.user = Anonymous()
         told = ended and _tell_server(state.sessions, state.client, now.session)
         signals.logged_out.send(get_app(), user=user, server_told=told)
-
-    @after_this_request
-    def forget(response: Response) -> Response:
-        _delete_cookie(response, state.cookie_name)
-        return response
-
+    after_this_request(lambda response: _delete_cookie(response, state.cookie_name))
     next_url = state.settings.after_logout_url
     if next_url is None:
         outcome = None
@@ -227,6 +307,74 @@ def _parts() -> _Parts:
     return _Parts(state.sessions, state.logins, state.client, redirect_uri)
 
 
+def _complete(answer: Answer, hash_route: str = "") -> str:
+    """Turn what came back from the server into a session, or into a question to the person.
+
+    :param hash_route: what the login's own tab was asked for besides ``next``.
+    :return: where to go then.
+    """
+    parts = _parts()
+    login, redirect_uri = parts.logins.resume(answer, parts.redirect_uri, request.cookies)
+    confirming = get_state().settings.binding == "confirm"
+    if not confirming:
+        after_this_request(lambda response: _delete_cookie(response, login.cookie_name))
+    _refuse_error(answer.error)
+    code = _single_code(answer.code)
+    next_url = login.next
+    if hash_route and "#" not in next_url and answer.login == login.name:
+        next_url = safe_next(next_url + hash_route)
+    asked = time.time()
+    try:
+        tokens = parts.client.exchange(
+            code, redirect_uri=redirect_uri, code_verifier=login.code_verifier
+        )
+        held = Held(parts.client.user_info(tokens.access_token), tokens, asked, next_url)
+    except ServerUnavailable as error:
+        raise LoginFailed("server_unavailable", hint=error.description or "") from error
+    except ServerError as error:
+        reason = "server_rejected" if error.server_code else "server_answer_invalid"
+        raise LoginFailed(reason, hint=error.description or "") from error
+    if confirming:
+        parts.logins.hold(login, held)
+        return url_for("devkit_sso_callback.confirm", login=login.name)
+    _sign_in(parts.sessions, held)
+    return next_url
+
+
+def _sign_in(sessions: Sessions, held: Held) -> None:
+    """Start the session, after the application has had its say."""
+    state, before = get_state(), visit()
+    user = make_user(held.user)
+    for hook in state.hooks.on_login:
+        try:
+            current_app.ensure_sync(hook)(user)
+        except LoginRefused as error:
+            raise LoginFailed("refused", message=error.why) from error
+    cookie = sessions.create(held.user, held.tokens, asked=held.asked)
+    if before.session is not None and sessions.end(before.session):
+        # The server is not told: tokens of one person may share a grant there.
+        signals.session_ended.send(get_app(), uid=before.session.user.uid, why="replaced")
+    before.user = user
+    after_this_request(lambda response: _set_cookie(response, state.cookie_name, cookie))
+    log.info("login succeeded: uid %r", user.uid)
+    signals.login_succeeded.send(get_app(), user=user)
+
+
+def _read_post(data: Any) -> tuple[Answer, str]:
+    """Read what the landing script sends; what is not of its form is no answer."""
+    fields = data if isinstance(data, dict) else {}
+    lists = {name: fields.get(name, []) for name in ("code", "error", "state", "s")}
+    texts = {name: fields.get(name, "") for name in ("login", "hash")}
+    flat = [*texts.values(), *(item for found in lists.values() for item in _as_list(found))]
+    if not all(isinstance(item, str) for item in flat):
+        raise LoginFailed("code_missing")
+    return Answer(**lists, login=texts["login"]), texts["hash"]
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [None]
+
+
 def _refuse_error(errors: list[str]) -> None:
     """Understand an error answer of the authorize interface (RFC 6749 section 4.1.2.1)."""
     if "access_denied" in errors:
@@ -241,21 +389,6 @@ def _single_code(codes: list[str]) -> str:
     if len(codes) != 1 or not re.fullmatch(r"[ -~]{1,4096}", codes[0]):
         raise LoginFailed("code_missing")
     return codes[0]
-
-
-def _ask_server(
-    parts: _Parts, code: str, code_verifier: str | None
-) -> tuple[TokenAnswer, UserInfo]:
-    try:
-        tokens = parts.client.exchange(
-            code, redirect_uri=parts.redirect_uri, code_verifier=code_verifier
-        )
-        return tokens, parts.client.user_info(tokens.access_token)
-    except ServerUnavailable as error:
-        raise LoginFailed("server_unavailable", hint=error.description or "") from error
-    except ServerError as error:
-        reason = "server_rejected" if error.server_code else "server_answer_invalid"
-        raise LoginFailed(reason, hint=error.description or "") from error
 
 
 def _tell_server(sessions: Sessions, client: Client | None, session: Session) -> bool:
@@ -282,7 +415,7 @@ def _leave_for(url: str) -> Response:
     return response
 
 
-def _set_cookie(response: Response, name: str, value: str, max_age: int | None = None) -> None:
+def _set_cookie(response: Response, name: str, value: str, max_age: int | None = None) -> Response:
     response.set_cookie(
         name,
         value,
@@ -292,9 +425,11 @@ def _set_cookie(response: Response, name: str, value: str, max_age: int | None =
         httponly=True,
         samesite="Lax",
     )
+    return response
 
 
-def _delete_cookie(response: Response, name: str) -> None:
+def _delete_cookie(response: Response, name: str) -> Response:
     response.delete_cookie(
         name, path="/", secure=get_state().settings.secure, httponly=True, samesite="Lax"
     )
+    return response

@@ -68,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.seen.append(Seen(self.command, self.path, headers, body, self.number))
-        self.server.answers[self.path](self)
+        self.server.answers[self.path.partition("?")[0]](self)
 
     do_GET = do_POST
 

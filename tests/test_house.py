@@ -116,4 +116,6 @@ def test_the_routes(app: flask_devkit_sso.DevKitSSO) -> None:
         ("/sso/logout", "devkit_sso_authorize.logout"),
         ("/sso/signed-out", "devkit_sso_authorize.signed_out"),
         ("/sso/callback", "devkit_sso_callback.callback"),
+        ("/sso/confirm", "devkit_sso_callback.confirm"),
+        ("/sso/landing.js", "devkit_sso_callback.landing_js"),
     }

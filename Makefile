@@ -1,0 +1,63 @@
+# Everything is installed into .venv, except the Debian packages named below.
+
+PYTHON ?= python3
+APP_PORT ?= 5000
+SANDBOX_PORT ?= 9000
+
+PACKAGES := chromium fonts-noto-cjk redis-server
+PY := .venv/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test lint suite coverage docs wheel test-wheel test-lowest system clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: .venv/installed  ## start the example application and the sandbox it signs in at
+	$(PY) -m tools.demo --app-port $(APP_PORT) --sandbox-port $(SANDBOX_PORT)
+
+test: system lint suite docs test-wheel test-lowest  ## run every check below
+
+lint: .venv/tools  ## ruff and mypy
+	$(PY) -m ruff check --quiet
+	$(PY) -m ruff format --check --quiet
+	$(PY) -m mypy
+
+suite: .venv/tools system  ## the whole test suite, with coverage
+	$(PY) -m coverage erase
+	$(PY) -m coverage run -m pytest -n 2 --dist loadgroup
+	$(PY) -m coverage combine --quiet
+	$(PY) -m coverage report
+
+coverage: .venv/tools  ## report the coverage of the last suite again
+	$(PY) -m coverage report
+
+docs: .venv/tools  ## build the documentation into docs/_build
+	$(PY) -m sphinx -q -W --keep-going -n docs docs/_build
+
+wheel: .venv/tools  ## build the source distribution and, from it, the wheel into dist
+	rm -rf dist
+	$(PY) -m build --quiet
+
+test-wheel: wheel  ## the core suite against the wheel
+	tools/core-suite.sh $(PY)
+
+test-lowest: wheel  ## the core suite against the lowest declared versions
+	$(PY) tools/lowest.py > dist/lowest.txt
+	tools/core-suite.sh $(PY) --constraint dist/lowest.txt
+
+clean:  ## remove what was built; .venv stays
+	rm -rf dist docs/_build .coverage .coverage.* *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+system:
+	@tools/apt-install.sh $(PACKAGES)
+
+.venv/installed: setup.cfg pyproject.toml
+	tools/make-venv.sh $(PYTHON)
+	$(PIP) --editable .
+	@touch $@
+
+.venv/tools: .venv/installed
+	$(PIP) --editable '.[dev]'
+	@touch $@

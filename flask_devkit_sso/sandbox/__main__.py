@@ -1,0 +1,162 @@
+"""The command ``python -m flask_devkit_sso.sandbox``."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import ipaddress
+import shlex
+import signal
+import ssl
+import sys
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import Any
+
+from .config import CLIENT_ID, REDIRECT_URIS, SandboxConfig
+from .people import Person, people
+from .server import create_sandbox
+from .serving import open_server, stop_answering
+
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m flask_devkit_sso.sandbox",
+        description="An authentication server for development and tests: everybody may sign in.",
+        argument_default=argparse.SUPPRESS,
+    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    add("--port", default=9000, type=int, help="0: any free one (default: %(default)s)")
+    add("--tls", default=False, action="store_true", help="https, with a new CA of its own")
+    add("--client-id", help=f"default: {CLIENT_ID}")
+    add("--client-secret", help="default: a new random one")
+    add(
+        "--redirect-uri",
+        action="append",
+        dest="redirect_uris",
+        help=f"may be given several times (default: {' and '.join(REDIRECT_URIS)})",
+    )
+    add("--drop-state", action="store_false", dest="echo_state", help="do not send state back")
+    add(
+        "--code-position",
+        choices=("end", "query"),
+        help="where the code goes in a redirect URI with a fragment (default: end)",
+    )
+    add("--token-lifetime", type=int, metavar="SECONDS", help="1 to 3600 (default: 3600)")
+    add(
+        "--rotate-refresh-tokens",
+        action="store_true",
+        help="a new refresh token at each refresh; the old one used again ends the sign-in",
+    )
+    add("--issuer", action="store_true", help="send iss back, as RFC 9207 asks")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve a sandbox until Ctrl-C or SIGTERM; returns the exit code."""
+    parser = _parser()
+    options: dict[str, Any] = vars(parser.parse_args(arguments))
+    host, port, tls = options.pop("host"), options.pop("port"), options.pop("tls")
+    if not 0 <= port <= 65535:
+        parser.error("the port must be 0 to 65535")
+    if "redirect_uris" in options:
+        options["redirect_uris"] = tuple(options["redirect_uris"])
+    try:
+        config = SandboxConfig(**options)
+    except ValueError as error:
+        parser.error(str(error))
+    # Set here because a shell starts background jobs with SIGINT ignored.
+    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
+    with suppress(KeyboardInterrupt):
+        _serve(config, host, port, tls)
+    return 0
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _serve(config: SandboxConfig, host: str, port: int, tls: bool) -> None:
+    if not _is_loopback(host):
+        sys.stderr.write(
+            f"Warning: listening on {host}. Whoever reaches this address can sign in as anybody.\n"
+        )
+    with ExitStack() as cleanup:
+        context, ca_bundle = _certificates(host, cleanup) if tls else (None, None)
+        app = create_sandbox(config)
+        cleanup.callback(stop_answering, app)
+        server = open_server(app, host, port, context)
+        shown = _ANY_ADDRESS.get(host, host)
+        shown = f"[{shown}]" if ":" in shown else shown
+        url = f"{'https' if tls else 'http'}://{shown}:{server.port}"
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Not every terminal can show every name.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout.write(_welcome(config, url, ca_bundle))
+        sys.stdout.flush()
+        server.serve_forever()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _certificates(host: str, cleanup: ExitStack) -> tuple[ssl.SSLContext, Path]:
+    """Make a CA and a certificate; return them ready to serve with, and the CA's file."""
+    try:
+        import trustme
+    except ImportError:
+        sys.stderr.write("--tls needs trustme: python -m pip install trustme\n")
+        raise SystemExit(1) from None
+    names = dict.fromkeys(("localhost", "127.0.0.1", "::1", _ANY_ADDRESS.get(host, host)))
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names).configure_cert(context)
+    folder = cleanup.enter_context(TemporaryDirectory(prefix="devkit-sso-sandbox-"))
+    ca_bundle = Path(folder, "ca.pem")
+    authority.cert_pem.write_to_path(str(ca_bundle))
+    return context, ca_bundle
+
+
+def _welcome(config: SandboxConfig, url: str, ca_bundle: Path | None) -> str:
+    exports = {
+        "SERVER_URL": url,
+        "CLIENT_ID": config.client_id,
+        "CLIENT_SECRET": config.client_secret,
+        "REDIRECT_URI": config.redirect_uris[0],
+    }
+    if ca_bundle:
+        exports["CA_BUNDLE"] = str(ca_bundle)
+    lines = [
+        "DevKit SSO sandbox: everybody may sign in. For development and tests only.",
+        "",
+        f"  Address    {url}",
+        f"  People     {', '.join(map(_describe, people()))}; or type any name",
+        *(f"  Way back   {uri}" for uri in config.redirect_uris),
+        *([f"  CA         {ca_bundle}"] if ca_bundle else []),
+        "",
+        "In the application's terminal:",
+        "",
+        *(f"export FLASK_DEVKIT_SSO_{key}={shlex.quote(value)}" for key, value in exports.items()),
+        "",
+        "Ctrl-C ends it.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _describe(person: Person) -> str:
+    return f"{person.username} ({'disabled' if person.disabled else person.role})"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
