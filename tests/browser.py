@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, urlsplit
 
 from flask import Flask
@@ -13,6 +14,9 @@ from werkzeug.serving import make_server
 
 from .conftest import CODE
 from .scripted import Handler
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 CHROMIUM = {
     "executable_path": "/usr/bin/chromium",
@@ -31,7 +35,7 @@ class Site:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
-    def _serve(self, environ: dict[str, str], start_response: Callable[..., object]) -> object:
+    def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         assert self.app is not None
         return self.app(environ, start_response)
 

@@ -100,7 +100,7 @@ def test_the_canary(
     reprs = [
         repr(item)
         for item in gc.get_objects()
-        if type(item).__module__.startswith("flask_devkit_sso")
+        if str(type(item).__module__).startswith("flask_devkit_sso")
     ]
     assert any("Settings(" in text for text in reprs)
     shown += [repr(vars(state)), repr(vars(state.client)), repr(vars(state.keys)), *reprs]

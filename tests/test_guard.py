@@ -290,7 +290,8 @@ def test_protect(make_app: AppMaker, target: str, tmp_path: Any) -> None:
     # Our own routes, what matches no route, and OPTIONS that Flask answers.
     assert client.get("/sso/authorize").status_code == 303
     assert client.get("/sso/signed-out").status_code == 200
-    assert client.get("/sso/static/devkit_sso.css").status_code == 200
+    with client.get("/sso/static/devkit_sso.css") as stylesheet:
+        assert stylesheet.status_code == 200
     assert client.get("/nowhere").status_code == 404
     assert client.post("/bp").status_code == 405
     assert client.options("/bp").status_code == 200

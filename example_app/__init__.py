@@ -1,0 +1,49 @@
+"""A small application whose people sign in through DevKit SSO: what an application has to write.
+
+Start it with ``make demo``, beside a sandbox to sign in at.
+"""
+
+from __future__ import annotations
+
+from flask import Flask, render_template
+
+from flask_devkit_sso import DevKitSSO, current_user, login_required, role_required
+
+sso = DevKitSSO()
+
+
+def create_app() -> Flask:
+    """Return the application; its settings come from the environment, as ``FLASK_…``."""
+    app = Flask(__name__)
+    app.config.from_prefixed_env()
+    sso.init_app(app)
+
+    @app.get("/")
+    def home() -> str:
+        return render_template("home.html")
+
+    @app.get("/reports")
+    @login_required
+    def reports() -> str:
+        return render_template("reports.html")
+
+    @app.get("/admin")
+    @role_required("Admin")
+    def admin() -> str:
+        return render_template("admin.html")
+
+    @app.get("/me")
+    @login_required
+    def me() -> str:
+        facts = {
+            "Name": current_user.username,
+            "Account id": current_user.uid,
+            "Role": current_user.role or "another one",
+        }
+        return render_template("me.html", facts=facts)
+
+    @app.get("/healthz")
+    def healthz() -> str:
+        return "ok\n"
+
+    return app
