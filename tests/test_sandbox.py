@@ -7,7 +7,6 @@ import hashlib
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +25,8 @@ from flask_devkit_sso.sandbox import state as sandbox_state
 from flask_devkit_sso.sandbox.__main__ import main
 from flask_devkit_sso.sandbox.browser import way_back
 from flask_devkit_sso.sandbox.serving import SandboxRequestHandler
+
+from .processes import sandbox
 
 CLIENT_ID = "20221017000000001"
 CLIENT_SECRET = "canary-client-secret-77c0"
@@ -129,38 +130,6 @@ def answer_in(url: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(query, strict_parsing=True).items()}
 
 
-@contextmanager
-def process(
-    *arguments: str, log: Path | None = None, end: signal.Signals = signal.SIGTERM
-) -> Iterator[dict[str, str]]:
-    """Run the command; yields what it prints to be exported."""
-    with (
-        (log or Path("/dev/null")).open("wb") as stderr,
-        subprocess.Popen(
-            [sys.executable, "-m", "flask_devkit_sso.sandbox", "--port", "0", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            encoding="utf-8",
-        ) as running_process,
-    ):
-        try:
-            assert running_process.stdout
-            exported = {"text": ""}
-            for line in running_process.stdout:
-                exported["text"] += line
-                if line.startswith("export FLASK_DEVKIT_SSO_"):
-                    name, _, value = line.strip().partition("=")
-                    exported[name.removeprefix("export FLASK_DEVKIT_SSO_")] = value
-                if line == "Ctrl-C ends it.\n":
-                    break
-            yield exported
-            running_process.send_signal(end)
-            assert running_process.wait(10) == 0
-        finally:
-            running_process.kill()
-
-
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what requests takes from the environment away."""
@@ -172,7 +141,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     log = tmp_path_factory.mktemp("sandbox") / "stderr"
-    with process("--client-secret", CLIENT_SECRET, log=log) as exported:
+    with sandbox("--client-secret", CLIENT_SECRET, log=log) as exported:
         yield exported["SERVER_URL"], log
 
 
@@ -550,7 +519,7 @@ def test_the_code_in_the_fragment() -> None:
 
 
 def test_the_code_before_the_fragment_no_state_and_an_issuer() -> None:
-    with process(
+    with sandbox(
         "--redirect-uri=https://host:8443/#/login",
         "--redirect-uri=https://other.example/cb",
         "--code-position=query",
@@ -560,7 +529,7 @@ def test_the_code_before_the_fragment_no_state_and_an_issuer() -> None:
         "--token-lifetime=90",
         "--client-id=20221017000000001",
     ) as exported:
-        assert exported["REDIRECT_URI"] == "'https://host:8443/#/login'"
+        assert exported["REDIRECT_URI"] == "https://host:8443/#/login"
         client = Client(
             exported["SERVER_URL"], exported["CLIENT_SECRET"], "https://host:8443/#/login"
         )
@@ -1009,10 +978,16 @@ def test_the_log_holds_no_secret(client: Client, shared: tuple[str, Path]) -> No
 
 
 def test_what_is_printed() -> None:
-    with process() as one, process(end=signal.SIGINT) as two:
+    with sandbox() as one, sandbox(end=signal.SIGINT) as two:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", one["SERVER_URL"])
         assert one["CLIENT_ID"] == CLIENT_ID
-        assert one["REDIRECT_URI"] == REDIRECT_URI
+        assert one["REDIRECT_URI"] == "http://127.0.0.1:5000/#/login"
+        assert re.findall(r"Way back +(\S+)", one["text"]) == [
+            "http://127.0.0.1:5000/#/login",
+            "http://localhost:5000/#/login",
+            "http://127.0.0.1:5000/sso/callback",
+            "http://localhost:5000/sso/callback",
+        ]
         assert "CA_BUNDLE" not in one
         assert one["CLIENT_SECRET"] != two["CLIENT_SECRET"]
         for person in ("ada (Admin)", "bob (User)", "王小明 (User)", "eve (disabled)"):
@@ -1020,7 +995,7 @@ def test_what_is_printed() -> None:
 
 
 def test_tls(tmp_path: Path) -> None:
-    with process("--tls") as exported:
+    with sandbox("--tls") as exported:
         bundle = exported["CA_BUNDLE"]
         assert exported["SERVER_URL"].startswith("https://127.0.0.1:")
         assert Path(bundle).parent.stat().st_mode & 0o777 == 0o700
@@ -1075,7 +1050,7 @@ def test_tls_without_trustme(
 
 def test_another_host_is_warned_about(tmp_path: Path) -> None:
     log = tmp_path / "stderr"
-    with process("--host", "0.0.0.0", log=log) as exported:
+    with sandbox("--host", "0.0.0.0", log=log) as exported:
         assert exported["SERVER_URL"].startswith("http://127.0.0.1:")
         assert requests.get(exported["SERVER_URL"], timeout=10).status_code == 200
     assert log.read_text().startswith("Warning: listening on 0.0.0.0.")

@@ -39,6 +39,7 @@ def main() -> None:
 
     app_url = f"http://127.0.0.1:{options.app_port}"
     sandbox_url = f"http://127.0.0.1:{options.sandbox_port}"
+    redirect_uri = f"{app_url}/#/login"
     client_secret = secrets.token_hex()
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="devkit-sso-demo-"))
@@ -47,12 +48,12 @@ def main() -> None:
             "FLASK_DEVKIT_SSO_CLIENT_ID": CLIENT_ID,
             "FLASK_DEVKIT_SSO_CLIENT_SECRET": client_secret,
             "FLASK_DEVKIT_SSO_SERVER_URL": sandbox_url,
+            "FLASK_DEVKIT_SSO_REDIRECT_URI": redirect_uri,
             "FLASK_DEVKIT_SSO_STORE_URL": f"sqlite:///{directory}/demo.db",
         }
         sandbox = ["flask_devkit_sso.sandbox", "--port", str(options.sandbox_port)]
         sandbox += ["--client-id", CLIENT_ID, "--client-secret", client_secret]
-        for host in ("127.0.0.1", "localhost"):
-            sandbox += ["--redirect-uri", f"http://{host}:{options.app_port}/sso/callback"]
+        sandbox += ["--redirect-uri", redirect_uri]
         app = ["tools.run_example", "--port", str(options.app_port)]
         children = [
             stack.enter_context(running("The sandbox", sandbox, environment)),

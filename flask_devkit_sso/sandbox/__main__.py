@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         "--redirect-uri",
         action="append",
         dest="redirect_uris",
-        help=f"may be given several times (default: {' and '.join(REDIRECT_URIS)})",
+        help=f"may be given several times (default: {', '.join(REDIRECT_URIS)})",
     )
     add("--drop-state", action="store_false", dest="echo_state", help="do not send state back")
     add(

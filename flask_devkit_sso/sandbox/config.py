@@ -9,7 +9,13 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 CLIENT_ID = "20221017000000001"
-REDIRECT_URIS = ("http://127.0.0.1:5000/sso/callback", "http://localhost:5000/sso/callback")
+REDIRECT_URIS = (
+    "http://127.0.0.1:5000/#/login",
+    "http://localhost:5000/#/login",
+    # What a client on loopback uses while its redirect_uri is not set.
+    "http://127.0.0.1:5000/sso/callback",
+    "http://localhost:5000/sso/callback",
+)
 
 
 def _new_client_secret() -> str:

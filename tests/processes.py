@@ -1,0 +1,128 @@
+"""Processes that tests start, and somebody at a browser who talks to them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+
+ROOT = Path(__file__).parent.parent
+EXPORT = "export FLASK_DEVKIT_SSO_"
+
+
+@contextmanager
+def sandbox(
+    *arguments: str, log: Path | None = None, end: signal.Signals = signal.SIGTERM
+) -> Iterator[dict[str, str]]:
+    """Run the sandbox's command; yields what it prints to be exported, and all of it as "text"."""
+    with (
+        (log or Path("/dev/null")).open("wb") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-m", "flask_devkit_sso.sandbox", "--port", "0", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            encoding="utf-8",
+        ) as process,
+    ):
+        try:
+            assert process.stdout
+            exported = {"text": ""}
+            for line in process.stdout:
+                exported["text"] += line
+                if line.startswith(EXPORT):
+                    name, _, value = shlex.split(line)[1].partition("=")
+                    exported[name.removeprefix("FLASK_DEVKIT_SSO_")] = value
+                if line == "Ctrl-C ends it.\n":
+                    break
+            yield exported
+            process.send_signal(end)
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """Return this process's environment with the given ``FLASK_…`` variables and no others."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLASK_")}
+    return kept | {f"FLASK_{name}": value for name, value in settings.items()}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+    return port
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 30) -> None:
+    """Wait until a process answers."""
+    until = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < until:
+        try:
+            requests.get(url, timeout=5)
+        except requests.ConnectionError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"{url} does not answer; the process's status is {process.poll()}")
+
+
+class Person:
+    """Somebody at a browser that knows cookies and redirects, but no JavaScript."""
+
+    def __init__(self, username: str, *, ca_bundle: str | None = None) -> None:
+        self.username = username
+        self.browser = requests.Session()
+        self.browser.trust_env = False
+        if ca_bundle:
+            self.browser.verify = ca_bundle
+
+    def get(self, url: str, *, follow: bool = True) -> requests.Response:
+        return self.browser.get(url, allow_redirects=follow, timeout=30)
+
+    def way_back(self, authorize_url: str) -> str:
+        """Sign in at the sandbox, unless that is done; return where it sends the browser."""
+        answer = self.get(authorize_url, follow=False)
+        if answer.status_code == 200:
+            token = re.search(r'name="form_token" value="([^"]+)"', answer.text)
+            assert token, answer.text
+            answer = self.browser.post(
+                "{0.scheme}://{0.netloc}/sign-in".format(urlsplit(authorize_url)),
+                data={"form_token": token[1], "username": self.username},
+                allow_redirects=False,
+                timeout=30,
+            )
+        assert answer.status_code in (302, 303), answer.text
+        return answer.headers["Location"]
+
+    def start(self, app_url: str, next_url: str = "/") -> str:
+        """Start a login; return the address at the authentication server."""
+        answer = self.browser.get(
+            f"{app_url}/sso/authorize", params={"next": next_url}, allow_redirects=False, timeout=30
+        )
+        assert answer.status_code == 303, answer.text
+        return answer.headers["Location"]
+
+    def sign_in(self, app_url: str, next_url: str = "/") -> requests.Response:
+        """A whole login; return the page that it leads to."""
+        return self.get(self.way_back(self.start(app_url, next_url)))
+
+    def forget(self) -> None:
+        """Drop the application's cookies; the sandbox's stay."""
+        ours = [cookie for cookie in self.browser.cookies if "devkit_sso" in cookie.name]
+        for cookie in ours:
+            self.browser.cookies.clear(cookie.domain, cookie.path, cookie.name)
+
+    def close(self) -> None:
+        self.browser.close()
