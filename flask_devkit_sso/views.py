@@ -100,6 +100,9 @@ def login() -> Response:
     next_url = safe_next(request.args.get("next"))
     if visit().user.is_authenticated:
         return _leave_for(next_url)
+    if "lost" in request.args:
+        # The page on the way out has seen that this browser keeps no cookie of ours.
+        raise LoginFailed("cookie_missing")
     parts, state = _parts(), get_state()
     elsewhere = state.right_origin(request)
     if elsewhere and "bounced" not in request.args:

@@ -584,3 +584,30 @@ def test_the_other_name_of_this_machine(
     expect(page.locator("h1")).to_have_text("ada")
     assert page.url == site.url("/#/files", comes_back)
     assert len(exchanges(server)) == 1
+
+
+def test_cookies_that_get_lost_on_the_way_make_no_loop(
+    serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
+) -> None:
+    """A protected home hands the answer on to the next login, which hands it on to the next."""
+    app = serve(protected=True)
+    served = app.wsgi_app
+
+    def without_cookies(environ: Any, start_response: Any) -> Any:
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            kept = [item for item in headers if item[0].lower() != "set-cookie"]
+            return start_response(status, kept, *more)
+
+        return served(environ, start)
+
+    app.wsgi_app = without_cookies  # type: ignore[method-assign]
+    for _ in range(2):
+        page.goto(site.url("/#/files"))
+        expect(page.locator("html")).to_have_attribute("data-reason", "cookie_missing")
+        assert CODE not in page.url
+    assert len([seen for seen in server.seen if seen.path.startswith(AUTHORIZE)]) <= 4
+    assert exchanges(server) == []
+    # Once they arrive, all is well.
+    app.wsgi_app = served  # type: ignore[method-assign]
+    page.get_by_role("link", name="Sign in again").click()
+    expect(page.locator("h1")).to_have_text("ada")

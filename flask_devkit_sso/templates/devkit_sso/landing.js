@@ -2,10 +2,10 @@
 // Load it first in <head>: until it has run, the code stands in the address bar.
 "use strict";
 (() => {
-  const redirectUri = {{ redirect_uri|tojson }};
+  const uri = {{ redirect_uri|tojson }};
   const script = document.currentScript.src;
   const page = document.documentElement.dataset;
-  const ours = page.devkitSso; // "leaving", "landing", or not a page of ours
+  const ours = page.devkitSso; // "leaving", "landing", or none of ours
 
   // What only this tab knows; nothing where storage is off.
   const tab = (key, value) => {
@@ -16,13 +16,6 @@
       return "";
     }
   };
-
-  if (ours === "leaving") {
-    tab("login", page.login);
-    tab("hash", location.hash);
-    location.replace(page.authorize);
-    return;
-  }
 
   const decode = (text) => {
     try {
@@ -36,7 +29,7 @@
     const rest = whole.startsWith(own) ? whole.slice(own.length) : "#";
     return /^([?&]|$)/.test(rest) ? rest : null;
   };
-  // The server's answer in an address, each parameter as often as it came; null if there is none.
+  // The answer in an address, each parameter as often as it came; null if there is none.
   const answerIn = (address, own) => {
     if (address.origin !== own.origin || address.pathname !== own.pathname) return null;
     const query = behind(address.search, own.search);
@@ -50,12 +43,24 @@
     return answer.code.length + answer.error.length ? answer : null;
   };
 
-  const own = redirectUri && new URL(redirectUri);
+  const own = uri && new URL(uri);
+  if (ours === "leaving") {
+    document.cookie = "devkit_sso_probe=1; Max-Age=1";
+    const back = answerIn(new URL(location.hash, own), own) ? "1" : "";
+    // No cookies, or an answer that no cookie fits, twice: no loop.
+    const lost = !document.cookie.includes("sso_probe") || (back && tab("back"));
+    tab("back", back);
+    tab("login", page.login);
+    tab("hash", location.hash);
+    location.replace(lost ? "?lost" : page.authorize);
+    return;
+  }
+
   const answer = own && top === self ? answerIn(new URL(location), own) : null;
   if (!answer) {
-    // A visit without an answer: ask once for the application's own page instead.
+    // A visit without an answer: ask once for the application's page.
     if (ours !== "landing") return;
-    const pass = page.pass + (tab("id") || tab("id", Math.random().toString(36).slice(2))) + "=1";
+    const pass = page.pass + (tab("id") || tab("id", Math.random().toString(36))) + "=1";
     if (document.cookie.includes(pass)) return;
     const secure = location.protocol === "https:" ? "; Secure" : "";
     document.cookie = `${pass}; Max-Age=10; Path=/; SameSite=Lax${secure}`;
@@ -67,7 +72,7 @@
   if (!ours) stop(); // The application's scripts would run into a login half done.
 
   const tell = ({ error, message, reference, login_url }) => {
-    document.documentElement.dataset.reason = error;
+    page.reason = error;
     const main = document.createElement("main");
     const add = (tag, text, more) => {
       if (text) main.append(Object.assign(document.createElement(tag), { textContent: text }, more));
@@ -85,7 +90,7 @@
     .then(async (response) => {
       const told = await response.json();
       if (!response.ok) return tell(told);
-      // Not location.replace: where only the hash differs it would load nothing.
+      // location.replace loads nothing where only the hash differs.
       history.replaceState(null, "", told.next);
       location.reload();
     })
