@@ -79,8 +79,8 @@ def answers(port: int) -> bool:
 def test_a_port_that_is_taken(tmp_path: Path, taken: str, variable: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port, free = listening.getsockname()[1], processes.free_port()
-        ports = (port, free) if taken == "app" else (free, port)
-        with demo(*ports, tmp_path) as process:
+        app_port, sandbox_port = (port, free) if taken == "app" else (free, port)
+        with demo(app_port, sandbox_port, tmp_path) as process:
             output, errors = process.communicate(timeout=15)
             assert process.returncode == 1
     assert output == ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import flask_devkit_sso
@@ -55,6 +57,22 @@ def test_the_sandbox_shares_nothing_with_the_client() -> None:
                 assert node.level < 2, path
     for name in LADDER:
         assert "sandbox" not in imported(PACKAGE / f"{name}.py")
+
+
+def test_the_pytest_plugin_imports_nothing_of_ours_before_it_is_used() -> None:
+    """pytest imports it at each start, in whatever project it is installed."""
+    program = """
+import pytest, sys
+before = set(sys.modules)
+import pytest_devkit_sso
+print(*{name.partition(".")[0] for name in set(sys.modules) - before})
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    found = run.stdout.split()
+    assert "pytest_devkit_sso" in found
+    assert set(found) <= {"pytest_devkit_sso", *sys.stdlib_module_names}
 
 
 def test_the_public_names() -> None:
