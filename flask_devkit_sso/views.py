@@ -151,7 +151,7 @@ def callback() -> Response:
     if not is_same_origin(request):
         raise LoginFailed("cross_site")
     request.max_content_length = _MAX_POST
-    answer, hash_route = _read_post(request.get_json(silent=True))
+    answer, hash_route = _read_post()
     response = jsonify(next=_complete(answer, hash_route))
     response.headers["Cache-Control"] = "no-store"
     return response
@@ -363,13 +363,18 @@ def _sign_in(sessions: Sessions, held: Held) -> None:
     signals.login_succeeded.send(get_app(), user=user)
 
 
-def _read_post(data: Any) -> tuple[Answer, str]:
+def _read_post() -> tuple[Answer, str]:
     """Read what the landing script sends; what is not of its form is no answer."""
+    try:
+        data = request.get_json(silent=True)
+    except RecursionError:
+        data = None
     fields = data if isinstance(data, dict) else {}
     lists = {name: fields.get(name, []) for name in ("code", "error", "state", "s")}
     texts = {name: fields.get(name, "") for name in ("login", "hash")}
     flat = [*texts.values(), *(item for found in lists.values() for item in _as_list(found))]
-    if not all(isinstance(item, str) for item in flat):
+    # JSON may hold half a character, which nothing can sign or send.
+    if not all(isinstance(item, str) and item.isprintable() for item in flat):
         raise LoginFailed("code_missing")
     return Answer(**lists, login=texts["login"]), texts["hash"]
 

@@ -272,6 +272,32 @@ def test_one_code_must_come(client: FlaskClient, server: ScriptedServer, query: 
     assert server.seen == []
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[" * 30_000,
+        b'{"code": "x"}',
+        b'{"code": ["x", null], "state": []}',
+        b'{"code": ["x"], "state": ["\\ud800"]}',
+        b'{"code": ["\\ud800"], "state": ["x"], "hash": "\\ud800"}',
+    ],
+)
+def test_a_post_that_is_not_the_landing_scripts(
+    client: FlaskClient, server: ScriptedServer, body: bytes
+) -> None:
+    start(client)
+    response = client.post(
+        "/sso/callback",
+        data=body,
+        headers={"Origin": "http://localhost", "Content-Type": "application/json"},
+    )
+    assert response.status_code == 400
+    assert response.json["error"] in ("code_missing", "state_missing", "state_mismatch")
+    assert server.seen == []
+
+
 def test_a_login_that_took_too_long(make_app: AppMaker, server: ScriptedServer) -> None:
     client = make_app(login_ttl=1).test_client()
     state = start(client)["state"]
