@@ -211,7 +211,11 @@ def is_guardable(request: Any) -> bool:
 def finish(response: Response) -> Response:
     """Mark an answer that depends on who asked, so that no cache hands it to another."""
     state = current_app.extensions[EXTENSION]
-    if f"flask_devkit_sso.visit.{id(state)}" in request.environ:
+    visited = f"flask_devkit_sso.visit.{id(state)}" in request.environ
+    # A streamed body is made later, and may ask then.
+    may_visit = response.is_streamed and not response.direct_passthrough
+    if visited or may_visit:
         response.vary.add("Cookie")
+    if visited or (may_visit and state.cookie_name in request.cookies):
         response.headers.setdefault("Cache-Control", "no-store")
     return response

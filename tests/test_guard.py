@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any, cast
 
 import pytest
-from flask import Blueprint, Flask, render_template_string
+from flask import Blueprint, Flask, Response, render_template_string, stream_template_string
 from flask.testing import FlaskClient
 from flask.views import MethodView
 from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.wsgi import wrap_file
 
 from flask_devkit_sso import (
     ConfigError,
@@ -449,3 +451,23 @@ def test_a_page_that_is_not_configured_says_so_in_json_too(
     response = client.get("/private", headers=SCRIPT)
     assert (response.status_code, response.json["error"]) == (503, "not_configured")
     assert reason(client.get("/private", headers=PAGE)) == "not_configured"
+
+
+def test_a_streamed_answer_may_depend_on_the_login_later(app: Flask) -> None:
+    @app.get("/streamed")
+    def streamed() -> Any:
+        return stream_template_string("{{ current_user.username }}")
+
+    @app.get("/file")
+    def file() -> Response:
+        return Response(wrap_file({}, BytesIO(b"x")), direct_passthrough=True)
+
+    client = app.test_client()
+    anonymous = client.get("/streamed")
+    assert (anonymous.text, anonymous.headers["Vary"]) == ("None", "Cookie")
+    assert "Cache-Control" not in anonymous.headers
+    login_as(client, "bob")
+    bobs = client.get("/streamed")
+    assert (bobs.text, bobs.headers["Vary"]) == ("bob", "Cookie")
+    assert bobs.headers["Cache-Control"] == "no-store"
+    assert "Vary" not in client.get("/file").headers
