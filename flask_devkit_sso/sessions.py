@@ -11,7 +11,8 @@ import hashlib
 import json
 import secrets
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from itsdangerous import BadData
@@ -25,6 +26,10 @@ RECORD_VERSION: Final = 1
 TOUCH_EVERY: Final = 60.0
 """Seconds; the last use is written no more often."""
 
+REFRESH_EARLY: Final = 30.0
+"""Seconds before its end at which an access token is refreshed; a short-lived one, in the last
+quarter of its life."""
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -37,12 +42,19 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Session:
-    """A session that is alive. ``key`` is the store's; ``created`` in Unix seconds."""
+    """A session that is alive, as it was read. Times are Unix seconds.
+
+    ``key`` is the store's, ``asked`` when the server was asked about the user, ``due`` when the
+    tokens are to be refreshed, ``data`` the record itself.
+    """
 
     key: str = field(repr=False)
     user: UserInfo
     created: float
+    asked: float
+    due: float
     sealed_tokens: str | None = field(repr=False)
+    data: str = field(default="", repr=False)
 
 
 class Sessions:
@@ -58,14 +70,17 @@ class Sessions:
         """Start a session and return the value of its cookie, whose id is new.
 
         :param tokens: None only for a session made by tests, which has no server.
-        :param asked: when the tokens were asked for, from which their life is counted.
+        :param asked: when the server was asked for the tokens and the user.
         :raises StoreUnavailable: then there is no session.
         """
         session_id = secrets.token_urlsafe(32)
         now = time.time()
+        session = Session(self._key(session_id), user, now, asked, asked, None)
+        if tokens is not None:
+            session = self.with_tokens(tokens, asked=asked)(session)
         self._store.add(
-            self._key(session_id),
-            _record(user, now, None if tokens is None else self._seal(tokens, asked)),
+            session.key,
+            _record(session),
             expires=self._expires(now, now),
             owner=self._owner(user.uid),
         )
@@ -97,23 +112,34 @@ class Sessions:
         opened = session.sealed_tokens and self._keys.unseal(session.sealed_tokens)
         return Tokens(*json.loads(opened)) if opened else None
 
-    def replace_tokens(self, session: Session, tokens: TokenAnswer, *, asked: float) -> bool:
-        """Keep refreshed tokens. False when the session has ended meanwhile, and stays so."""
-        sealed = self._seal(tokens, asked)
-        return self._store.update(session.key, _record(session.user, session.created, sealed))
+    def with_tokens(self, tokens: TokenAnswer, *, asked: float) -> Callable[[Session], Session]:
+        """Return the change that gives a session other tokens.
+
+        :param asked: when they were asked for, from which their life is counted.
+        """
+        expires = asked + tokens.expires_in
+        sealed = self._keys.seal(json.dumps([tokens.access_token, tokens.refresh_token, expires]))
+        due = expires - min(REFRESH_EARLY, tokens.expires_in / 4)
+        return lambda session: replace(session, sealed_tokens=sealed, due=due)
+
+    def change(self, session: Session, change: Callable[[Session], Session]) -> Session | None:
+        """Change a session's record, and nothing that another changes at the same time.
+
+        None when the session has ended meanwhile, and stays so.
+        """
+        latest: Session | None = session
+        while latest is not None:
+            changed = change(latest)
+            data = _record(changed)
+            if self._store.update(latest.key, data, expected=latest.data):
+                return replace(changed, data=data)
+            latest = self.reload(latest)
+        return None
 
     def reload(self, session: Session) -> Session | None:
         """Read a session anew; None when it has ended meanwhile."""
         row = self._store.read(session.key)
         return _parse(session.key, row.data) if row else None
-
-    def lock(self, session: Session, seconds: float) -> bool:
-        """Claim the right to refresh a session's tokens, on all workers; it frees itself."""
-        return self._store.add(f"{session.key}:refresh", "", expires=time.time() + seconds)
-
-    def unlock(self, session: Session) -> None:
-        """Give the right to refresh back."""
-        self._store.remove(f"{session.key}:refresh")
 
     def end(self, session: Session) -> bool:
         """End a session everywhere, at once. Of several callers, one is told True."""
@@ -122,10 +148,6 @@ class Sessions:
     def end_all(self, uid: str) -> int:
         """End all sessions of a user everywhere, at once; return how many there were."""
         return len(self._store.remove_owner(self._owner(uid)))
-
-    def _seal(self, tokens: TokenAnswer, asked: float) -> str:
-        expires = asked + tokens.expires_in
-        return self._keys.seal(json.dumps([tokens.access_token, tokens.refresh_token, expires]))
 
     def _key(self, session_id: str) -> str:
         digest = hashlib.sha256(session_id.encode()).hexdigest()
@@ -138,15 +160,17 @@ class Sessions:
         return min(created + self._settings.session_lifetime, used + self._settings.idle_timeout)
 
 
-def _record(user: UserInfo, created: float, sealed_tokens: str | None) -> str:
+def _record(session: Session) -> str:
     return json.dumps(
         {
             "version": RECORD_VERSION,
-            "uid": user.uid,
-            "username": user.username,
-            "role": user.role,
-            "created": created,
-            "tokens": sealed_tokens,
+            "uid": session.user.uid,
+            "username": session.user.username,
+            "role": session.user.role,
+            "created": session.created,
+            "asked": session.asked,
+            "due": session.due,
+            "tokens": session.sealed_tokens,
         }
     )
 
@@ -157,4 +181,5 @@ def _parse(key: str, data: str) -> Session | None:
     if record["version"] != RECORD_VERSION:
         return None
     user = UserInfo(record["uid"], record["username"], record["role"])
-    return Session(key, user, record["created"], record["tokens"])
+    times = (record["created"], record["asked"], record["due"])
+    return Session(key, user, *times, record["tokens"], data)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from flask import Flask, Request, current_app, url_for
@@ -17,17 +14,10 @@ from .sessions import Sessions
 from .settings import PREFIX, Settings, is_loopback, is_weak
 from .stores import open_store
 from .transport import Transport
-from .users import User
+from .upkeep import Upkeep
+from .users import Hooks
 
 EXTENSION = "devkit_sso"
-
-
-@dataclass
-class Hooks:
-    """What the application registered on its extension object; the same for all its apps."""
-
-    on_login: list[Callable[[User], Any]] = field(default_factory=list)
-    account_loader: Callable[[User], Any] | None = None
 
 
 class State:
@@ -49,14 +39,17 @@ class State:
         self.sessions: Sessions | None = None
         self.logins: Logins | None = None
         self.keys: Keys | None = None
+        self.upkeep: Upkeep | None = None
+        server = settings.server
+        transport = Transport(ca_bundle=settings.ca_bundle, timeout=settings.timeout)
+        self.client = Client(server, transport) if server else None
         if secret_keys:
             self.keys = Keys(secret_keys, settings.installation)
             store = open_store(settings.store_url, app.instance_path)
             self.sessions = Sessions(store, self.keys, settings)
             self.logins = Logins(store, self.keys, settings, f"{self.cookie_name}_login_")
-        server = settings.server
-        transport = Transport(ca_bundle=settings.ca_bundle, timeout=settings.timeout)
-        self.client = Client(server, transport) if server else None
+            if self.client:
+                self.upkeep = Upkeep(app, hooks, store, self.sessions, self.client, settings)
         self.missing = [*settings.missing, *([] if secret_keys else ["SECRET_KEY"])]
         self.weak_key = bool(secret_keys) and is_weak(secret_keys[0])
         self.checked = False

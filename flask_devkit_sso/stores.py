@@ -41,14 +41,17 @@ class Store(Protocol):
     def read(self, key: str) -> Row | None:
         """Return a record that has not expired."""
 
-    def update(self, key: str, data: str) -> bool:
-        """Replace the data of a record. False if there is none (any more)."""
+    def update(self, key: str, data: str, *, expected: str) -> bool:
+        """Replace the data of a record, where it is ``expected`` (still)."""
 
     def touch(self, key: str, *, used: float, expires: float) -> None:
         """Note a use; nothing happens if there is no such record (any more)."""
 
-    def remove(self, key: str) -> str | None:
-        """Remove a record and return its data: of several callers, one gets it."""
+    def remove(self, key: str, *, data: str | None = None) -> str | None:
+        """Remove a record and return its data: of several callers, one gets it.
+
+        :param data: remove it only where this is what it holds.
+        """
 
     def remove_owner(self, owner: str) -> list[str]:
         """Remove all records of an owner and return their data."""
@@ -82,7 +85,8 @@ class SQLiteStore:
             )
             cursor = connection.execute(
                 "INSERT INTO record (key, owner, data, used, expires) VALUES (?, ?, ?, ?, ?)"
-                " ON CONFLICT (key) DO NOTHING",
+                " ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, data = excluded.data,"
+                " used = excluded.used, expires = excluded.expires WHERE expires <= excluded.used",
                 (key, owner, data, now, expires),
             )
             return cursor.rowcount == 1
@@ -94,9 +98,11 @@ class SQLiteStore:
             ).fetchone()
         return Row(*found) if found else None
 
-    def update(self, key: str, data: str) -> bool:
+    def update(self, key: str, data: str, *, expected: str) -> bool:
         with self._connection() as connection:
-            cursor = connection.execute("UPDATE record SET data = ? WHERE key = ?", (data, key))
+            cursor = connection.execute(
+                "UPDATE record SET data = ? WHERE key = ? AND data = ?", (data, key, expected)
+            )
             return cursor.rowcount == 1
 
     def touch(self, key: str, *, used: float, expires: float) -> None:
@@ -105,10 +111,11 @@ class SQLiteStore:
                 "UPDATE record SET used = ?, expires = ? WHERE key = ?", (used, expires, key)
             )
 
-    def remove(self, key: str) -> str | None:
+    def remove(self, key: str, *, data: str | None = None) -> str | None:
         with self._connection() as connection:
             rows = connection.execute(
-                "DELETE FROM record WHERE key = ? RETURNING data", (key,)
+                "DELETE FROM record WHERE key = ? AND data = ifnull(?, data) RETURNING data",
+                (key, data),
             ).fetchall()
         return rows[0][0] if rows else None
 

@@ -13,8 +13,8 @@ PACKAGE = Path(flask_devkit_sso.__file__).parent
 LADDER = """
 errors signals messages contract users
 settings keys stores transport
-client sessions logins
-state pages guard refresh views extension
+client sessions logins upkeep
+state pages guard views extension
 testing __init__
 """.split()
 """Each module imports only what stands before it."""
