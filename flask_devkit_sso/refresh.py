@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Final
 
 from werkzeug.exceptions import Unauthorized
 
@@ -13,11 +12,8 @@ from .client import Client
 from .errors import ServerError, ServerUnavailable
 from .guard import visit
 from .pages import log
-from .sessions import Session, Sessions, Tokens
+from .sessions import EARLY, Session, Sessions, Tokens
 from .state import get_app, get_state
-
-EARLY: Final = 30.0
-"""Seconds before its end at which an access token is refreshed."""
 
 
 def current_access_token() -> str:
@@ -51,7 +47,7 @@ def _refreshed(sessions: Sessions, client: Client, session: Session, timeout: fl
                 return _refresh(sessions, client, now, tokens)
         finally:
             if mine:
-                sessions.unlock(session)
+                sessions.unlock(session, mine)
         if time.monotonic() > deadline:
             raise ServerUnavailable("The access token is being refreshed by another request.")
         time.sleep(0.05)

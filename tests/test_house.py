@@ -12,8 +12,8 @@ PACKAGE = Path(flask_devkit_sso.__file__).parent
 
 LADDER = """
 errors signals messages contract users
-settings keys stores transport
-client sessions logins
+settings keys stores sqlite_store redis_store transport
+client sessions logins debts
 state pages guard refresh views extension
 testing __init__
 """.split()
