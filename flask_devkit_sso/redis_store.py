@@ -71,7 +71,7 @@ if alive(tonumber(now)) then
     return redis.call('HGET', KEYS[1], 'call') == call and 1 or 0
 end
 local ttl = math.floor((expires - now + {SLACK:.0f}) * 1000)
-redis.call('DEL', KEYS[1])
+-- The first write is one that Redis refuses when it is out of memory.
 redis.call('HSET', KEYS[1], 'data', data, 'used', now, 'expires', expires, 'owner', owner,
     'call', call)
 redis.call('PEXPIRE', KEYS[1], ttl)

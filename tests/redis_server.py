@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 REDIS_SERVER = "/usr/bin/redis-server"
 
@@ -38,30 +40,37 @@ class RedisServer:
             "appendonly": "yes" if appendonly else "no",
             "enable-debug-command": "yes",
         } | {name.replace("_", "-"): value for name, value in options.items()}
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
-    def start(self) -> None:
-        arguments = [text for name, value in self._options.items() for text in (f"--{name}", value)]
-        self._process = subprocess.Popen(
+    def start(self, *, wait: bool = True, **more: str) -> None:
+        options = self._options | {name.replace("_", "-"): value for name, value in more.items()}
+        arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
+        self.process = subprocess.Popen(
             [REDIS_SERVER, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        until = time.monotonic() + 20
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        until = time.monotonic() + 30
         with self.admin() as admin:
             while True:
                 try:
                     admin.ping()
                     return
                 except redis.exceptions.ConnectionError:
-                    assert self._process.poll() is None, "redis-server ended"
+                    assert self.process is not None
+                    assert self.process.poll() is None, "redis-server ended"
                     assert time.monotonic() < until, "redis-server does not answer"
                     time.sleep(0.02)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        if self._process is not None:
-            self._process.send_signal(how)
-            self._process.wait(20)
-            self._process = None
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(20)
+            self.process = None
 
     def restart(self, how: signal.Signals = signal.SIGTERM) -> None:
         self.stop(how)
@@ -69,13 +78,18 @@ class RedisServer:
 
     def admin(self) -> redis.Redis:
         """A client of the test's own: close it."""
-        return redis.Redis(port=self.port, password=self.password, decode_responses=True)
+        return redis.Redis(
+            port=self.port,
+            password=self.password,
+            decode_responses=True,
+            retry=Retry(NoBackoff(), 0),
+        )
 
     def config(self, **values: str) -> None:
         with self.admin() as admin:
             for name, value in values.items():
                 admin.config_set(name.replace("_", "-"), value)
 
-    def keys(self) -> list[str]:
+    def all_keys(self) -> list[str]:
         with self.admin() as admin:
             return sorted(admin.keys())
