@@ -163,6 +163,8 @@ class DevKitSSO:
                 for blueprint in (self.authorize_blueprint, self.callback_blueprint):
                     app.extensions["csrf"].exempt(blueprint)
             state.checked = True
+        if state.debts is not None:
+            state.debts.look()
         return landing()
 
     def _template_context(self, app: Flask) -> dict[str, Any]:

@@ -142,10 +142,13 @@ def _store_url(value: object) -> str | None:
     text = _text(value)
     if text is None:
         return None
-    if text.startswith(("redis://", "rediss://")):
-        raise _Wrong("Redis is not supported by this version yet; sqlite:/// is")
-    if text != "memory://" and not re.fullmatch(r"sqlite:///[^?#]*[^/?#]", text):
-        raise _Wrong("must be sqlite:///file, sqlite:////absolute/path/of/file or memory://")
+    # redis-py parses its URLs; what it would pass over in silence is refused here.
+    redis = r"rediss?://[^/?#]+(/[0-9]*)?([?][^#]*)?"
+    if text != "memory://" and not re.fullmatch(rf"sqlite:///[^?#]*[^/?#]|{redis}", text):
+        raise _Wrong(
+            "must be sqlite:///file, sqlite:////absolute/path/of/file, redis://host:6379/0, "
+            "rediss://host:6379/0 or memory://"
+        )
     return text
 
 
@@ -257,8 +260,10 @@ class Settings:
     store_url: str = _setting(
         "sqlite:///devkit_sso.db",
         _store_url,
-        "Where sessions are kept. A relative SQLite path is below the instance folder; `memory://` "
-        "works with debug or testing only.",
+        "Where sessions are kept: SQLite (a relative path is below the instance folder) for the "
+        "workers of one host, `redis://` or `rediss://` for those of many; `memory://` works with "
+        "debug or testing only.",
+        secret=True,
     )
     session_lifetime: float = _setting(
         43200.0, _seconds, "How long a session may last, however busy."

@@ -234,7 +234,7 @@ class Upkeep:
 
         try:
             self._alone(
-                f"{session.key}:refresh",
+                f"{self._settings.installation}:refresh:{session.name}",
                 self._refresh_lasts,
                 is_done,
                 lambda: self._refresh(session),

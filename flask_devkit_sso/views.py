@@ -40,7 +40,7 @@ from .pages import (
     starts_here,
     wants_json,
 )
-from .sessions import Session, Sessions
+from .sessions import Sessions
 from .state import get_app, get_state
 from .users import Anonymous
 
@@ -245,9 +245,15 @@ def logout() -> Response:
         raise LoginFailed("cross_site")
     state, session, user, told = get_state(), now.session, now.user, False
     if session is not None and state.sessions is not None:
+        debt = None
+        tokens = state.sessions.tokens(session)
+        if tokens is not None and state.debts is not None:
+            # Written down first, for a worker that does not live to tell the server.
+            debt = state.debts.owe(session.name, session.user.uid, tokens)
         ended = state.sessions.end(session)
         now.remember(None)
-        told = ended and _tell_server(state.sessions, state.client, session)
+        if ended and debt is not None and state.debts is not None:
+            told = state.debts.pay(debt)
         signals.logged_out.send(get_app(), user=user, server_told=told)
     after_this_request(lambda response: _delete_cookie(response, state.cookie_name))
     next_url = state.settings.after_logout_url
@@ -389,22 +395,6 @@ def _single_code(codes: list[str]) -> str:
     if len(codes) != 1 or not re.fullmatch(r"[ -~]{1,4096}", codes[0]):
         raise LoginFailed("code_missing")
     return codes[0]
-
-
-def _tell_server(sessions: Sessions, client: Client | None, session: Session) -> bool:
-    """Have the server end its sign-in too; an expired access token is refreshed before."""
-    tokens = sessions.tokens(session)
-    if client is None or tokens is None:
-        return False
-    try:
-        access_token = tokens.access_token
-        if tokens.expires <= time.time() and tokens.refresh_token is not None:
-            access_token = client.refresh(tokens.refresh_token).access_token
-        client.logout(access_token)
-    except (ServerError, ServerUnavailable) as error:
-        log.warning("logout: the server was not told: %s", error.description)
-        return False
-    return True
 
 
 def _leave_for(url: str) -> Response:
