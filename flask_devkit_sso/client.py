@@ -67,6 +67,23 @@ class Client:
         url = self._server.user_info_url
         return contract.user_info(self._post_token(url, access_token, repeatable=True))
 
+    def is_valid(self, user: UserInfo, access_token: str) -> bool:
+        """Ask whether a user is still valid (docs/protocol.md section 5); True where nobody has
+        told how to ask.
+
+        :raises ServerError, ServerUnavailable: as :func:`contract.validity_answer`.
+        """
+        validity = self._server.validity
+        if validity is None:
+            return True
+        body = contract.validity_request(
+            client_id=self._server.client_id,
+            access_token=access_token,
+            field=validity.field,
+            user=user.uid if validity.key == "uid" else user.username,
+        )
+        return contract.validity_answer(self._transport.post(validity.url, body, repeatable=True))
+
     def refresh(self, refresh_token: str) -> TokenAnswer:
         """Get another access token (docs/protocol.md section 4).
 

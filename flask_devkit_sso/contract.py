@@ -137,6 +137,12 @@ def refresh_request(*, client_id: str, refresh_token: str) -> bytes:
     return json.dumps({"client_id": client_id, "refresh_token": refresh_token}).encode()
 
 
+def validity_request(*, client_id: str, access_token: str, field: str, user: str) -> bytes:
+    """Return the JSON body of the user validity interface (section 5), which asks for a list."""
+    body: dict[str, Any] = {"client_id": client_id, "access_token": access_token}
+    return json.dumps(body | {field: [user]}).encode()
+
+
 def envelope_data(reply: Reply) -> dict[str, Any]:
     """Judge an envelope ("Common to all") and return its ``data``, ``{}`` where there is none.
 
@@ -199,6 +205,18 @@ def user_info(reply: Reply) -> UserInfo:
     role = data.get("role")
     known: Role | None = "Admin" if role == "Admin" else "User" if role == "User" else None
     return UserInfo(_text(data, "uid"), _text(data, "username"), known)
+
+
+def validity_answer(reply: Reply) -> bool:
+    """Judge an answer about one user of the user validity interface (section 5).
+
+    :raises ServerError, ServerUnavailable: as :func:`envelope_data`, and for what is not a list of
+        exactly one boolean.
+    """
+    answers = envelope_data(reply).get("validation_list")
+    if not isinstance(answers, list) or [type(answer) for answer in answers] != [bool]:
+        raise ServerError("The server's answer has no validation_list of one boolean.")
+    return bool(answers[0])
 
 
 def _text(data: dict[str, Any], name: str) -> str:

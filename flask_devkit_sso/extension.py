@@ -10,11 +10,18 @@ from flask import Blueprint, Flask, Response, has_request_context, request, url_
 
 from . import signals
 from .errors import ConfigError
-from .guard import check_views, current_user, finish, is_guardable, require_user
+from .guard import (
+    check_views,
+    current_access_token,
+    current_user,
+    finish,
+    is_guardable,
+    require_user,
+)
 from .pages import here, is_ours, log, safe_next
-from .refresh import current_access_token
 from .settings import read_secret_keys, read_settings
-from .state import EXTENSION, Hooks, State, get_app, get_state
+from .state import EXTENSION, State, get_app, get_state
+from .users import Hooks
 from .views import landing, make_authorize_blueprint, make_callback_blueprint
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -156,6 +163,8 @@ class DevKitSSO:
                 for blueprint in (self.authorize_blueprint, self.callback_blueprint):
                     app.extensions["csrf"].exempt(blueprint)
             state.checked = True
+        if state.debts is not None:
+            state.debts.look()
         return landing()
 
     def _template_context(self, app: Flask) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar, cast
 from weakref import WeakSet
@@ -23,7 +24,7 @@ from werkzeug.exceptions import Forbidden, Unauthorized
 from werkzeug.local import LocalProxy
 
 from .contract import ROLES
-from .errors import ConfigError, LoginFailed, StoreUnavailable
+from .errors import ConfigError, LoginFailed, ServerUnavailable, StoreUnavailable
 from .pages import failed, here, is_ours, is_page_load, not_configured, page, safe_next
 from .sessions import Session
 from .state import EXTENSION, get_state
@@ -38,20 +39,17 @@ _guarded_functions: WeakSet[Callable[..., Any]] = WeakSet()
 class Visit:
     """What is known about the visitor of one request; read at most once."""
 
-    def __init__(self, session: Session | None) -> None:
+    session: Session | None = None
+    user: User | Anonymous = Anonymous()
+    is_current = False
+
+    def remember(self, session: Session | None) -> None:
         self.session = session
-        self.user: User | Anonymous = Anonymous()
-        if session is not None:
-            self.user = make_user(session.user)
-
-
-def make_user(info: Any) -> User:
-    """Return the application's view of a judged user."""
-    return User(info.uid, info.username, info.role, get_state().hooks.account_loader)
+        self.user = get_state().hooks.make_user(session.user) if session else Anonymous()
 
 
 def visit() -> Visit:
-    """Return the current request's visit.
+    """Return the current request's visit, by what the session says.
 
     It is kept in the WSGI environment: an application context may outlive a request in tests, and
     would hand one visitor's session to the next.
@@ -62,17 +60,53 @@ def visit() -> Visit:
     slot = f"flask_devkit_sso.visit.{id(state)}"
     known: Visit | None = request.environ.get(slot)
     if known is None:
+        # Kept before anything can fail: an error page that looks at current_user sees nobody.
+        known = request.environ[slot] = Visit()
         cookie = request.cookies.get(state.cookie_name)
-        try:
-            session = state.sessions.load(cookie) if cookie and state.sessions else None
-        except StoreUnavailable as error:
-            raise failed(LoginFailed("store_unavailable", hint=str(error))) from error
-        known = request.environ[slot] = Visit(session)
+        if cookie and state.sessions:
+            with _explained_failures():
+                known.remember(state.sessions.load(cookie))
     return known
 
 
+def current_visit() -> Visit:
+    """Return the current request's visit, once the server's word on its user is young enough.
+
+    :raises LoginFailed: as :func:`visit`, and ``server_unavailable`` when there is no such word.
+    """
+    now, upkeep = visit(), get_state().upkeep
+    if now.session is not None and upkeep is not None and not now.is_current:
+        now.is_current, session = True, now.session
+        now.remember(None)
+        with _explained_failures():
+            now.remember(upkeep.current(session))
+    return now
+
+
+@contextmanager
+def _explained_failures() -> Iterator[None]:
+    try:
+        yield
+    except StoreUnavailable as error:
+        raise failed(LoginFailed("store_unavailable", hint=str(error))) from error
+    except ServerUnavailable as error:
+        raise failed(LoginFailed("server_unavailable", hint=error.description or "")) from error
+
+
+def current_access_token() -> str:
+    """See :meth:`DevKitSSO.access_token`; within a request."""
+    now, upkeep = current_visit(), get_state().upkeep
+    if now.session is None or upkeep is None:
+        raise Unauthorized("Nobody is signed in.")
+    token = upkeep.access_token(now.session)
+    if token is None:
+        now.remember(None)
+        raise Unauthorized("The session has ended.")
+    return token
+
+
 def _find_user() -> User | Anonymous:
-    return visit().user if has_request_context() else Anonymous()
+    return current_visit().user if has_request_context() else Anonymous()
 
 
 current_user = cast(User, LocalProxy(_find_user))
@@ -84,7 +118,7 @@ def require_user(roles: tuple[str, ...] = ()) -> None:
 
     :param roles: any one of them will do; empty: being signed in is enough.
     """
-    user = visit().user
+    user = current_visit().user
     if isinstance(user, Anonymous):
         _turn_away()
     if roles and user.role not in roles:

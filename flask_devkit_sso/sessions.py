@@ -11,19 +11,26 @@ import hashlib
 import json
 import secrets
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field, replace
 from typing import Final
 
 from itsdangerous import BadData
 
 from .contract import TokenAnswer, UserInfo
+from .errors import StoreUnavailable
 from .keys import Keys
 from .settings import Settings
-from .stores import Store
+from .stores import Row, Store
 
 RECORD_VERSION: Final = 1
 TOUCH_EVERY: Final = 60.0
 """Seconds; the last use is written no more often."""
+
+EARLY: Final = 30.0
+"""Seconds before its end at which an access token is refreshed; a short-lived one, in the last
+quarter of its life."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +44,26 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Session:
-    """A session that is alive. ``key`` is the store's; ``created`` in Unix seconds."""
+    """A session that is alive, as it was read. Times are Unix seconds.
+
+    ``key`` is the store's, ``used`` the last use as it was written, up to a minute ago, ``asked``
+    when the server was asked about the user, ``due`` when the tokens are to be refreshed, and
+    ``data`` the record itself.
+    """
 
     key: str = field(repr=False)
     user: UserInfo
     created: float
+    used: float
+    asked: float
+    due: float
     sealed_tokens: str | None = field(repr=False)
+    data: str = field(default="", repr=False)
+
+    @property
+    def name(self) -> str:
+        """What tells sessions apart: a hash, with which nobody can sign in."""
+        return self.key.rpartition(":")[2]
 
 
 class Sessions:
@@ -58,14 +79,17 @@ class Sessions:
         """Start a session and return the value of its cookie, whose id is new.
 
         :param tokens: None only for a session made by tests, which has no server.
-        :param asked: when the tokens were asked for, from which their life is counted.
+        :param asked: when the server was asked for the tokens and the user.
         :raises StoreUnavailable: then there is no session.
         """
         session_id = secrets.token_urlsafe(32)
         now = time.time()
+        session = Session(self._key(session_id), user, now, now, asked, asked, None)
+        if tokens is not None:
+            session = self.with_tokens(tokens, asked=asked)(session)
         self._store.add(
-            self._key(session_id),
-            _record(user, now, None if tokens is None else self._seal(tokens, asked)),
+            session.key,
+            _record(session),
             expires=self._expires(now, now),
             owner=self._owner(user.uid),
         )
@@ -84,36 +108,49 @@ class Sessions:
         row = self._store.read(key)
         if row is None:
             return None
-        session = _parse(key, row.data)
-        now = time.time()
-        if session is None or self._expires(session.created, row.used) <= now:
+        session = self._alive(key, row)
+        if session is None:
             return None
+        now = time.time()
         if now - row.used >= min(TOUCH_EVERY, self._settings.idle_timeout / 4):
-            self._store.touch(key, used=now, expires=self._expires(session.created, now))
+            # A store that can be read but not written to has said who this is all the same.
+            with suppress(StoreUnavailable):
+                self._store.touch(key, used=now, expires=self._expires(session.created, now))
         return session
 
     def tokens(self, session: Session) -> Tokens | None:
         """Open a session's tokens; None where there are none, or the key is gone."""
-        opened = session.sealed_tokens and self._keys.unseal(session.sealed_tokens)
-        return Tokens(*json.loads(opened)) if opened else None
+        return unseal_tokens(self._keys, session.sealed_tokens) if session.sealed_tokens else None
 
-    def replace_tokens(self, session: Session, tokens: TokenAnswer, *, asked: float) -> bool:
-        """Keep refreshed tokens. False when the session has ended meanwhile, and stays so."""
-        sealed = self._seal(tokens, asked)
-        return self._store.update(session.key, _record(session.user, session.created, sealed))
+    def with_tokens(self, tokens: TokenAnswer, *, asked: float) -> Callable[[Session], Session]:
+        """Return the change that gives a session other tokens.
+
+        :param asked: when they were asked for, from which their life is counted.
+        """
+        expires = asked + tokens.expires_in
+        kept = Tokens(tokens.access_token, tokens.refresh_token, expires)
+        sealed = seal_tokens(self._keys, kept)
+        due = expires - min(EARLY, tokens.expires_in / 4)
+        return lambda session: replace(session, sealed_tokens=sealed, due=due)
+
+    def change(self, session: Session, change: Callable[[Session], Session]) -> Session | None:
+        """Change a session's record, and nothing that another changes at the same time.
+
+        None when the session has ended meanwhile, and stays so.
+        """
+        latest: Session | None = session
+        while latest is not None:
+            changed = change(latest)
+            data = _record(changed)
+            if self._store.update(latest.key, data, expected=latest.data):
+                return replace(changed, data=data)
+            latest = self.reload(latest)
+        return None
 
     def reload(self, session: Session) -> Session | None:
         """Read a session anew; None when it has ended meanwhile."""
         row = self._store.read(session.key)
-        return _parse(session.key, row.data) if row else None
-
-    def lock(self, session: Session, seconds: float) -> bool:
-        """Claim the right to refresh a session's tokens, on all workers; it frees itself."""
-        return self._store.add(f"{session.key}:refresh", "", expires=time.time() + seconds)
-
-    def unlock(self, session: Session) -> None:
-        """Give the right to refresh back."""
-        self._store.remove(f"{session.key}:refresh")
+        return self._alive(session.key, row) if row else None
 
     def end(self, session: Session) -> bool:
         """End a session everywhere, at once. Of several callers, one is told True."""
@@ -123,38 +160,77 @@ class Sessions:
         """End all sessions of a user everywhere, at once; return how many there were."""
         return len(self._store.remove_owner(self._owner(uid)))
 
-    def _seal(self, tokens: TokenAnswer, asked: float) -> str:
-        expires = asked + tokens.expires_in
-        return self._keys.seal(json.dumps([tokens.access_token, tokens.refresh_token, expires]))
+    def list(self, uid: str | None = None) -> list[Session]:
+        """Return the sessions that are alive, of one user or of all, the oldest first.
+
+        For one user it costs as much as the user has sessions; for all, a walk through the store.
+
+        :raises StoreUnavailable: when the store cannot be asked now.
+        """
+        if uid is not None:
+            rows = self._store.of_owner(self._owner(uid))
+        else:
+            rows = self._store.below(self._key_prefix)
+        found = (self._alive(key, row) for key, row in rows.items())
+        return sorted(
+            (session for session in found if session), key=lambda session: session.created
+        )
+
+    def _alive(self, key: str, row: Row) -> Session | None:
+        """Read a record; None when it is past its time, or no session that we understand."""
+        session = _parse(key, row)
+        if session is None or self._expires(session.created, row.used) <= time.time():
+            return None
+        return session
 
     def _key(self, session_id: str) -> str:
-        digest = hashlib.sha256(session_id.encode()).hexdigest()
-        return f"{self._settings.installation}:session:{digest}"
+        return self._key_prefix + hashlib.sha256(session_id.encode()).hexdigest()
+
+    @property
+    def _key_prefix(self) -> str:
+        return f"{self._settings.installation}:session:"
 
     def _owner(self, uid: str) -> str:
-        return f"{self._settings.installation}:{uid}"
+        return f"{self._settings.installation}:user:{uid}"
 
     def _expires(self, created: float, used: float) -> float:
         return min(created + self._settings.session_lifetime, used + self._settings.idle_timeout)
 
 
-def _record(user: UserInfo, created: float, sealed_tokens: str | None) -> str:
+def _record(session: Session) -> str:
     return json.dumps(
         {
             "version": RECORD_VERSION,
-            "uid": user.uid,
-            "username": user.username,
-            "role": user.role,
-            "created": created,
-            "tokens": sealed_tokens,
+            "uid": session.user.uid,
+            "username": session.user.username,
+            "role": session.user.role,
+            "created": session.created,
+            "asked": session.asked,
+            "due": session.due,
+            "tokens": session.sealed_tokens,
         }
     )
 
 
-def _parse(key: str, data: str) -> Session | None:
+def _parse(key: str, row: Row) -> Session | None:
     """Read a record; one of another version belongs to its writer and is no session here."""
-    record = json.loads(data)
-    if record["version"] != RECORD_VERSION:
+    try:
+        record = json.loads(row.data)
+        if record["version"] != RECORD_VERSION:
+            return None
+        user = UserInfo(record["uid"], record["username"], record["role"])
+        times = (record["created"], row.used, record["asked"], record["due"])
+        return Session(key, user, *times, record["tokens"], row.data)
+    except (ValueError, LookupError, TypeError):
         return None
-    user = UserInfo(record["uid"], record["username"], record["role"])
-    return Session(key, user, record["created"], record["tokens"])
+
+
+def seal_tokens(keys: Keys, tokens: Tokens) -> str:
+    """Encrypt tokens for a record."""
+    return keys.seal(json.dumps(astuple(tokens)))
+
+
+def unseal_tokens(keys: Keys, sealed: str) -> Tokens | None:
+    """Decrypt them; None when the key that sealed them is no longer configured."""
+    opened = keys.unseal(sealed)
+    return Tokens(*json.loads(opened)) if opened else None

@@ -31,14 +31,7 @@ _PLACEHOLDER: Final = re.compile(
 )
 """What a long key out of some tutorial holds."""
 
-_LATER: Final = {
-    "VALIDITY_URL",
-    "VALIDITY_FIELD",
-    "VALIDITY_KEY",
-    "CREDENTIALS_FILE",
-    "REVALIDATE_AFTER",
-    "OUTAGE_GRACE",
-}
+_LATER: Final = {"CREDENTIALS_FILE"}
 """Names of the public surface that this version does not carry out: refused, never ignored."""
 
 
@@ -139,14 +132,23 @@ def _binding(value: object) -> str:
     return str(value)
 
 
+def _validity_key(value: object) -> str:
+    if value not in ("uid", "username"):
+        raise _Wrong('must be "uid" or "username"')
+    return str(value)
+
+
 def _store_url(value: object) -> str | None:
     text = _text(value)
     if text is None:
         return None
-    if text.startswith(("redis://", "rediss://")):
-        raise _Wrong("Redis is not supported by this version yet; sqlite:/// is")
-    if text != "memory://" and not re.fullmatch(r"sqlite:///[^?#]*[^/?#]", text):
-        raise _Wrong("must be sqlite:///file, sqlite:////absolute/path/of/file or memory://")
+    # redis-py parses its URLs; what it would pass over in silence is refused here.
+    redis = r"rediss?://[^/?#]+(/[0-9]*)?([?][^#]*)?"
+    if text != "memory://" and not re.fullmatch(rf"sqlite:///[^?#]*[^/?#]|{redis}", text):
+        raise _Wrong(
+            "must be sqlite:///file, sqlite:////absolute/path/of/file, redis://host:6379/0, "
+            "rediss://host:6379/0 or memory://"
+        )
     return text
 
 
@@ -170,9 +172,19 @@ def _setting(default: Any, parse: Callable[[Any], Any], doc: str, *, secret: boo
     return field(default=default, repr=not secret, metadata={"parse": parse, "doc": doc})
 
 
+@dataclass(frozen=True)
+class Validity:
+    """How the server is asked whether a user is valid (docs/protocol.md section 5)."""
+
+    url: str
+    field: str
+    key: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """What is known of the authentication server, and of us there; complete."""
+    """What is known of the authentication server, and of us there; complete but for
+    ``validity``, which is None where nobody has told how to ask."""
 
     client_id: str
     client_secret: str = field(repr=False)
@@ -181,6 +193,7 @@ class Server:
     user_info_url: str
     refresh_url: str
     logout_url: str
+    validity: Validity | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +223,18 @@ class Settings:
     logout_url: str | None = _setting(
         None, _url, "URL of the logout interface; else below the server URL."
     )
+    validity_url: str | None = _setting(
+        None,
+        _url,
+        "URL of the user validity interface. The contract does not know it: ask the people who run "
+        "the server, and set all three of `DEVKIT_SSO_VALIDITY_…` or none.",
+    )
+    validity_field: str | None = _setting(
+        None, _token, "Name of the field that holds the users asked about."
+    )
+    validity_key: str | None = _setting(
+        None, _validity_key, "What names a user there: `uid` or `username`."
+    )
     redirect_uri: str | None = _setting(
         None,
         _redirect_uri,
@@ -235,13 +260,27 @@ class Settings:
     store_url: str = _setting(
         "sqlite:///devkit_sso.db",
         _store_url,
-        "Where sessions are kept. A relative SQLite path is below the instance folder; `memory://` "
-        "works with debug or testing only.",
+        "Where sessions are kept: SQLite (a relative path is below the instance folder) for the "
+        "workers of one host, `redis://` or `rediss://` for those of many; `memory://` works with "
+        "debug or testing only.",
+        secret=True,
     )
     session_lifetime: float = _setting(
         43200.0, _seconds, "How long a session may last, however busy."
     )
     idle_timeout: float = _setting(1800.0, _seconds, "How long a session lasts without a request.")
+    revalidate_after: float = _setting(
+        300.0,
+        _seconds,
+        "How old the server's answer about a user may be: so long does it take until a user who "
+        "was disabled there is out here.",
+    )
+    outage_grace: float = _setting(
+        900.0,
+        _seconds,
+        "How old that answer may be while the server cannot be asked; counted from the answer, "
+        "and at least `DEVKIT_SSO_REVALIDATE_AFTER`.",
+    )
     ca_bundle: str | None = _setting(
         None, _pem_file, "PEM file of the CAs to trust for the server, in place of the system's."
     )
@@ -265,7 +304,12 @@ class Settings:
         known = {name: url for name, url in urls.items() if url is not None}
         if len(known) < len(urls):
             return None
-        return Server(client_id=self.client_id, client_secret=self.client_secret, **known)
+        validity = None
+        if self.validity_url and self.validity_field and self.validity_key:
+            validity = Validity(self.validity_url, self.validity_field, self.validity_key)
+        return Server(
+            client_id=self.client_id, client_secret=self.client_secret, validity=validity, **known
+        )
 
     def interface_url(self, name: str) -> str | None:
         """Return the URL of an interface: its own setting, else below the server URL."""
@@ -321,7 +365,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
                 values[item.name] = item.default if value is None else value
     if not wrong:
         settings = Settings(**values)
-        wrong = _check_http(settings)
+        wrong = _check_http(settings) + _check_together(settings)
         if not wrong:
             return settings
     raise ConfigError("\n".join(wrong))
@@ -339,13 +383,30 @@ def _check_http(settings: Settings) -> list[str]:
         urls = {"server_url": settings.server_url} | {
             name: getattr(settings, name) for name in INTERFACE_PATHS
         }
-    urls |= {"redirect_uri": settings.redirect_uri, "after_logout_url": settings.after_logout_url}
+    urls |= {
+        name: getattr(settings, name)
+        for name in ("validity_url", "redirect_uri", "after_logout_url")
+    }
     return [
         f"{PREFIX}{name.upper()} is plain http: use https, or on a network that nobody else can "
         "read set DEVKIT_SSO_INSECURE_HTTP to True"
         for name, url in urls.items()
         if url and url.startswith("http:") and not is_loopback(urlsplit(url).hostname)
     ]
+
+
+def _check_together(settings: Settings) -> list[str]:
+    wrong = []
+    names = ("validity_url", "validity_field", "validity_key")
+    unset = [PREFIX + name.upper() for name in names if getattr(settings, name) is None]
+    if 0 < len(unset) < len(names):
+        wrong.append(f"{' and '.join(unset)} must be set too: the three belong together")
+    if settings.outage_grace < settings.revalidate_after:
+        wrong.append(
+            f"{PREFIX}OUTAGE_GRACE ({settings.outage_grace:g}) must be at least "
+            f"{PREFIX}REVALIDATE_AFTER ({settings.revalidate_after:g})"
+        )
+    return wrong
 
 
 def is_loopback(host: str | None) -> bool:

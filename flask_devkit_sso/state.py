@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from flask import Flask, Request, current_app, url_for
 
 from .client import Client
+from .debts import Debts
 from .errors import ConfigError
 from .keys import Keys
 from .logins import Logins
 from .sessions import Sessions
 from .settings import PREFIX, Settings, is_loopback, is_weak
-from .stores import open_store
+from .sqlite_store import MemoryStore, SQLiteStore
+from .stores import Store
 from .transport import Transport
-from .users import User
+from .upkeep import Upkeep
+from .users import Hooks
 
 EXTENSION = "devkit_sso"
-
-
-@dataclass
-class Hooks:
-    """What the application registered on its extension object; the same for all its apps."""
-
-    on_login: list[Callable[[User], Any]] = field(default_factory=list)
-    account_loader: Callable[[User], Any] | None = None
 
 
 class State:
     """The extension's parts for one application. Nothing in it belongs to a visitor.
 
     :param secret_keys: as of :func:`~flask_devkit_sso.settings.read_secret_keys`; without one
-        there is neither ``sessions`` nor ``logins``.
+        there are neither ``sessions`` nor ``logins``, and without a server no ``debts``.
     """
 
     def __init__(
@@ -49,14 +42,19 @@ class State:
         self.sessions: Sessions | None = None
         self.logins: Logins | None = None
         self.keys: Keys | None = None
-        if secret_keys:
-            self.keys = Keys(secret_keys, settings.installation)
-            store = open_store(settings.store_url, app.instance_path)
-            self.sessions = Sessions(store, self.keys, settings)
-            self.logins = Logins(store, self.keys, settings, f"{self.cookie_name}_login_")
+        self.upkeep: Upkeep | None = None
+        self.debts: Debts | None = None
         server = settings.server
         transport = Transport(ca_bundle=settings.ca_bundle, timeout=settings.timeout)
         self.client = Client(server, transport) if server else None
+        if secret_keys:
+            self.keys = Keys(secret_keys, settings.installation)
+            store = _open_store(settings.store_url, app.instance_path)
+            self.sessions = Sessions(store, self.keys, settings)
+            self.logins = Logins(store, self.keys, settings, f"{self.cookie_name}_login_")
+            if self.client is not None:
+                self.upkeep = Upkeep(app, hooks, store, self.sessions, self.client, settings)
+                self.debts = Debts(store, self.keys, self.client, settings)
         self.missing = [*settings.missing, *([] if secret_keys else ["SECRET_KEY"])]
         self.weak_key = bool(secret_keys) and is_weak(secret_keys[0])
         self.checked = False
@@ -130,6 +128,27 @@ def get_state() -> State:
             "Flask-DevKit-SSO is not on this application: call DevKitSSO().init_app(app)"
         ) from None
     return state
+
+
+def _open_store(url: str, folder: str) -> Store:
+    """Return the store of a ``DEVKIT_SSO_STORE_URL``; nothing is opened before its first use.
+
+    :param folder: the instance folder, below which a relative path is.
+    :raises ConfigError: for a Redis without redis-py, or whose URL redis-py refuses.
+    """
+    if url == "memory://":
+        return MemoryStore()
+    if url.startswith("sqlite:"):
+        return SQLiteStore(Path(folder, url.removeprefix("sqlite:///")))
+    try:
+        from .redis_store import RedisStore
+    except ModuleNotFoundError as error:
+        if error.name != "redis":
+            raise
+        raise ConfigError(
+            f"{PREFIX}STORE_URL needs redis-py: pip install flask-devkit-sso[redis]"
+        ) from None
+    return RedisStore(url)
 
 
 def _host(request: Request) -> str | None:

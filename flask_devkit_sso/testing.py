@@ -10,7 +10,6 @@ from werkzeug.test import Cookie
 
 from .contract import Role, UserInfo
 from .errors import ConfigError
-from .guard import make_user
 from .state import EXTENSION, State
 
 
@@ -34,7 +33,7 @@ def login_as(
     info = UserInfo(uid or f"uid-of-{username}", username, role)
     with app.test_request_context():
         for hook in state.hooks.on_login:
-            app.ensure_sync(hook)(make_user(info))
+            app.ensure_sync(hook)(state.hooks.make_user(info))
         value = state.sessions.create(info, None, asked=time.time())
     domain = (app.config["SERVER_NAME"] or "localhost").partition(":")[0]
     client.set_cookie(state.cookie_name, value, domain=domain, httponly=True, samesite="Lax")

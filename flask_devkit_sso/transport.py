@@ -16,7 +16,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -36,6 +36,11 @@ MAX_IDLE: Final = 4.0
 """Seconds for which a connection is kept for the next call. Standard servers close theirs after 5
 (docs/protocol.md, "What standard servers do besides"): a code must not be sent into the closing."""
 
+BREAK_AFTER: Final = 3
+"""Calls without an answer, one after another, after which a process stops calling for a while."""
+
+BREAK_FOR: Final = 5.0
+"""Seconds until it tries again, by one call at a time."""
 
 _ONE_MORE: Final = urllib3.Retry(
     total=1, connect=0, redirect=0, status=0, allowed_methods=None, respect_retry_after_header=False
@@ -171,6 +176,41 @@ class _HTTPSPool(HTTPSConnectionPool):
     ConnectionCls = _CuttableTLSConnection
 
 
+class _Breaker:
+    """Keeps a process from waiting for a server that does not answer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._unanswered = 0
+        self._next_try = 0.0
+
+    def let_pass(self, timeout: float) -> None:
+        """Return when a call may be made.
+
+        :raises ServerUnavailable: when none is to be made now.
+        """
+        with self._lock:
+            if self._unanswered < BREAK_AFTER:
+                return
+            now = time.monotonic()
+            if now < self._next_try:
+                raise ServerUnavailable("The server has not answered lately; it is tried again.")
+            self._next_try = now + timeout + BREAK_FOR
+
+    def note(self, *, answered: bool) -> None:
+        with self._lock:
+            self._unanswered = 0 if answered else self._unanswered + 1
+            self._next_try = time.monotonic() + BREAK_FOR
+
+
+class _Process(NamedTuple):
+    """What belongs to one process: sockets, threads and locks don't survive a fork."""
+
+    pool: urllib3.PoolManager
+    threads: ThreadPoolExecutor
+    breaker: _Breaker
+
+
 class Transport:
     """A process's way to the authentication server: one TLS context, one pool of connections.
 
@@ -183,40 +223,50 @@ class Transport:
     def __init__(self, *, ca_bundle: str | None, timeout: float) -> None:
         self._ca_bundle = ca_bundle
         self._timeout = timeout
-        # By process: sockets and threads don't survive a fork, and setdefault needs no lock that
-        # a fork could find taken. The parent's entry stays, so that nothing closes its sockets.
-        self._by_process: dict[int, tuple[urllib3.PoolManager, ThreadPoolExecutor]] = {}
+        # setdefault needs no lock that a fork could find taken. The parent's entry stays, so that
+        # nothing closes its sockets.
+        self._by_process: dict[int, _Process] = {}
 
     def post(self, url: str, body: bytes, *, repeatable: bool = False) -> Reply:
         """Send a JSON body and return the answer whatever its status.
 
         :param repeatable: it may be sent once more when the connection breaks without an answer.
             Never for what uses something up: a code sent twice kills the tokens of its first use.
-        :raises ServerUnavailable: when there is no whole answer within the deadline.
+        :raises ServerUnavailable: when there is no whole answer within the deadline, or there was
+            none lately (:data:`BREAK_AFTER`).
         :raises ServerError: when the answer is larger than 1 MiB.
         """
         pid = os.getpid()
         try:
-            pool, threads = self._by_process[pid]
+            pool, threads, breaker = self._by_process[pid]
         except KeyError:
-            pool, threads = self._by_process.setdefault(pid, self._set_up())
+            pool, threads, breaker = self._by_process.setdefault(pid, self._set_up())
+        breaker.let_pass(self._timeout)
         call = _Call(url, body, self._timeout, repeatable=repeatable)
         future = threads.submit(call.run, pool)
+        answered = True
         try:
             return future.result(self._timeout)
+        except ServerUnavailable:
+            answered = False
+            raise
         except TimeoutError:
+            answered = False
             future.cancel()
             call.give_up()
             raise ServerUnavailable(
                 f"No whole answer from the server within {self._timeout:g} seconds."
             ) from None
+        finally:
+            breaker.note(answered=answered)
 
-    def _set_up(self) -> tuple[urllib3.PoolManager, ThreadPoolExecutor]:
+    def _set_up(self) -> _Process:
         pool = urllib3.PoolManager(
             maxsize=MAX_CALLS, ssl_context=ssl.create_default_context(cafile=self._ca_bundle)
         )
         pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-        return pool, ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="devkit-sso")
+        threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="devkit-sso")
+        return _Process(pool, threads, _Breaker())
 
 
 def _explain(error: _HTTPError) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from .contract import Role
+from .contract import Role, UserInfo
 
 
 class User:
@@ -43,6 +44,18 @@ class User:
 
     def __repr__(self) -> str:
         return f"User(uid={self.uid!r}, username={self.username!r}, role={self.role!r})"
+
+
+@dataclass
+class Hooks:
+    """What the application registered on its extension object; the same for all its apps."""
+
+    on_login: list[Callable[[User], Any]] = field(default_factory=list)
+    account_loader: Callable[[User], Any] | None = None
+
+    def make_user(self, info: UserInfo) -> User:
+        """Return the application's view of a judged user."""
+        return User(info.uid, info.username, info.role, self.account_loader)
 
 
 class Anonymous:

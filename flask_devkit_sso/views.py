@@ -27,7 +27,7 @@ from itsdangerous import BadData
 from . import signals
 from .client import Client
 from .errors import LoginFailed, LoginRefused, ServerError, ServerUnavailable, StoreUnavailable
-from .guard import make_user, visit
+from .guard import visit
 from .logins import Answer, Held, Logins
 from .pages import (
     failed,
@@ -40,7 +40,7 @@ from .pages import (
     starts_here,
     wants_json,
 )
-from .sessions import Session, Sessions
+from .sessions import Sessions
 from .state import get_app, get_state
 from .users import Anonymous
 
@@ -246,17 +246,23 @@ def logout() -> Response:
         )
     if not is_same_origin(request):
         raise LoginFailed("cross_site")
-    state, user, told = get_state(), now.user, False
-    if now.session is not None and state.sessions is not None:
-        ended = state.sessions.end(now.session)
-        now.user = Anonymous()
-        told = ended and _tell_server(state.sessions, state.client, now.session)
+    state, session, user, told = get_state(), now.session, now.user, False
+    if session is not None and state.sessions is not None:
+        debt = None
+        tokens = state.sessions.tokens(session)
+        if tokens is not None and state.debts is not None:
+            # Written down first, for a worker that does not live to tell the server.
+            debt = state.debts.owe(session.name, session.user.uid, tokens)
+        ended = state.sessions.end(session)
+        now.remember(None)
+        if ended and debt is not None and state.debts is not None:
+            told = state.debts.pay(debt)
         signals.logged_out.send(get_app(), user=user, server_told=told)
     after_this_request(lambda response: _delete_cookie(response, state.cookie_name))
     next_url = state.settings.after_logout_url
     if next_url is None:
         outcome = None
-        if now.session is not None and state.keys is not None:
+        if session is not None and state.keys is not None:
             outcome = state.keys.signer("logout-outcome").dumps(told)
         next_url = url_for("devkit_sso_authorize.signed_out", outcome=outcome)
     if wants_json(request):
@@ -347,7 +353,7 @@ def _complete(answer: Answer, hash_route: str = "") -> str:
 def _sign_in(sessions: Sessions, held: Held) -> None:
     """Start the session, after the application has had its say."""
     state, before = get_state(), visit()
-    user = make_user(held.user)
+    user = state.hooks.make_user(held.user)
     for hook in state.hooks.on_login:
         try:
             current_app.ensure_sync(hook)(user)
@@ -357,7 +363,7 @@ def _sign_in(sessions: Sessions, held: Held) -> None:
     if before.session is not None and sessions.end(before.session):
         # The server is not told: tokens of one person may share a grant there.
         signals.session_ended.send(get_app(), uid=before.session.user.uid, why="replaced")
-    before.user = user
+    before.session, before.user = None, user
     after_this_request(lambda response: _set_cookie(response, state.cookie_name, cookie))
     log.info("login succeeded: uid %r", user.uid)
     signals.login_succeeded.send(get_app(), user=user)
@@ -397,22 +403,6 @@ def _single_code(codes: list[str]) -> str:
     if len(codes) != 1 or not re.fullmatch(r"[ -~]{1,4096}", codes[0]):
         raise LoginFailed("code_missing")
     return codes[0]
-
-
-def _tell_server(sessions: Sessions, client: Client | None, session: Session) -> bool:
-    """Have the server end its sign-in too; an expired access token is refreshed before."""
-    tokens = sessions.tokens(session)
-    if client is None or tokens is None:
-        return False
-    try:
-        access_token = tokens.access_token
-        if tokens.expires <= time.time() and tokens.refresh_token is not None:
-            access_token = client.refresh(tokens.refresh_token).access_token
-        client.logout(access_token)
-    except (ServerError, ServerUnavailable) as error:
-        log.warning("logout: the server was not told: %s", error.description)
-        return False
-    return True
 
 
 def _leave_for(url: str) -> Response:

@@ -12,6 +12,7 @@ from werkzeug.test import Cookie, TestResponse
 
 from flask_devkit_sso import DevKitSSO, current_user, login_required, role_required
 
+from .redis_server import RedisServer
 from .scripted import ScriptedServer
 
 SECRET_KEY = "0d9f6b1ac54e2378-no-one-knows-this"
@@ -28,6 +29,24 @@ def server() -> Iterator[ScriptedServer]:
     running = ScriptedServer()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    running = RedisServer(folder)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a store of either kind."""
+    if request.param == "redis":
+        url: str = request.getfixturevalue("redis_server").url
+        return url
+    return f"sqlite:///{tmp_path}/devkit_sso.db"
 
 
 @pytest.fixture

@@ -51,7 +51,9 @@ from .scripted import ScriptedServer
         ({"store_url": "sqlite:///"}, "must be sqlite:///file"),
         ({"cookie_name": "a b"}, "may hold letters, digits"),
         ({"ca_bundle": "/nowhere/ca.pem"}, "is no readable PEM file"),
-        ({"revalidate_after": 60}, "not supported by this version yet"),
+        ({"revalidate_after": 1000}, "OUTAGE_GRACE (900) must be at least"),
+        ({"validity_url": "https://a.example/v"}, "VALIDITY_FIELD and DEVKIT_SSO_VALIDITY_KEY"),
+        ({"validity_key": "name"}, 'must be "uid" or "username"'),
     ],
 )
 def test_what_is_wrong_is_refused_with_the_remedy(

@@ -1,0 +1,95 @@
+"""A real redis-server of a test's own, which can be stopped, killed and started again."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+REDIS_SERVER = "/usr/bin/redis-server"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class RedisServer:
+    """One redis-server on loopback; ``options`` are lines of its configuration file."""
+
+    def __init__(self, folder: Path, *, appendonly: bool = False, **options: str) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.password = f"canary-redis-{secrets.token_hex(8)}"
+        self.url = f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+        self._options = {
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "dir": str(folder),
+            "requirepass": self.password,
+            "save": "",
+            "appendonly": "yes" if appendonly else "no",
+            "enable-debug-command": "yes",
+        } | {name.replace("_", "-"): value for name, value in options.items()}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self, *, wait: bool = True, **more: str) -> None:
+        options = self._options | {name.replace("_", "-"): value for name, value in more.items()}
+        arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
+        self.process = subprocess.Popen(
+            [REDIS_SERVER, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        until = time.monotonic() + 30
+        with self.admin() as admin:
+            while True:
+                try:
+                    admin.ping()
+                    return
+                except redis.exceptions.ConnectionError:
+                    assert self.process is not None
+                    assert self.process.poll() is None, "redis-server ended"
+                    assert time.monotonic() < until, "redis-server does not answer"
+                    time.sleep(0.02)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(20)
+            self.process = None
+
+    def restart(self, how: signal.Signals = signal.SIGTERM) -> None:
+        self.stop(how)
+        self.start()
+
+    def admin(self) -> redis.Redis:
+        """A client of the test's own: close it."""
+        return redis.Redis(
+            port=self.port,
+            password=self.password,
+            decode_responses=True,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    def config(self, **values: str) -> None:
+        with self.admin() as admin:
+            for name, value in values.items():
+                admin.config_set(name.replace("_", "-"), value)
+
+    def all_keys(self) -> list[str]:
+        with self.admin() as admin:
+            return sorted(admin.keys())

@@ -1,0 +1,326 @@
+"""Store trouble is not "not signed in": 503 soon, the cookie kept, and all well when it is over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from .conftest import AppMaker, come_back, cookies, reason, sign_in, start
+from .redis_server import RedisServer
+
+JSON = {"Accept": "application/json"}
+BOUND = 3 * 2.0
+"""Three times what is promised."""
+
+
+def timely(ask: Callable[[], TestResponse]) -> TestResponse:
+    began = time.monotonic()
+    response = ask()
+    assert time.monotonic() - began < BOUND
+    return response
+
+
+def is_store_trouble(response: TestResponse) -> None:
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) > 0
+    if response.is_json:
+        assert response.json["error"] == "store_unavailable"
+    else:
+        assert reason(response) == "store_unavailable"
+
+
+def cannot_read(client: FlaskClient) -> None:
+    """Neither a guarded page nor an open one that asks who it is, for a person or a script."""
+    before = cookies(client)
+    for path, headers in [("/private", {}), ("/private", JSON), ("/who", {})]:
+        response = timely(partial(client.get, path, headers=headers))
+        is_store_trouble(response)
+        assert "Set-Cookie" not in response.headers
+    assert cookies(client) == before
+    assert client.get("/").text == "home", "who does not ask is not told"
+
+
+def cannot_write(client: FlaskClient, fresh: FlaskClient) -> None:
+    """Neither a login nor a logout, which leaves everything as it was."""
+    pending = start(fresh)["state"]
+    is_store_trouble(timely(lambda: come_back(fresh, pending)))
+    before = cookies(client)
+    is_store_trouble(
+        timely(lambda: client.post("/sso/logout", headers={"Sec-Fetch-Site": "same-origin"}))
+    )
+    assert cookies(client) == before
+
+
+def all_is_well(client: FlaskClient, fresh: FlaskClient) -> None:
+    """At the very next request."""
+    assert client.get("/private").text == "private ada"
+    sign_in(fresh)
+    assert fresh.get("/private").text == "private ada"
+
+
+# Redis
+
+
+@contextmanager
+def stopped(server: RedisServer) -> Iterator[None]:
+    server.stop(signal.SIGKILL)
+    yield
+    server.start()
+
+
+@contextmanager
+def hung(server: RedisServer) -> Iterator[None]:
+    """It takes connections and what is sent, and answers nothing."""
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    yield
+    server.process.send_signal(signal.SIGCONT)
+    # It first does what nobody waits for any more.
+    with server.admin() as admin:
+        admin.ping()
+
+
+@contextmanager
+def slow(server: RedisServer) -> Iterator[None]:
+    with server.admin() as admin:
+        admin.client_pause(60_000, all=True)
+        yield
+        admin.client_unpause()
+
+
+@contextmanager
+def wrong_password(server: RedisServer) -> Iterator[None]:
+    right = server.password
+    server.config(requirepass="another")
+    server.password = "another"
+    with server.admin() as admin:
+        admin.client_kill_filter(_type="normal", skipme=True)
+    yield
+    server.config(requirepass=right)
+    server.password = right
+
+
+@contextmanager
+def loading(server: RedisServer) -> Iterator[None]:
+    with server.admin() as admin:
+        admin.execute_command("DEBUG", "POPULATE", "3000")
+        admin.save()
+    server.stop()
+    options = {"key-load-delay": "5000", "loading-process-events-interval-bytes": "1024"}
+    server.start(wait=False, **options)
+    until = time.monotonic() + 10
+    with server.admin() as admin:
+        while time.monotonic() < until:
+            try:
+                admin.ping()
+            except redis.exceptions.BusyLoadingError:
+                break
+            except redis.exceptions.ConnectionError:
+                time.sleep(0.02)
+        else:
+            pytest.fail("it is not loading")
+    yield
+    server.wait()
+
+
+@pytest.mark.parametrize("trouble", [stopped, hung, slow, wrong_password, loading])
+def test_redis_that_can_not_be_used(
+    tmp_path: Path, make_app: AppMaker, trouble: Callable[[RedisServer], Any]
+) -> None:
+    server = RedisServer(tmp_path, appendonly=trouble is stopped)
+    try:
+        app = make_app(store_url=server.url)
+        client = app.test_client()
+        sign_in(client)
+        with trouble(server):
+            cannot_read(client)
+            cannot_write(client, app.test_client())
+        all_is_well(client, app.test_client())
+    finally:
+        server.stop(signal.SIGKILL)
+
+
+@contextmanager
+def read_only(server: RedisServer) -> Iterator[None]:
+    with server.admin() as admin:
+        admin.config_set("replica-serve-stale-data", "yes")
+        admin.replicaof("127.0.0.1", "1")
+        yield
+        admin.replicaof("NO", "ONE")
+
+
+@contextmanager
+def misconf(server: RedisServer) -> Iterator[None]:
+    """Redis can't save, and therefore takes no writes."""
+    with server.admin() as admin:
+        name = admin.config_get("dbfilename")["dbfilename"]
+        (server.folder / name).unlink(missing_ok=True)
+        (server.folder / name).mkdir()
+        admin.config_set("save", "3600 1")
+        admin.set("something", "new")
+        admin.bgsave()
+        until = time.monotonic() + 10
+        while admin.info("persistence")["rdb_last_bgsave_status"] == "ok":
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        yield
+        (server.folder / name).rmdir()
+        admin.bgsave()
+        while admin.info("persistence")["rdb_last_bgsave_status"] != "ok":
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+
+@contextmanager
+def out_of_memory(server: RedisServer) -> Iterator[None]:
+    server.config(maxmemory="1")
+    yield
+    server.config(maxmemory="0")
+
+
+@pytest.mark.parametrize("trouble", [read_only, misconf, out_of_memory])
+def test_redis_that_can_be_read_only(
+    redis_server: RedisServer, make_app: AppMaker, trouble: Callable[[RedisServer], Any]
+) -> None:
+    app = make_app(store_url=redis_server.url, idle_timeout=12)
+    client = app.test_client()
+    sign_in(client)
+    with trouble(redis_server):
+        # Long enough for a last use to be written.
+        time.sleep(3.1)
+        assert client.get("/private").text == "private ada"
+        cannot_write(client, app.test_client())
+    all_is_well(client, app.test_client())
+
+
+# SQLite
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+        other.rollback()
+
+
+def test_sqlite_locked_by_another_process(make_app: AppMaker, tmp_path: Path) -> None:
+    app = make_app(idle_timeout=12)
+    client = app.test_client()
+    sign_in(client)
+    with locked(tmp_path / "devkit_sso.db"):
+        # Long enough for a last use to be written.
+        time.sleep(3.1)
+        assert timely(lambda: client.get("/private")).text == "private ada"
+        cannot_write(client, app.test_client())
+        # A worker that starts now has to open the file.
+        late = make_app().test_client()
+        pending = start(late)["state"]
+        is_store_trouble(timely(lambda: come_back(late, pending)))
+    all_is_well(client, app.test_client())
+
+
+connections: list[sqlite3.Connection] = []
+
+
+def _note_connection(event: str, args: tuple[Any, ...]) -> None:
+    if event == "sqlite3.connect/handle":
+        connections.append(args[0])
+
+
+sys.addaudithook(_note_connection)
+
+
+def test_sqlite_full(make_app: AppMaker) -> None:
+    app = make_app()
+    connections.clear()
+    client = app.test_client()
+    sign_in(client)
+    for connection in connections:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+    people = [app.test_client() for _ in range(30)]
+    answers = []
+    for person in people:
+        answers.append(come_back(person, start(person)["state"]))
+        if answers[-1].status_code != 303:
+            break
+    is_store_trouble(answers[-1])
+    assert client.get("/private").text == "private ada"
+    all_is_well(client, app.test_client())
+
+
+def _spoil(path: Path) -> None:
+    path.write_bytes(b"no database at all, but long enough to look like one" * 100)
+
+
+def _other_version(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("trouble", [_spoil, _other_version, _folder])
+def test_sqlite_that_can_not_be_used(
+    make_app: AppMaker, tmp_path: Path, trouble: Callable[[Path], None]
+) -> None:
+    app = make_app()
+    client = app.test_client()
+    sign_in(client)
+    path, aside = tmp_path / "devkit_sso.db", tmp_path / "aside"
+    aside.mkdir()
+    files = [path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))]
+    for file in files:
+        file.rename(aside / file.name)
+    trouble(path)
+    cannot_read(client)
+    cannot_write(client, app.test_client())
+    for file in files:
+        if file.is_dir():
+            file.rmdir()
+        file.unlink(missing_ok=True)
+        (aside / file.name).rename(file)
+    all_is_well(client, app.test_client())
+
+
+def test_a_folder_that_is_read_only(make_app: AppMaker, tmp_path: Path) -> None:
+    """For root nothing is read-only, so somebody else tries."""
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o555)
+    app = make_app(store_url=f"sqlite:///{folder}/sessions.db")
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        with suppress(BaseException):
+            if os.getuid() == 0:
+                for parent in (tmp_path, *tmp_path.parents):
+                    if parent.owner() == "root" and parent != Path("/") and parent != Path("/tmp"):
+                        parent.chmod(parent.stat().st_mode | 0o011)
+                os.setgid(65534)
+                os.setuid(65534)
+            client = app.test_client()
+            is_store_trouble(come_back(client, start(client)["state"]))
+            status = 0
+        os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert list(folder.iterdir()) == []
+    folder.chmod(0o755)
+    client = app.test_client()
+    sign_in(client)
+    assert client.get("/private").text == "private ada"

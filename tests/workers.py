@@ -1,0 +1,304 @@
+"""Gunicorn with two workers, a sandbox to sign in at, and people who use both without a browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+from flask import Flask
+
+from flask_devkit_sso import DevKitSSO, current_user
+
+from .redis_server import free_port
+
+ROOT = Path(__file__).parent.parent
+CLIENT_ID = "20221017000000001"
+CLIENT_SECRET = "canary-client-secret-51fe"
+SECRET_KEY = "8b7c1f02aa93e6d4-no-one-knows-this"
+
+
+def create_app() -> Flask:
+    """What gunicorn serves; its settings come from the environment."""
+    app = Flask("tests")
+    app.config.from_prefixed_env()
+    sso = DevKitSSO(app)
+
+    @app.get("/who")
+    def who() -> dict[str, Any]:
+        return {"username": current_user.username, "uid": current_user.uid, "pid": os.getpid()}
+
+    @app.post("/end/<uid>")
+    def end(uid: str) -> dict[str, int]:
+        return {"ended": sso.end_sessions(uid)}
+
+    return app
+
+
+@contextmanager
+def sandbox(*redirect_uris: str) -> Iterator[str]:
+    """Run the sandbox as a process of its own; yields its URL."""
+    arguments = [text for uri in redirect_uris for text in ("--redirect-uri", uri)]
+    arguments += ["--port", "0", "--client-id", CLIENT_ID, "--client-secret", CLIENT_SECRET]
+    with subprocess.Popen(
+        [sys.executable, "-m", "flask_devkit_sso.sandbox", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout
+            for line in process.stdout:
+                if found := re.match(r"export FLASK_DEVKIT_SSO_SERVER_URL=(\S+)", line):
+                    yield found[1]
+                    break
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+class Gunicorn:
+    """An application under gunicorn, with two workers."""
+
+    def __init__(self, server_url: str, store_url: str, *, port: int, **settings: str) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        given = {
+            "SERVER_URL": server_url,
+            "CLIENT_ID": CLIENT_ID,
+            "CLIENT_SECRET": CLIENT_SECRET,
+            "REDIRECT_URI": redirect_uri(port),
+            "STORE_URL": store_url,
+        } | {name.upper(): value for name, value in settings.items()}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("FLASK_")}
+        environment |= {f"FLASK_DEVKIT_SSO_{name}": value for name, value in given.items()}
+        environment["FLASK_SECRET_KEY"] = SECRET_KEY
+        command = [sys.executable, "-m", "gunicorn", "--workers", "2", "--threads", "4"]
+        command += ["--bind", f"127.0.0.1:{port}", "--log-level", "error", "--no-control-socket"]
+        self._process = subprocess.Popen(
+            [*command, f"{__name__}:create_app()"], cwd=ROOT, env=environment
+        )
+        try:
+            self._wait(60)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                requests.get(f"{self.url}/who", timeout=seconds)
+                return
+            except requests.ConnectionError:
+                assert self._process.poll() is None, "gunicorn ended"
+                assert time.monotonic() < until, "gunicorn does not answer"
+                time.sleep(0.05)
+
+    def workers(self) -> list[int]:
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
+    def kill_a_worker(self) -> None:
+        for pid in self.workers()[:1]:
+            os.kill(pid, signal.SIGKILL)
+
+    def __enter__(self) -> Gunicorn:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            for pid in self.workers():
+                os.kill(pid, signal.SIGKILL)
+            self._process.kill()
+            self._process.wait()
+
+
+def redirect_uri(port: int) -> str:
+    return f"http://127.0.0.1:{port}/sso/callback"
+
+
+@contextmanager
+def site(store_url: str, instances: int = 1, **settings: str) -> Iterator[list[Gunicorn]]:
+    """Run a sandbox and as many instances of one installation: they share the redirect_uri."""
+    ports = [free_port() for _ in range(instances)]
+    settings.setdefault("redirect_uri", redirect_uri(ports[0]))
+    with sandbox(redirect_uri(ports[0])) as server_url, ExitStack() as stack:
+        yield [
+            stack.enter_context(Gunicorn(server_url, store_url, port=port, **settings))
+            for port in ports
+        ]
+
+
+class Trouble(Exception):
+    """An answer that is none: the store or a worker is away; ``status`` 0: no answer at all."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Person:
+    """One person's browser."""
+
+    def __init__(self, username: str, url: str) -> None:
+        self.username = username
+        self.url = url
+        self.browser = requests.Session()
+        self.browser.trust_env = False
+
+    def get(self, url: str) -> requests.Response:
+        return self._ask("GET", url)
+
+    def post(self, url: str) -> requests.Response:
+        return self._ask("POST", url)
+
+    def _ask(self, method: str, url: str, **kwargs: Any) -> requests.Response:
+        url = url if url.startswith("http") else self.url + url
+        try:
+            answer = self.browser.request(method, url, allow_redirects=False, timeout=60, **kwargs)
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+            raise Trouble(0) from None
+        if answer.status_code >= 500:
+            assert answer.headers.get("Retry-After") or answer.status_code != 503
+            raise Trouble(answer.status_code)
+        return answer
+
+    def sign_in(self) -> bool:
+        """Sign in anew; True when the application has acknowledged it."""
+        answer = self.get("/sso/authorize")
+        if answer.headers.get("Location") == "/":
+            return True
+        answer = self.get(answer.headers["Location"])
+        if answer.status_code == 200:
+            token = re.search(r'name="form_token" value="([^"]+)"', answer.text)
+            assert token
+            data = {"form_token": token[1], "username": self.username}
+            origin = re.match(r"https?://[^/]+", answer.url)
+            assert origin
+            answer = self._ask("POST", f"{origin[0]}/sign-in", data=data)
+        back = answer.headers["Location"]
+        path = back[back.index("/", len("http://")) :]
+        return self.get(path).status_code == 303
+
+    def who(self) -> Any:
+        return self.get("/who").json()
+
+    def sign_out(self) -> bool:
+        """Sign out; True when the server was told."""
+        answer = self._ask(
+            "POST",
+            "/sso/logout",
+            headers={"Sec-Fetch-Site": "same-origin", "Accept": "application/json"},
+        )
+        return bool(answer.json()["server_told"])
+
+    def copy(self, url: str | None = None) -> Person:
+        """Another browser with the same cookies, maybe at another instance."""
+        other = Person(self.username, url or self.url)
+        other.browser.cookies.update(self.browser.cookies)
+        return other
+
+
+@dataclass
+class Tally:
+    """What a load came to."""
+
+    logins: int = 0
+    reads: int = 0
+    lost: int = 0
+    wrong: int = 0
+    broken: int = 0
+    errors: dict[int, int] = field(default_factory=dict)
+    worst: float = 0.0
+
+
+def load(url: str, seconds: float, people: int, faults: Callable[[], None]) -> Tally:
+    """Have people sign in, read for a while, sign out, and again; meanwhile run the faults.
+
+    ``lost``: a login was acknowledged and then was not there. ``broken``: no answer, because the
+    worker was killed. ``worst``: the longest that one person waited for an answer that was one.
+    """
+    tally = Tally()
+    lock = threading.Lock()
+    until = time.monotonic() + seconds
+    failures: list[BaseException] = []
+
+    def patiently(what: Callable[[], Any]) -> Any:
+        began = time.monotonic()
+        while True:
+            try:
+                answer = what()
+            except Trouble as trouble:
+                with lock:
+                    if trouble.status:
+                        number = tally.errors.get(trouble.status, 0)
+                        tally.errors[trouble.status] = number + 1
+                    else:
+                        tally.broken += 1
+                if time.monotonic() > until + 30:
+                    raise
+                time.sleep(0.1)
+            else:
+                with lock:
+                    tally.worst = max(tally.worst, time.monotonic() - began)
+                return answer
+
+    def live(number: int) -> None:
+        turn = 0
+        while time.monotonic() < until:
+            turn += 1
+            person = Person(f"person-{number}-{turn}", url)
+            while not patiently(person.sign_in):
+                # The login was used up by an answer that got lost: start another one.
+                pass
+            with lock:
+                tally.logins += 1
+            for _ in range(20):
+                name = patiently(person.who)["username"]
+                with lock:
+                    tally.reads += 1
+                    tally.lost += name is None
+                    tally.wrong += name not in (None, person.username)
+                if name is None or time.monotonic() > until:
+                    break
+            copy = person.copy()
+            patiently(person.sign_out)
+            alive = patiently(copy.who)["username"] is not None
+            with lock:
+                tally.wrong += alive
+            person.browser.close()
+            copy.browser.close()
+
+    def watched(number: int) -> None:
+        try:
+            live(number)
+        except BaseException as error:  # noqa: BLE001 - told by the thread that started this one
+            failures.append(error)
+
+    threads = [threading.Thread(target=watched, args=(number,)) for number in range(people)]
+    for thread in threads:
+        thread.start()
+    while time.monotonic() < until:
+        faults()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return tally
