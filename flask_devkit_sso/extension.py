@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from flask import Blueprint, Flask, Response, has_request_context, request, url_for
 
 from . import signals
-from .errors import ConfigError
+from .errors import ConfigError, StoreUnavailable
 from .guard import check_views, current_user, finish, is_guardable, require_user
-from .pages import here, is_ours, log, safe_next
+from .pages import here, is_ours, log, safe_next, store_unavailable
 from .refresh import current_access_token
 from .settings import read_secret_keys, read_settings
 from .state import EXTENSION, Hooks, State, get_app, get_state
@@ -63,6 +63,7 @@ class DevKitSSO:
         # may redirect in one of its own, and a fragment would be carried along.
         app.before_request_funcs.setdefault(None, []).insert(0, self._before_request)
         app.after_request(finish)
+        app.register_error_handler(StoreUnavailable, store_unavailable)
         app.context_processor(lambda: self._template_context(app))
         for blueprint in (self.authorize_blueprint, self.callback_blueprint):
             app.register_blueprint(blueprint, url_prefix=settings.url_prefix)
@@ -136,7 +137,8 @@ class DevKitSSO:
 
         Needs an application context.
 
-        :raises StoreUnavailable: when it cannot be done now.
+        :raises StoreUnavailable: when it cannot be done now; nobody's sessions are half ended then,
+            and doing it again is right. Left to Flask, it is answered like a LoginFailed.
         """
         state = get_state()
         if state.sessions is None:

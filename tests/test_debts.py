@@ -52,7 +52,9 @@ def make_worker(any_store: str, make_app: AppMaker) -> AppMaker:
 
 
 @pytest.mark.parametrize("how", [closes, fails("8500"), says(b"<html>", 200), says(b"", 503)])
-def test_what_fails_stays_owed_and_is_tried_in_intervals(make_worker: AppMaker, server: ScriptedServer, how: Any) -> None:
+def test_what_fails_stays_owed_and_is_tried_in_intervals(
+    make_worker: AppMaker, server: ScriptedServer, how: Any
+) -> None:
     app = make_worker()
     client = app.test_client()
     sign_in(client)

@@ -110,7 +110,10 @@ class Gunicorn:
         return [int(pid) for pid in children.read_text().split()]
 
     def kill_a_worker(self) -> None:
-        for pid in self.workers()[:1]:
+        self.kill_workers(1)
+
+    def kill_workers(self, number: int) -> None:
+        for pid in self.workers()[:number]:
             os.kill(pid, signal.SIGKILL)
 
     def __enter__(self) -> Gunicorn:
