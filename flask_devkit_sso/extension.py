@@ -137,8 +137,8 @@ class DevKitSSO:
 
         Needs an application context.
 
-        :raises StoreUnavailable: when it cannot be done now; nobody's sessions are half ended then,
-            and doing it again is right. Left to Flask, it is answered like a LoginFailed.
+        :raises StoreUnavailable: when it cannot be done now; some may have ended all the same, so
+            do it again. A view that lets it pass answers as for a LoginFailed.
         """
         state = get_state()
         if state.sessions is None:

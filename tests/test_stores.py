@@ -73,6 +73,7 @@ def test_a_record(store: Store) -> None:
 def test_a_record_ends(store: Store) -> None:
     store.add("k", "1", expires=time.time() + 0.3, owner="o")
     time.sleep(0.4)
+    store.touch("k", used=time.time(), expires=in_a_minute())
     assert store.read("k") is None
     assert not store.update("k", "2")
     assert store.remove("k") is None
