@@ -22,7 +22,8 @@ PEOPLE = 4
 
 
 class Faults:
-    """One fault each three seconds on average."""
+    """A fault each three seconds on average; one worker is always left, as a pause of none would
+    tell how long Python takes to start."""
 
     def __init__(self, instance: Gunicorn, redis: RedisServer | None) -> None:
         self._instance = instance
@@ -36,6 +37,7 @@ class Faults:
             self.redis_restarts += 1
             self._redis.restart(random.choice((signal.SIGTERM, signal.SIGKILL)))  # noqa: S311
         else:
+            self._instance.wait_for_workers()
             self.worker_kills += 1
             self._instance.kill_a_worker()
 
