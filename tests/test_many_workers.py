@@ -33,7 +33,7 @@ def test_workers_killed_each_second(any_store: str) -> None:
         tally = load(instance.url, 10, 4, faults_every(1, instance.kill_a_worker))
     assert (tally.lost, tally.wrong, tally.errors) == (0, 0, {})
     assert tally.broken > 0, "workers were killed"
-    assert tally.logins > 10
+    assert tally.logins >= 4, "everybody came in"
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
@@ -46,7 +46,7 @@ def test_redis_restarted_under_load(tmp_path: Path, how: signal.Signals) -> None
         redis.stop()
     assert (tally.lost, tally.wrong) == (0, 0)
     assert set(tally.errors) <= {503}
-    assert tally.logins > 10
+    assert tally.logins >= 4, "everybody came in"
 
 
 def test_redis_without_persistence_signs_everybody_out(redis_server: RedisServer) -> None:
