@@ -3,12 +3,14 @@
 PYTHON ?= python3
 APP_PORT ?= 5000
 SANDBOX_PORT ?= 9000
+SECONDS ?= 300
+STORE ?= sqlite
 
 PACKAGES := chromium fonts-noto-cjk redis-server
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint suite coverage docs wheel test-wheel test-lowest system clean
+.PHONY: help demo test lint suite coverage docs wheel test-wheel test-lowest soak system clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -46,6 +48,9 @@ test-wheel: wheel  ## the core suite against the wheel
 test-lowest: wheel  ## the core suite against the lowest declared versions
 	$(PY) tools/lowest.py > dist/lowest.txt
 	tools/core-suite.sh $(PY) --constraint dist/lowest.txt
+
+soak: .venv/tools system  ## load with faults for SECONDS=300 on STORE=sqlite (or redis); no part of test
+	$(PY) -m tools.soak --seconds $(SECONDS) --store $(STORE)
 
 clean:  ## remove what was built; .venv stays
 	rm -rf dist docs/_build .coverage .coverage.* *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -31,7 +31,7 @@ EVERY: Final = 30.0
 
 PAST_USE: Final = 86400.0
 """Seconds after the last access token's end for which a refresh token is tried: it lasts "hours or
-days" (section 2), and who comes back the day after will sign in anew anyway."""
+days" (section 2), and after a day the server's own sign-in is likely to be over as well."""
 
 _ROUND: Final = 20.0
 """Seconds after which a round starts no further call."""
@@ -120,8 +120,7 @@ class Debts:
 
         :raises StoreUnavailable: when it cannot be said what is due.
         """
-        due = self._due()
-        if not due:
+        if not self._due():
             return 0
         lock, mine = f"{self._owner}-lock", secrets.token_hex(8)
         if not self._store.add(lock, mine, expires=time.time() + _ROUND + self._call):
@@ -199,8 +198,11 @@ class Debts:
     def _read(self, key: str, data: str) -> Debt | None:
         """Read a record; one of another version is left for its writer, and so is one whose
         tokens only another key opens."""
-        record = json.loads(data)
-        if record["version"] != RECORD_VERSION:
+        try:
+            record = json.loads(data)
+            if record["version"] != RECORD_VERSION:
+                return None
+            tokens = unseal_tokens(self._keys, record["tokens"])
+            return Debt(key, record["uid"], record["due"], tokens) if tokens else None
+        except (ValueError, LookupError, TypeError):
             return None
-        tokens = unseal_tokens(self._keys, record["tokens"])
-        return Debt(key, record["uid"], record["due"], tokens) if tokens else None

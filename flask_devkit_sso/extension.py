@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from flask import Blueprint, Flask, Response, has_request_context, request, url_for
 
 from . import signals
-from .errors import ConfigError
+from .errors import ConfigError, StoreUnavailable
 from .guard import (
     check_views,
     current_access_token,
@@ -18,7 +18,7 @@ from .guard import (
     is_guardable,
     require_user,
 )
-from .pages import here, is_ours, log, safe_next
+from .pages import here, is_ours, log, safe_next, store_unavailable
 from .settings import read_secret_keys, read_settings
 from .state import EXTENSION, State, get_app, get_state
 from .users import Hooks
@@ -70,6 +70,7 @@ class DevKitSSO:
         # may redirect in one of its own, and a fragment would be carried along.
         app.before_request_funcs.setdefault(None, []).insert(0, self._before_request)
         app.after_request(finish)
+        app.register_error_handler(StoreUnavailable, store_unavailable)
         app.context_processor(lambda: self._template_context(app))
         for blueprint in (self.authorize_blueprint, self.callback_blueprint):
             app.register_blueprint(blueprint, url_prefix=settings.url_prefix)
@@ -143,7 +144,8 @@ class DevKitSSO:
 
         Needs an application context.
 
-        :raises StoreUnavailable: when it cannot be done now.
+        :raises StoreUnavailable: when it cannot be done now; some may have ended all the same, so
+            do it again. A view that lets it pass answers as for a LoginFailed.
         """
         state = get_state()
         if state.sessions is None:

@@ -20,7 +20,7 @@ from flask import (
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
-from .errors import REASONS, LoginFailed
+from .errors import REASONS, LoginFailed, StoreUnavailable
 from .logins import MAX_NEXT
 from .messages import FAILURES
 from .state import get_state
@@ -192,6 +192,14 @@ def failed(error: LoginFailed) -> LoginFailed:
         response.headers["Retry-After"] = str(RETRY_AFTER)
     error.response = response
     return error
+
+
+def store_unavailable(error: StoreUnavailable) -> Any:
+    """Answer for a view that met store trouble by way of the extension: 503, not 500."""
+    failure = failed(LoginFailed("store_unavailable", hint=str(error)))
+    failure.__cause__ = error
+    # So that the application's own handler for LoginFailed has its say.
+    return current_app.handle_user_exception(failure)
 
 
 def not_configured(problems: list[str]) -> LoginFailed:

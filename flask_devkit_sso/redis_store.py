@@ -44,8 +44,8 @@ MAX_CALLS: Final = 32
 """Calls in flight in one process; a further one waits for a place within its own deadline."""
 
 SLACK: Final = 60.0
-"""Seconds for which Redis keeps a record beyond its end, which the readers judge by their own
-clocks; as much may these clocks differ."""
+"""Seconds for which Redis keeps a record beyond its end, which readers judge by their own clocks:
+so much may these differ."""
 
 _SOCKET_TIMEOUT: Final = 0.7
 """Seconds for one answer: a connection that leads nowhere leaves time for a second try."""
@@ -90,7 +90,7 @@ return 1
 _TOUCH: Final = f"""{_INDEX}
 local used, now, expires = unpack(ARGV)
 local before, owner = unpack(redis.call('HMGET', KEYS[1], 'used', 'owner'))
-if not before or tonumber(before) >= tonumber(used) then return 0 end
+if not alive(tonumber(now)) or tonumber(before) >= tonumber(used) then return 0 end
 local ttl = math.floor((expires - now + {SLACK:.0f}) * 1000)
 redis.call('HSET', KEYS[1], 'used', used, 'expires', expires)
 redis.call('PEXPIRE', KEYS[1], ttl)

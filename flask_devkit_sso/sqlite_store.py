@@ -77,8 +77,9 @@ class SQLiteStore:
     def touch(self, key: str, *, used: float, expires: float) -> None:
         with self._connection() as connection:
             connection.execute(
-                "UPDATE record SET used = ?, expires = ? WHERE key = ? AND used < ?",
-                (used, expires, key, used),
+                "UPDATE record SET used = ?, expires = ?"
+                " WHERE key = ? AND used < ? AND expires > ?",
+                (used, expires, key, used, time.time()),
             )
 
     def remove(self, key: str, *, data: str | None = None) -> str | None:

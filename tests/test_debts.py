@@ -178,7 +178,7 @@ def test_what_is_past_use_is_dropped_and_logged(
     age: int,
     is_dropped: bool,
 ) -> None:
-    app = make_worker(timeout=0.1)
+    app = make_worker()
     tokens = Tokens("canary-access", refresh_token, time.time() - age)
     debt = debts(app).owe("name", "u-1", tokens)
     debts(app)._keep(debt, due=0)

@@ -18,8 +18,11 @@ import redis
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from flask_devkit_sso import DevKitSSO, LoginFailed
+
 from .conftest import AppMaker, come_back, cookies, reason, sign_in, start
 from .redis_server import RedisServer
+from .scripted import GET_TOKEN, TOKEN, ScriptedServer, says
 
 JSON = {"Accept": "application/json"}
 BOUND = 3 * 2.0
@@ -94,14 +97,6 @@ def hung(server: RedisServer) -> Iterator[None]:
 
 
 @contextmanager
-def slow(server: RedisServer) -> Iterator[None]:
-    with server.admin() as admin:
-        admin.client_pause(60_000, all=True)
-        yield
-        admin.client_unpause()
-
-
-@contextmanager
 def wrong_password(server: RedisServer) -> Iterator[None]:
     right = server.password
     server.config(requirepass="another")
@@ -136,7 +131,7 @@ def loading(server: RedisServer) -> Iterator[None]:
     server.wait()
 
 
-@pytest.mark.parametrize("trouble", [stopped, hung, slow, wrong_password, loading])
+@pytest.mark.parametrize("trouble", [stopped, hung, wrong_password, loading])
 def test_redis_that_can_not_be_used(
     tmp_path: Path, make_app: AppMaker, trouble: Callable[[RedisServer], Any]
 ) -> None:
@@ -191,7 +186,15 @@ def out_of_memory(server: RedisServer) -> Iterator[None]:
     server.config(maxmemory="0")
 
 
-@pytest.mark.parametrize("trouble", [read_only, misconf, out_of_memory])
+@contextmanager
+def slow_to_write(server: RedisServer) -> Iterator[None]:
+    with server.admin() as admin:
+        admin.client_pause(60_000, all=False)
+        yield
+        admin.client_unpause()
+
+
+@pytest.mark.parametrize("trouble", [read_only, misconf, out_of_memory, slow_to_write])
 def test_redis_that_can_be_read_only(
     redis_server: RedisServer, make_app: AppMaker, trouble: Callable[[RedisServer], Any]
 ) -> None:
@@ -204,6 +207,31 @@ def test_redis_that_can_be_read_only(
         assert client.get("/private").text == "private ada"
         cannot_write(client, app.test_client())
     all_is_well(client, app.test_client())
+
+
+@pytest.mark.parametrize("own_handler", [False, True])
+def test_views_that_need_more_than_the_session(
+    redis_server: RedisServer, make_app: AppMaker, server: ScriptedServer, own_handler: bool
+) -> None:
+    """The store fails in the middle of them: it is a 503 for them as well."""
+    server.answers[GET_TOKEN] = says(TOKEN | {"data": TOKEN["data"] | {"expires_in": 20}})  # type: ignore[operator]
+    sso = DevKitSSO()
+    app = make_app(sso, store_url=redis_server.url)
+    app.add_url_rule("/token", view_func=sso.access_token, endpoint="token")
+    app.add_url_rule("/end", view_func=lambda: str(sso.end_sessions("u-1")), endpoint="end")
+    if own_handler:
+        app.register_error_handler(LoginFailed, lambda error: (f"ours: {error.reason}", 503))
+    client = app.test_client()
+    sign_in(client)
+    with out_of_memory(redis_server):
+        answers = [timely(partial(client.get, "/token"))]
+    with stopped(redis_server):
+        answers.append(timely(partial(client.get, "/end")))
+    for answer in answers:
+        if own_handler:
+            assert (answer.status_code, answer.text) == (503, "ours: store_unavailable")
+        else:
+            is_store_trouble(answer)
 
 
 # SQLite

@@ -109,8 +109,18 @@ class Gunicorn:
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         return [int(pid) for pid in children.read_text().split()]
 
+    def wait_for_workers(self) -> None:
+        """Wait until every worker has answered: one that was killed is replaced by then."""
+        answered: set[int] = set()
+        until = time.monotonic() + 60
+        while len(answered.intersection(self.workers())) < 2 and time.monotonic() < until:
+            answered.add(requests.get(f"{self.url}/who", timeout=60).json()["pid"])
+
     def kill_a_worker(self) -> None:
-        for pid in self.workers()[:1]:
+        self.kill_workers(1)
+
+    def kill_workers(self, number: int) -> None:
+        for pid in self.workers()[:number]:
             os.kill(pid, signal.SIGKILL)
 
     def __enter__(self) -> Gunicorn:
