@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from flask import Flask, request
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from flask_devkit_sso import DevKitSSO, current_user, login_required
 
-from .browser import CHROMIUM, Site, Watch, sends_back, way_back
+from .browser import Site, Watch, sends_back, way_back
 from .conftest import CODE, AppMaker
 from .scripted import GET_TOKEN, GET_USER_INFO, ScriptedServer, says
 
@@ -25,34 +25,6 @@ HOME = """<!doctype html><title>app</title><link rel=icon href="data:,">
 const show = () => document.getElementById("hash").textContent = location.hash;
 addEventListener("hashchange", show); show();
 </script>"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(**CHROMIUM)  # type: ignore[arg-type]
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    made = browser.new_context()
-    made.set_default_timeout(10_000)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    running = Site()
-    yield running
-    running.stop()
 
 
 @pytest.fixture
