@@ -209,8 +209,15 @@ def is_guardable(request: Any) -> bool:
 
 
 def finish(response: Response) -> Response:
-    """Mark an answer that depends on who asked, so that no cache hands it to another."""
+    """Mark an answer that depends on who asked, so that no cache hands it to another.
+
+    Nor may a browser show the page at the redirect_uri without asking: a login may come back there.
+    """
     state = current_app.extensions[EXTENSION]
+    if state.lands_on(request.script_root + request.path):
+        response.vary.add("Cookie")
+        if not response.cache_control.no_store:
+            response.headers["Cache-Control"] = "no-cache"
     if f"flask_devkit_sso.visit.{id(state)}" in request.environ:
         response.vary.add("Cookie")
         response.headers.setdefault("Cache-Control", "no-store")
