@@ -2,16 +2,18 @@
 // Load it first in <head>: until it has run, the code stands in the address bar.
 "use strict";
 (() => {
-  const redirectUri = {{ redirect_uri|tojson }};
+  const uri = {{ redirect_uri|tojson }};
+  const own = uri && new URL(uri);
   const script = document.currentScript.src;
   const page = document.documentElement.dataset;
   const ours = page.devkitSso; // "leaving", "landing", or not a page of ours
 
   // What only this tab knows; nothing where storage is off.
   const tab = (key, value) => {
+    const name = `devkit-sso-${key}`;
     try {
-      if (value !== undefined) sessionStorage.setItem(`devkit-sso-${key}`, value);
-      return sessionStorage.getItem(`devkit-sso-${key}`) ?? "";
+      if (value !== undefined) sessionStorage.setItem(name, value);
+      return sessionStorage.getItem(name) ?? "";
     } catch {
       return "";
     }
@@ -20,7 +22,9 @@
   if (ours === "leaving") {
     tab("login", page.login);
     tab("hash", location.hash);
-    location.replace(page.authorize);
+    // The cookies have to be where the way back leads.
+    const there = location.href.replace(location.origin, own.origin);
+    location.replace(own.origin === location.origin ? page.authorize : there);
     return;
   }
 
@@ -31,16 +35,17 @@
       return text;
     }
   };
-  // What stands behind our own part, where it can only be parameters; else null.
-  const behind = (whole, own) => {
-    const rest = whole.startsWith(own) ? whole.slice(own.length) : "#";
+  // What stands behind our own part, if it can only be parameters; else null.
+  const behind = (whole, start) => {
+    const rest = whole.startsWith(start) ? whole.slice(start.length) : "#";
     return /^([?&]|$)/.test(rest) ? rest : null;
   };
-  // The server's answer in an address, each parameter as often as it came; null if there is none.
-  const answerIn = (address, own) => {
-    if (address.origin !== own.origin || address.pathname !== own.pathname) return null;
-    const query = behind(address.search, own.search);
-    const tail = behind(address.hash, own.hash);
+  // The server's answer in the address, each parameter as often as it came; null if there is none.
+  const read = ({ origin, pathname, search, hash }) => {
+    if (origin !== own.origin || pathname !== own.pathname) return null;
+    const query = behind(search, own.search);
+    // Where ours has none, a redirect may have carried a hash route along.
+    const tail = own.hash && behind(hash, own.hash);
     if (query === null || tail === null) return null;
     const answer = { code: [], error: [], state: [], s: [] };
     for (const pair of (query + tail).split(/[?&]/)) {
@@ -50,21 +55,21 @@
     return answer.code.length + answer.error.length ? answer : null;
   };
 
-  const own = redirectUri && new URL(redirectUri);
-  const answer = own && top === self ? answerIn(new URL(location), own) : null;
+  const answer = own && top === self ? read(location) : null;
   if (!answer) {
-    // A visit without an answer: ask once for the application's own page instead.
+    // Ask for the application's own page instead, if need be twice.
     if (ours !== "landing") return;
-    const pass = page.pass + (tab("id") || tab("id", Math.random().toString(36).slice(2))) + "=1";
-    if (document.cookie.includes(pass)) return;
-    const secure = location.protocol === "https:" ? "; Secure" : "";
-    document.cookie = `${pass}; Max-Age=10; Path=/; SameSite=Lax${secure}`;
-    if (document.cookie.includes(pass)) location.reload();
+    const pass = `${page.pass}${tab("id") || tab("id", Math.random().toString(36).slice(2))}=`;
+    const asked = () => Number(document.cookie.split(pass)[1]?.[0] ?? 0);
+    const before = asked();
+    if (before > 1) return;
+    document.cookie = `${pass}${before + 1}; Max-Age=10; Path=/; SameSite=Lax`;
+    if (asked() > before) location.reload();
     return;
   }
 
   history.replaceState(null, "", own.pathname + own.search + own.hash);
-  if (!ours) stop(); // The application's scripts would run into a login half done.
+  if (!ours) stop(); // Its scripts would run into a login half done.
 
   const tell = ({ error, message, reference, login_url }) => {
     document.documentElement.dataset.reason = error;
@@ -85,7 +90,7 @@
     .then(async (response) => {
       const told = await response.json();
       if (!response.ok) return tell(told);
-      // Not location.replace: where only the hash differs it would load nothing.
+      // location.replace would load nothing where only the hash differs.
       history.replaceState(null, "", told.next);
       location.reload();
     })
