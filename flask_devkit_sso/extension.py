@@ -66,10 +66,10 @@ class DevKitSSO:
         if settings.insecure_http:
             log.warning("DEVKIT_SSO_INSECURE_HTTP is on: secrets may travel readable for others")
 
-        # Before all others, even those registered already: an application that does not change
-        # may redirect in one of its own, and a fragment would be carried along.
+        # Before and after all others, even those registered already: an application that does not
+        # change may redirect in one of its own, and a fragment would be carried along.
         app.before_request_funcs.setdefault(None, []).insert(0, self._before_request)
-        app.after_request(finish)
+        app.after_request_funcs.setdefault(None, []).insert(0, finish)
         app.register_error_handler(StoreUnavailable, store_unavailable)
         app.context_processor(lambda: self._template_context(app))
         for blueprint in (self.authorize_blueprint, self.callback_blueprint):

@@ -243,13 +243,19 @@ def is_guardable(request: Any) -> bool:
 
 
 def finish(response: Response) -> Response:
-    """Mark an answer that depends on who asked, so that no cache hands it to another."""
+    """Mark an answer that depends on who asked, so that no cache hands it to another.
+
+    Nor may a browser show the page at the redirect_uri without asking: a login may come back there.
+    """
     state = current_app.extensions[EXTENSION]
     visited = f"flask_devkit_sso.visit.{id(state)}" in request.environ
     # A streamed body is made later, and may ask then.
     may_visit = response.is_streamed and not response.direct_passthrough
-    if visited or may_visit:
+    lands = state.lands_on(request.script_root + request.path)
+    if visited or may_visit or lands:
         response.vary.add("Cookie")
     if visited or (may_visit and state.cookie_name in request.cookies):
         response.headers.setdefault("Cache-Control", "no-store")
+    if lands and not response.cache_control.no_store:
+        response.headers["Cache-Control"] = "no-cache"
     return response

@@ -99,7 +99,8 @@ class State:
         uri = self.settings.redirect_uri
         if uri is None or ("#" not in uri and path == url_for("devkit_sso_callback.callback")):
             return False
-        return path == (unquote(urlsplit(uri).path) or "/")
+        # Flask would redirect from one to the other, and a browser would carry the fragment along.
+        return path.rstrip("/") == unquote(urlsplit(uri).path).rstrip("/")
 
     def redirect_uri(self, request: Request) -> str | None:
         """Return the one redirect_uri in force; None where there is none for this host."""

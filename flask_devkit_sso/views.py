@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from typing import Any, Final, NamedTuple, TypeVar
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from flask import (
     Blueprint,
@@ -128,9 +128,16 @@ def login() -> Response:
         state=started.state,
         code_verifier=started.login.code_verifier,
     )
-    if "#" in parts.redirect_uri and request.headers.get("Sec-Fetch-Dest") == "document":
+    lands = state.lands_on(unquote(urlsplit(parts.redirect_uri).path))
+    if lands and request.headers.get("Sec-Fetch-Dest") == "document":
         # Only the browser knows the hash route that was asked for, and it has brought it along.
-        return page("leaving.html", script=True, authorize_url=url, login_name=started.login.name)
+        return page(
+            "leaving.html",
+            script=True,
+            authorize_url=url,
+            login_name=started.login.name,
+            redirect_uri=parts.redirect_uri,
+        )
     return _leave_for(url)
 
 
@@ -215,9 +222,14 @@ def landing() -> Response | None:
         or not is_page_load(request)
     ):
         return None
-    passes = [name for name in request.cookies if name.startswith(state.pass_cookie)]
-    if passes:
-        # The script was here and found no answer: it is the application's turn.
+    passes = {
+        name: value for name, value in request.cookies.items() if name.startswith(state.pass_cookie)
+    }
+    comes_back = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
+    if passes and (not comes_back or "2" in passes.values()):
+        # The script was here and found no answer: it is the application's turn. But the pass may
+        # be another tab's, and this one come from the server: it sees the page, unless it asks a
+        # second time (a browser may call a reload what the first visit was).
         @after_this_request
         def forget(response: Response) -> Response:
             for name in passes:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
+import ssl
 import threading
 from collections.abc import Callable, Iterable
 from html import escape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, urlsplit
 
-from flask import Flask
 from playwright.sync_api import Page
 from werkzeug.serving import make_server
 
-from .conftest import CODE
 from .scripted import Handler
 
 if TYPE_CHECKING:
@@ -24,14 +25,17 @@ CHROMIUM = {
 }
 
 
+CODE = "d6eda491b5b2166e16bd"
+
+
 class Site:
     """An application served over a socket; made first, so that its port is known."""
 
-    def __init__(self) -> None:
-        self.requests: list[str] = []
-        self._server = make_server("127.0.0.1", 0, self._serve, threaded=True)
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._server = make_server("127.0.0.1", 0, self._serve, threaded=True, ssl_context=tls)
         self.port = self._server.server_port
-        self.app: Flask | None = None
+        self.scheme = "https" if tls else "http"
+        self.app: Callable[..., Iterable[bytes]] | None = None
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
@@ -40,11 +44,84 @@ class Site:
         return self.app(environ, start_response)
 
     def url(self, path: str = "/", host: str = "localhost") -> str:
-        return f"http://{host}:{self.port}{path}"
+        return f"{self.scheme}://{host}:{self.port}{path}"
 
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class TlsProxy(ThreadingHTTPServer):
+    """Ends TLS before a site, as a reverse proxy does.
+
+    :param host: what the site is shown as ``Host``; None: what the browser sent.
+    :param forwarded: whether it adds ``X-Forwarded-*``.
+    :param prefix: a path that it takes away, and names where ``forwarded``.
+    """
+
+    daemon_threads = True
+
+    def __init__(
+        self,
+        tls: ssl.SSLContext,
+        site: Site,
+        *,
+        host: str | None = None,
+        forwarded: bool = False,
+        prefix: str = "",
+    ) -> None:
+        super().__init__(("127.0.0.1", 0), _ProxyHandler)
+        self.socket = tls.wrap_socket(self.socket, server_side=True)
+        self.site, self.host, self.forwarded, self.prefix = site, host, forwarded, prefix
+        self.redirects: list[str] = []
+        self.cookies: list[str] = []
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def url(self, path: str = "/") -> str:
+        return f"https://localhost:{self.server_port}{self.prefix}{path}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that closes a connection is no news."""
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _ProxyHandler(BaseHTTPRequestHandler):
+    server: TlsProxy
+
+    def do_GET(self) -> None:
+        proxy = self.server
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = dict(self.headers.items())
+        if proxy.forwarded:
+            headers |= {
+                "X-Forwarded-For": "192.0.2.1",
+                "X-Forwarded-Proto": "https",
+                "X-Forwarded-Host": headers["Host"],
+                "X-Forwarded-Prefix": proxy.prefix,
+            }
+        headers["Host"] = proxy.host or headers["Host"]
+        upstream = http.client.HTTPConnection("127.0.0.1", proxy.site.port)
+        upstream.request(self.command, self.path.removeprefix(proxy.prefix), body, headers)
+        answer = upstream.getresponse()
+        content = answer.read()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name not in ("Connection", "Content-Length", "Date", "Server"):
+                self.send_header(name, value)
+            proxy.redirects += [value] if name == "Location" else []
+            proxy.cookies += [value] if name == "Set-Cookie" else []
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+        upstream.close()
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
 
 
 def way_back(

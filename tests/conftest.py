@@ -8,20 +8,51 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from werkzeug.test import Cookie, TestResponse
 
 from flask_devkit_sso import DevKitSSO, current_user, login_required, role_required
 
+from .browser import CHROMIUM, Site
+from .browser import CODE as CODE
 from .redis_server import RedisServer
 from .scripted import ScriptedServer
 
 SECRET_KEY = "0d9f6b1ac54e2378-no-one-knows-this"
 CLIENT_ID = "20221017000000001"
 CLIENT_SECRET = "canary-client-secret-e41d"
-CODE = "d6eda491b5b2166e16bd"
 REDIRECT_URI = "http://localhost/sso/callback"
 
 AppMaker = Callable[..., Flask]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(**CHROMIUM)  # type: ignore[arg-type]
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    # The certificates of tests are of no CA that Chromium knows.
+    made = browser.new_context(ignore_https_errors=True)
+    made.set_default_timeout(10_000)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    running = Site()
+    yield running
+    running.stop()
 
 
 @pytest.fixture

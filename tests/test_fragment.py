@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from flask import Flask, request
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from flask_devkit_sso import DevKitSSO, current_user, login_required
 
 from .browser import CHROMIUM, Site, Watch, sends_back, way_back
 from .conftest import CODE, AppMaker
-from .scripted import GET_TOKEN, GET_USER_INFO, ScriptedServer, says
+from .scripted import GET_TOKEN, GET_USER_INFO, TOKEN, ScriptedServer, says
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("fragment")]
 
@@ -25,34 +27,6 @@ HOME = """<!doctype html><title>app</title><link rel=icon href="data:,">
 const show = () => document.getElementById("hash").textContent = location.hash;
 addEventListener("hashchange", show); show();
 </script>"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(**CHROMIUM)  # type: ignore[arg-type]
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    made = browser.new_context()
-    made.set_default_timeout(10_000)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    running = Site()
-    yield running
-    running.stop()
 
 
 @pytest.fixture
@@ -138,8 +112,6 @@ def test_the_page_asked_for_is_reached(
 
 
 def _quoted(text: str) -> str:
-    from urllib.parse import quote
-
     return quote(text, safe="")
 
 
@@ -509,7 +481,8 @@ OTHER_FORMS = [
     ("#/login?from=sso", "/#/login?from=sso?code=C", ["C"]),
     ("#/login?from=sso", "/#/login?from=ssox&code=C", None),
     ("", "/?code=C", ["C"]),
-    ("", "/?code=C#/x", None),
+    ("", "/?code=C#/x", ["C"]),
+    ("", "/#/x?code=C", None),
     ("", "/#?code=C", None),
     ("?a=1#/login", "/?a=1#/login?code=C", ["C"]),
     ("?a=1#/login", "/?a=1&code=C#/login", ["C"]),
@@ -611,3 +584,422 @@ def test_cookies_that_get_lost_on_the_way_make_no_loop(
     app.wsgi_app = served  # type: ignore[method-assign]
     page.get_by_role("link", name="Sign in again").click()
     expect(page.locator("h1")).to_have_text("ada")
+
+
+def test_a_home_page_that_browsers_may_keep(
+    serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
+) -> None:
+    """A cached page would be shown with the code in its address, and nobody would read it."""
+    app = serve()
+    kept = {"Cache-Control": "public, max-age=3600"}
+    app.view_functions["home"] = lambda: (HOME % (current_user.username or "nobody"), 200, kept)
+    app.view_functions["static"] = lambda filename: (filename, 200, kept)
+    page.goto(site.url("/"))
+    expect(page.locator("h1")).to_have_text("nobody")
+    page.goto(site.url("/sso/authorize?next=/%23/files"))
+    expect(page.locator("h1")).to_have_text("ada")
+    client = app.test_client()
+    app.view_functions["home"] = lambda: ("open", 200, kept)
+    assert client.get("/").headers["Cache-Control"] == "no-cache"
+    assert client.get("/static/x").headers["Cache-Control"] == "public, max-age=3600"
+
+
+def test_a_visit_in_another_tab_while_the_code_comes_back(
+    serve: Callable[..., Flask], site: Site, server: ScriptedServer, context: BrowserContext
+) -> None:
+    """The other tab has found no answer and asks for the application's page: its turn is not this
+    tab's."""
+    serve()
+    server.answers[AUTHORIZE] = sends_back(wait=True)
+    tab, other = context.new_page(), context.new_page()
+    tab.goto(site.url("/sso/authorize?next=/%23/mine"))
+    expect(tab.locator("#back")).to_be_visible()
+    visits: list[str] = []
+
+    def stall(route: Route) -> None:
+        visits.append(route.request.url)
+        if len(visits) == 1:
+            route.continue_()
+
+    other.route(site.url("/"), stall)
+    other.goto(site.url("/"), wait_until="commit")
+    while len(visits) < 2:
+        other.wait_for_timeout(50)
+    assert any("_pass_" in cookie["name"] for cookie in context.cookies())
+    tab.locator("#back").click()
+    expect(tab.locator("h1")).to_have_text("ada")
+    assert tab.url == site.url("/#/mine")
+
+
+def test_a_browser_that_tells_a_reload_from_nothing(
+    serve: Callable[..., Flask], site: Site, server: ScriptedServer, context: BrowserContext
+) -> None:
+    """It repeats where the first visit came from; nobody is kept on the landing page for it."""
+    app = serve()
+    server.answers[AUTHORIZE] = sends_back(wait=True)
+    tab, other = context.new_page(), context.new_page()
+    tab.goto(site.url("/sso/authorize?next=/%23/mine"))
+    expect(tab.locator("#back")).to_be_visible()
+    visits: list[str] = []
+
+    def from_elsewhere(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/":
+            visits.append(environ["PATH_INFO"])
+            environ["HTTP_SEC_FETCH_SITE"] = "cross-site"
+        return app(environ, start_response)
+
+    site.app = from_elsewhere
+    other.goto(site.url("/#/files"))
+    expect(other.locator("h1")).to_have_text("nobody")
+    assert other.url == site.url("/#/files")
+    assert len(visits) == 3
+    tab.locator("#back").click()
+    expect(tab.locator("h1")).to_have_text("ada")
+    assert tab.url == site.url("/#/mine")
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+def test_back_and_forward_with_the_browsers_cache_of_pages(
+    serve: Callable[..., Flask], site: Site, server: ScriptedServer, browser: Browser, binding: str
+) -> None:
+    app = serve(binding=binding)
+    server.answers[AUTHORIZE] = sends_back(echo_state=binding == "state")
+    app.add_url_rule(
+        "/start",
+        view_func=lambda: (
+            "<link rel=icon href='data:,'><a href='/sso/authorize?next=/%23/files'>in</a>"
+            "<h1 id=h>start</h1>"
+            "<script>onpageshow = e => h.dataset.kept = e.persisted</script>"
+        ),
+        endpoint="start",
+    )
+    other = browser.browser_type.launch(
+        **CHROMIUM,  # type: ignore[arg-type]
+        ignore_default_args=["--disable-back-forward-cache"],
+    )
+    try:
+        page = other.new_page()
+        watch = Watch(page)
+        page.goto(site.url("/start"))
+        page.get_by_role("link").click()
+        confirm_if_asked(page, binding)
+        expect(page.locator("h1")).to_have_text("ada")
+        for _ in range(2):
+            while page.url != site.url("/start"):
+                page.evaluate("history.back()")
+                page.wait_for_timeout(300)
+                assert CODE not in page.url
+            expect(page.locator("#h")).to_have_attribute("data-kept", "true")
+            page.evaluate("history.forward()")
+            page.wait_for_timeout(300)
+            assert CODE not in page.url
+        assert not any(CODE in url for url in watch.history())
+        assert len(exchanges(server)) == 1
+        assert "cross_site" not in page.content()
+    finally:
+        other.close()
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_a_reload_while_the_code_is_exchanged(
+    serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page, protected: bool
+) -> None:
+    """The code is out of the address already: it is sent once, and there is no loop."""
+    serve(protected=protected)
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slowly(handler: Any) -> None:
+        asked.set()
+        go_on.wait(5)
+        says(TOKEN)(handler)
+
+    server.answers[GET_TOKEN] = slowly
+    page.goto(site.url("/sso/authorize"), wait_until="commit")
+    while not asked.is_set():
+        page.wait_for_timeout(20)
+    assert page.url == site.url("/#/login")
+    server.answers[AUTHORIZE] = sends_back(wait=True)
+    page.reload()
+    go_on.set()
+    shown = page.locator("#back") if protected else page.locator("h1", has_text="nobody")
+    expect(shown).to_be_visible()
+    assert len(exchanges(server)) == 1
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+def test_without_storage_for_scripts(
+    serve: Callable[..., Flask],
+    site: Site,
+    server: ScriptedServer,
+    context: BrowserContext,
+    binding: str,
+) -> None:
+    """The tab remembers nothing; cookies alone carry the login, and its page."""
+    context.add_init_script(
+        "Object.defineProperty(window, 'sessionStorage', "
+        "{get() { throw new DOMException('no', 'SecurityError') }})"
+    )
+    serve(binding=binding)
+    server.answers[AUTHORIZE] = sends_back(wait=True, echo_state=binding == "state")
+    page, other = context.new_page(), context.new_page()
+    page.goto(site.url("/sso/authorize?next=/%23/files"))
+    expect(page.locator("#back")).to_be_visible()
+    other.goto(site.url("/#/x"))
+    expect(other.locator("h1")).to_have_text("nobody")
+    page.locator("#back").click()
+    confirm_if_asked(page, binding)
+    expect(page.locator("h1")).to_have_text("ada")
+    assert page.url == site.url("/#/files")
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+def test_a_login_that_ends_in_another_tab(
+    serve: Callable[..., Flask],
+    site: Site,
+    server: ScriptedServer,
+    context: BrowserContext,
+    binding: str,
+) -> None:
+    """The server's page opened a new window; what only the first tab knows is not there."""
+    serve(binding=binding)
+    server.answers[AUTHORIZE] = sends_back(wait=True, echo_state=binding == "state")
+    page = context.new_page()
+    page.goto(site.url("/sso/authorize?next=/%23/files"))
+    back = page.locator("#back").get_attribute("href") or ""
+    other = context.new_page()
+    other.goto(back, wait_until="commit")
+    confirm_if_asked(other, binding)
+    expect(other.locator("h1")).to_have_text("ada")
+    assert other.url == site.url("/#/files")
+    # And the first one, which is late: nothing is exchanged again.
+    page.locator("#back").click()
+    expect(page.locator("h1")).to_have_text("ada")
+    assert len(exchanges(server)) == 1
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+def test_a_tab_that_begins_as_the_copy_of_another(
+    serve: Callable[..., Flask],
+    site: Site,
+    server: ScriptedServer,
+    context: BrowserContext,
+    binding: str,
+) -> None:
+    """It begins with the first one's memory, as a duplicated tab does."""
+    serve(protected=True, binding=binding)
+    server.answers[AUTHORIZE] = sends_back(wait=True, echo_state=binding == "state")
+    page = context.new_page()
+    page.goto(site.url("/#/first"))
+    expect(page.locator("#back")).to_be_visible()
+    page.goto(site.url("/who"))
+    with context.expect_page() as opened:
+        page.evaluate("open('/#/second')")
+    copy = opened.value
+    expect(copy.locator("#back")).to_be_visible()
+    page.goto(site.url("/#/first"))
+    expect(page.locator("#back")).to_be_visible()
+    for tab, route in ((page, "/#/first"), (copy, "/#/second")):
+        tab.locator("#back").click()
+        confirm_if_asked(tab, binding)
+        expect(tab.locator("h1")).to_have_text("ada")
+        assert tab.url == site.url(route)
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"), [("127.0.0.1", "login_unknown"), ("localhost", "cross_site")]
+)
+def test_confirm_starts_and_ends_on_our_own_site(
+    serve: Callable[..., Flask],
+    site: Site,
+    server: ScriptedServer,
+    page: Page,
+    host: str,
+    reason: str,
+) -> None:
+    """A foreign page starts no login, by a guarded page neither, and answers no question.
+
+    From another site the browser does not even send the cookie; from another port it does.
+    """
+    serve(binding="confirm")
+    server.answers[AUTHORIZE] = sends_back(echo_state=False)
+    evil = Site()
+    evil.app = Flask("evil")
+
+    @evil.app.get("/")
+    def home() -> str:
+        return f"<a href='{request.args['to']}'>go</a>"
+
+    @evil.app.get("/form")
+    def form() -> str:
+        to = request.args["to"]
+        return f"<form method=post action='{to}'><button name=answer value=yes>go</button></form>"
+
+    try:
+        page.goto(evil.url("/?to=" + _quoted(site.url("/private")), host))
+        page.get_by_role("link").click()
+        expect(page.get_by_role("link", name="Sign in")).to_be_visible()
+        assert server.seen == []
+        page.get_by_role("link", name="Sign in").click()
+        expect(page.get_by_role("button", name="Continue as ada")).to_be_visible()
+        question = page.url
+        page.goto(evil.url("/form?to=" + _quoted(question), host))
+        page.get_by_role("button").click()
+        expect(page.locator("html")).to_have_attribute("data-reason", reason)
+        page.goto(question)
+        page.get_by_role("button", name="Continue as ada").click()
+        expect(page.locator("body")).to_have_text("private ada")
+    finally:
+        evil.stop()
+
+
+@pytest.mark.parametrize("glue", ["?", "&"])
+@pytest.mark.parametrize("fragment", ["#/login", "#/", "#/login?from=sso", ""])
+def test_a_server_that_adds_to_a_redirect_uri_with_our_proof(
+    serve: Callable[..., Flask],
+    site: Site,
+    server: ScriptedServer,
+    page: Page,
+    glue: str,
+    fragment: str,
+) -> None:
+    """... without a look at what is there already."""
+    serve(protected=True, binding="redirect_uri", fragment=fragment)
+
+    def append(handler: Any) -> None:
+        asked = parse_qs(urlsplit(handler.path).query)
+        handler.send_response(302)
+        handler.send_header("Location", f"{asked['redirect_uri'][0]}{glue}code={CODE}")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    server.answers[AUTHORIZE] = append
+    page.goto(site.url("/#/files"))
+    expect(page.locator("h1")).to_have_text("ada")
+    assert page.url == site.url("/#/files")
+    (exchange,) = exchanges(server)
+    assert exchange["redirect_uri"].startswith(site.url("/") + fragment)
+    assert "code=" not in exchange["redirect_uri"]
+
+
+def test_two_codes_are_none(
+    serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
+) -> None:
+    serve()
+    for more in ("&code=B", "?code=B", f"&code={CODE}"):
+        server.answers[AUTHORIZE] = sends_back(code=CODE + more)
+        page.goto(site.url("/sso/authorize"))
+        expect(page.locator("html")).to_have_attribute("data-reason", "code_missing")
+        page.goto("about:blank")
+    assert exchanges(server) == []
+
+
+def test_what_is_no_page_load_is_the_applications(serve: Callable[..., Flask]) -> None:
+    app = serve()
+    app.add_url_rule("/", view_func=lambda: "posted", endpoint="posted", methods=["POST"])
+    client = app.test_client()
+    client.get("/sso/authorize")
+    page_load = {"Sec-Fetch-Dest": "document", "Accept": "text/html"}
+    landing = client.get("/?code=C", headers=page_load)
+    assert 'data-devkit-sso="landing"' in landing.text
+    assert landing.status_code == 200
+    policy = landing.headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in policy
+    assert "base-uri 'none'" in policy
+    assert landing.headers["Cache-Control"] == "no-store"
+    assert landing.headers["Referrer-Policy"] == "no-referrer"
+    # What is fetched ahead is what a person will see: it must not be the application's page.
+    ahead = client.get("/", headers=page_load | {"Sec-Purpose": "prefetch;prerender"})
+    assert 'data-devkit-sso="landing"' in ahead.text
+    assert client.head("/", headers=page_load).headers["Content-Type"].startswith("text/html")
+    assert client.post("/", headers=page_load).text == "posted"
+    for destination in ("iframe", "empty", "script", "image", "serviceworker"):
+        assert "nobody" in client.get("/", headers={"Sec-Fetch-Dest": destination}).text
+    assert "nobody" in client.get("/", headers={"X-Requested-With": "XMLHttpRequest"}).text
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_a_proxy_that_shows_another_host(
+    serve: Callable[..., Flask],
+    site: Site,
+    server: ScriptedServer,
+    page: Page,
+    protected: bool,
+) -> None:
+    """The server cannot see that the person is at the wrong name of this machine; the browser can.
+
+    In both directions: at the other name than the redirect_uri's, and at the right one while it
+    looks wrong.
+    """
+    for comes_back, shown in (("127.0.0.1", "127.0.0.1"), ("localhost", "127.0.0.1")):
+        app = serve(protected=protected, redirect_uri=site.url("/#/login", comes_back))
+        starts: list[str] = []
+
+        def behind(
+            environ: Any,
+            start_response: Any,
+            app: Any = app,
+            shown: str = shown,
+            starts: list[str] = starts,
+        ) -> Any:
+            starts.extend(["x"] if environ["PATH_INFO"] == "/sso/authorize" else [])
+            environ["HTTP_HOST"] = f"{shown}:{site.port}"
+            return app(environ, start_response)
+
+        site.app = behind
+        server.seen.clear()
+        page.context.clear_cookies()
+        address = "/#/files" if protected else "/sso/authorize?next=/%23/files"
+        page.goto(site.url(address, "localhost"))
+        expect(page.locator("h1")).to_have_text("ada")
+        assert page.url == site.url("/#/files", comes_back)
+        assert len(exchanges(server)) == 1
+        assert len(starts) == 2
+
+
+def test_only_the_way_back_is_at_another_name(
+    serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
+) -> None:
+    """... since somebody changed the address by hand: no loop, and nothing is exchanged."""
+    serve(protected=True)
+    server.answers[AUTHORIZE] = sends_back(wait=True)
+    page.goto(site.url("/#/files"))
+    back = page.locator("#back").get_attribute("href") or ""
+    server.answers[AUTHORIZE] = sends_back()
+    page.goto(back.replace("localhost", "127.0.0.1"))
+    expect(page.locator("h1")).to_have_text("ada")
+    assert page.url == site.url("/")
+    assert len(exchanges(server)) == 1
+
+
+def test_a_service_worker_that_answers_from_its_cache(
+    serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
+) -> None:
+    """The page that it keeps has to load the script, since Flask is not asked for it."""
+    app = serve()
+    app.view_functions["home"] = lambda: (
+        "<!doctype html><link rel=icon href='data:,'><script src=/sso/landing.js></script>"
+        "<h1>kept</h1><script>navigator.serviceWorker.register('/sw.js')</script>"
+    )
+    worker = """
+      const keep = async () => (await caches.open("app")).add("/");
+      oninstall = event => event.waitUntil(keep());
+      onactivate = event => event.waitUntil(clients.claim());
+      onfetch = event => {
+        const {mode, url} = event.request;
+        const home = mode === "navigate" && new URL(url).pathname === "/";
+        if (home) event.respondWith(caches.match("/"));
+      };
+    """
+    app.add_url_rule(
+        "/sw.js",
+        view_func=lambda: (worker, 200, {"Content-Type": "text/javascript"}),
+        endpoint="sw",
+    )
+    page.goto(site.url("/"))
+    page.evaluate("navigator.serviceWorker.ready.then(() => 1)")
+    page.goto(site.url("/sso/authorize?next=/%23/files"))
+    expect(page).to_have_url(site.url("/#/files"))
+    expect(page.locator("h1")).to_have_text("kept")
+    assert len(exchanges(server)) == 1
+    page.goto(site.url("/who"))
+    assert json.loads(page.locator("body").inner_text())["username"] == "ada"

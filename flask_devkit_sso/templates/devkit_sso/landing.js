@@ -3,20 +3,20 @@
 "use strict";
 (() => {
   const uri = {{ redirect_uri|tojson }};
+  const own = uri && new URL(uri);
   const script = document.currentScript.src;
-  const page = document.documentElement.dataset;
-  const ours = page.devkitSso; // "leaving", "landing", or none of ours
+  const root = document.documentElement;
+  const page = root.dataset;
+  const pass = page.devkitSsoPass; // on our landing page alone
 
   // What only this tab knows; nothing where storage is off.
-  const tab = (key, value) => {
+  const tab = (key, otherwise = "") => {
     try {
-      if (value !== undefined) sessionStorage.setItem(`devkit-sso-${key}`, value);
-      return sessionStorage.getItem(`devkit-sso-${key}`) ?? "";
+      return (sessionStorage[`devkit-sso-${key}`] ??= otherwise);
     } catch {
       return "";
     }
   };
-
   const decode = (text) => {
     try {
       return decodeURIComponent(text);
@@ -24,16 +24,17 @@
       return text;
     }
   };
-  // What stands behind our own part, where it can only be parameters; else null.
-  const behind = (whole, own) => {
-    const rest = whole.startsWith(own) ? whole.slice(own.length) : "#";
+  // What stands behind our own part, if it can only be parameters; else null.
+  const behind = (whole, start) => {
+    const rest = whole.startsWith(start) ? whole.slice(start.length) : "#";
     return /^([?&]|$)/.test(rest) ? rest : null;
   };
-  // The answer in an address, each parameter as often as it came; null if there is none.
-  const answerIn = (address, own) => {
-    if (address.origin !== own.origin || address.pathname !== own.pathname) return null;
-    const query = behind(address.search, own.search);
-    const tail = behind(address.hash, own.hash);
+  // The answer in an address, each parameter as often as it came; else null.
+  const read = ({ origin, pathname, search, hash }) => {
+    if (origin !== own.origin || pathname !== own.pathname) return null;
+    const query = behind(search, own.search);
+    // Where ours has none, a redirect may have carried a hash route along.
+    const tail = own.hash && behind(hash, own.hash);
     if (query === null || tail === null) return null;
     const answer = { code: [], error: [], state: [], s: [] };
     for (const pair of (query + tail).split(/[?&]/)) {
@@ -43,48 +44,37 @@
     return answer.code.length + answer.error.length ? answer : null;
   };
 
-  const own = uri && new URL(uri);
-  if (ours === "leaving") {
-    document.cookie = "devkit_sso_probe=1; Max-Age=1";
-    const back = answerIn(new URL(location.hash, own), own) ? "1" : "";
-    // No cookies, or an answer that no cookie fits, twice: no loop.
-    const lost = !document.cookie.includes("sso_probe") || (back && tab("back"));
-    tab("back", back);
-    tab("login", page.login);
-    tab("hash", location.hash);
-    location.replace(lost ? "?lost" : page.authorize);
-    return;
-  }
-
-  const answer = own && top === self ? answerIn(new URL(location), own) : null;
+  const answer = own && top === self ? read(location) : null;
   if (!answer) {
-    // A visit without an answer: ask once for the application's page.
-    if (ours !== "landing") return;
-    const pass = page.pass + (tab("id") || tab("id", Math.random().toString(36))) + "=1";
-    if (document.cookie.includes(pass)) return;
-    const secure = location.protocol === "https:" ? "; Secure" : "";
-    document.cookie = `${pass}; Max-Age=10; Path=/; SameSite=Lax${secure}`;
-    if (document.cookie.includes(pass)) location.reload();
+    // Ask for the application's own page instead, if need be twice.
+    if (!pass) return;
+    const mine = `${pass}${tab("id", Math.random())}=`;
+    const asked = () => +(document.cookie.split(mine)[1]?.[0] ?? 0);
+    const before = asked();
+    if (before > 1) return;
+    document.cookie = `${mine}${before + 1}; Max-Age=10; Path=/; SameSite=Lax`;
+    if (asked() > before) location.reload();
     return;
   }
 
   history.replaceState(null, "", own.pathname + own.search + own.hash);
-  if (!ours) stop(); // The application's scripts would run into a login half done.
+  if (!pass) stop(); // Its scripts would run into a login half done.
 
   const tell = ({ error, message, reference, login_url }) => {
     page.reason = error;
-    const main = document.createElement("main");
-    const add = (tag, text, more) => {
-      if (text) main.append(Object.assign(document.createElement(tag), { textContent: text }, more));
-    };
+    const make = (tag, more) => Object.assign(document.createElement(tag), more);
+    const main = make("main", { lang: {{ language|tojson }} });
+    const add = (tag, textContent, more) => main.append(make(tag, { textContent, ...more }));
     add("h1", message);
-    add("p", reference && `Reference: ${reference}`);
-    add("a", login_url && "Sign in again", { href: login_url });
-    (document.body ?? document.documentElement).replaceChildren(main);
+    const button = { href: login_url, className: "button primary" };
+    if (login_url) add("a", {{ texts["action.sign_in_again"]|tojson }}, button);
+    if (reference) add("p", {{ texts["page.reference"]|tojson }}.replace("{reference}", reference));
+    (document.body ?? root).replaceChildren(main);
   };
+  const json = "application/json";
   fetch(new URL("callback", script), {
     method: "POST",
-    headers: { Accept: "application/json", "Content-Type": "application/json" },
+    headers: { Accept: json, "Content-Type": json },
     body: JSON.stringify({ ...answer, login: tab("login"), hash: tab("hash") }),
   })
     .then(async (response) => {
@@ -94,5 +84,5 @@
       history.replaceState(null, "", told.next);
       location.reload();
     })
-    .catch(() => tell({ error: "server_unavailable", message: "This site does not answer." }));
+    .catch(() => tell({ error: "server_unavailable", message: {{ texts["landing.no_answer"]|tojson }} }));
 })();

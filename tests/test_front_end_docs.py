@@ -1,0 +1,105 @@
+"""The programs in docs/landing.md and docs/bindings.md, as they are written there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from playwright.sync_api import Page, expect
+from werkzeug.wrappers import Response
+
+from .browser import Site, Watch, sends_back
+from .conftest import CLIENT_ID, CLIENT_SECRET, CODE, SECRET_KEY
+from .scripted import GET_TOKEN, ScriptedServer
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.checkout,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("front_end_docs"),
+]
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def blocks(name: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / name).read_text(), re.M | re.S)
+
+
+def run(
+    program: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, site: Site, server: str
+) -> Flask:
+    """Run a program with its settings in the environment."""
+    for name, value in {
+        "SECRET_KEY": SECRET_KEY,
+        "DEVKIT_SSO_CLIENT_ID": CLIENT_ID,
+        "DEVKIT_SSO_CLIENT_SECRET": CLIENT_SECRET,
+        "DEVKIT_SSO_SERVER_URL": server,
+        "DEVKIT_SSO_REDIRECT_URI": site.url("/#/login"),
+        "DEVKIT_SSO_STORE_URL": f"sqlite:///{tmp_path}/sessions.db",
+    }.items():
+        monkeypatch.setenv(f"FLASK_{name}", value)
+    names: dict[str, Any] = {"__name__": "program"}
+    exec(program, names)
+    app = names["app"]
+    assert isinstance(app, Flask)
+    return app
+
+
+def test_a_front_end_that_flask_does_not_serve(
+    site: Site,
+    server: ScriptedServer,
+    page: Page,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    (html,) = blocks("landing.md", "html")
+    main, vite = blocks("landing.md", "js")
+    (program,) = blocks("landing.md", "python")
+    (policy,) = re.findall("^Content-Security-Policy: (.*)", blocks("landing.md", "text")[0])
+    flask = run(program, monkeypatch, tmp_path, site, server.url)
+    to_flask = tuple(re.findall(r'^      "(/\w+)":', vite, re.M))
+    files = {"/": (html, "text/html"), "/main.js": (main, "text/javascript")}
+
+    def dev_server(environ: Any, start_response: Any) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path.startswith(to_flask):
+            return flask(environ, start_response)
+        content, mimetype = files[path]
+        headers = {"Content-Security-Policy": policy}
+        return Response(content, 200, headers, mimetype)(environ, start_response)
+
+    site.app = dev_server
+    server.answers["/sso/oauth2/authorize"] = sends_back()
+    watch = Watch(page)
+    page.goto(site.url("/#/files?x=1"))
+    expect(page.locator("#who")).to_have_text("ada")
+    assert page.url == site.url("/#/files?x=1")
+    assert server.paths.count(GET_TOKEN) == 1
+    assert [line for line in watch.console if "401" not in line] == []
+    assert not any(CODE in url for url in watch.history())
+    assert not any(CODE in referer for referer in watch.referers)
+
+
+@pytest.mark.parametrize("position", ["end", "query"])
+def test_the_binding_confirm_with_pkce(
+    site: Site,
+    server: ScriptedServer,
+    page: Page,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    position: str,
+) -> None:
+    (program,) = blocks("bindings.md", "python")
+    site.app = run(program, monkeypatch, tmp_path, site, server.url)
+    server.answers["/sso/oauth2/authorize"] = sends_back(position=position, echo_state=False)
+    page.goto(site.url("/#/files"))
+    page.get_by_role("button", name="Continue as ada").click()
+    expect(page.locator("h1")).to_have_text("Hello ada")
+    assert page.url == site.url("/#/files")
+    (exchange,) = [seen.json for seen in server.seen if seen.path == GET_TOKEN]
+    assert len(exchange["code_verifier"]) >= 43
