@@ -12,10 +12,10 @@ PACKAGE = Path(flask_devkit_sso.__file__).parent
 
 LADDER = """
 errors signals messages contract users
-settings keys stores transport
+credentials settings keys stores transport
 client sessions logins
 state pages guard refresh views extension
-testing __init__
+testing cli __init__
 """.split()
 """Each module imports only what stands before it."""
 
