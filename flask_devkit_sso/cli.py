@@ -311,10 +311,15 @@ def show(ctx: click.Context) -> None:
     reading = loaded.reading
     for item in fields(Settings):
         value, origin = _in_force(reading, item.name)
-        if not item.repr and value is not None:
-            value = "(set, not shown)"
-        shown = "-" if value is None else re.sub(r"(?<=://)[^/]*@", "***@", str(value))
-        click.echo(f"{PREFIX + item.name.upper():28} {shown:44} {origin}")
+        if value is None:
+            shown = "-"
+        elif not item.repr:
+            shown = "(set, not shown)"
+        elif isinstance(value, float):
+            shown = f"{value:g}"
+        else:
+            shown = re.sub(r"(?<=://)[^/]*@", "***@", str(value))
+        click.echo(f"{PREFIX + item.name.upper():28} {origin:18} {shown}")
 
     problems = [*reading.wrong, *reading.warnings, *_missing(loaded)]
     if problems:
@@ -327,15 +332,16 @@ def show(ctx: click.Context) -> None:
 
 
 def _in_force(reading: Reading, name: str) -> tuple[Any, str]:
+    """Return a setting's value, and where it comes from."""
     value = getattr(reading.settings, name)
+    if name == "credentials_file":
+        value = reading.credentials
     if name in reading.origins:
         return value, reading.origins[name]
     if value is None and name in INTERFACE_PATHS:
         value = reading.settings.interface_url(name)
-        return value, "below the server URL" if value else "not set"
-    if name == "credentials_file":
-        return reading.credentials, "default"
-    return value, "default" if value is not None else "not set"
+        return value, "server URL" if value else "default"
+    return value, "default"
 
 
 def _missing(loaded: Loaded) -> list[str]:

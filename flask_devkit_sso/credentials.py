@@ -40,6 +40,9 @@ KEYS: Final = (
 MAX_SIZE: Final = 64 * 1024
 """Bytes."""
 
+_MAX_LINE: Final = 4096
+"""Characters. A key of many dots costs tomllib the square of its length."""
+
 _MAX_TOLD: Final = 10
 """Unknown keys that are told of at once."""
 
@@ -142,6 +145,9 @@ def _read(credentials: Credentials) -> str:
 
 
 def _parse(text: str) -> dict[str, Any]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) > _MAX_LINE:
+            raise _Unfit(f", line {number}: is longer than {_MAX_LINE} characters")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -173,8 +179,8 @@ def write_credentials(path: Path, values: Mapping[str, str]) -> Path:
         f"{key} = {json.dumps(values[key], ensure_ascii=False)}" for key in KEYS if key in values
     ]
     content = ("\n".join(lines) + "\n").encode()
-    if len(content) > MAX_SIZE:
-        raise OSError(None, "it would be larger than 64 KiB")
+    if len(content) > MAX_SIZE or max(map(len, lines)) > _MAX_LINE:
+        raise OSError(None, "a value is too long")
     with suppress(FileNotFoundError):
         # Raises for a loop of links, which has no end to write to.
         if not stat.S_ISREG(path.stat().st_mode):

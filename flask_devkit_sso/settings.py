@@ -310,8 +310,8 @@ class Reading:
     """What reading the settings came to.
 
     :ivar settings: those in force; what is wrong is left out of them.
-    :ivar origins: where each that is not a default comes from, by the field's name:
-        :data:`APP_CONFIG` or the path of the credentials file.
+    :ivar origins: where each that is not a default comes from, :data:`APP_CONFIG` or
+        :data:`CREDENTIALS_FILE`, by the field's name.
     :ivar wrong: what stops the application, each with its mend.
     :ivar warnings: what does not.
     :ivar credentials: the credentials file; None when its path is not known.
@@ -325,6 +325,7 @@ class Reading:
 
 
 APP_CONFIG: Final = "app.config"
+CREDENTIALS_FILE: Final = "credentials file"
 
 _FIELDS: Final = {item.name: item for item in fields(Settings)}
 
@@ -366,17 +367,17 @@ def read_settings(config: Mapping[str, Any], instance_path: str | None) -> Readi
                 wrong.append(f"{file.place(file.lines.get(name))} {name} {error}{_MEND_FILE}")
             else:
                 if name not in origins and value is not None:
-                    values[name], origins[name] = value, str(file.path)
+                    values[name], origins[name] = value, CREDENTIALS_FILE
 
     settings = Settings(**{name: values[name] for name in origins})
-    if not wrong:
-        wrong = [
-            f"{PREFIX}{name.upper()}"
-            + ("" if origins[name] == APP_CONFIG else f" (from {origins[name]})")
-            + f" {PLAIN_HTTP}"
-            for name in origins
-            if not settings.insecure_http and is_plain_http(name, getattr(settings, name))
-        ]
+    if not wrong and not settings.insecure_http:
+        for name in origins:
+            if is_plain_http(name, values[name]):
+                if file is not None and origins[name] == CREDENTIALS_FILE:
+                    place = file.place(file.lines.get(name))
+                    wrong.append(f"{place} {name} {PLAIN_HTTP}{_MEND_FILE}")
+                else:
+                    wrong.append(f"{PREFIX}{name.upper()} {PLAIN_HTTP}")
     return Reading(
         settings=settings,
         origins=origins,
