@@ -152,8 +152,8 @@ def register(
     """
     loaded = load(info)
     _tell_error(loaded)
-    can_ask = bool(sys.stdin and sys.stdin.isatty())
-    if secret_stdin and can_ask:
+    can_ask = sys.stdin is not None and sys.stdin.isatty()
+    if secret_stdin and (can_ask or sys.stdin is None):
         raise click.UsageError("--secret-stdin reads from a pipe; leave it out to be asked")
     path = path or _path(loaded, can_ask)
     old = read_credentials(path, required=False)
@@ -276,11 +276,15 @@ def _tell_next(loaded: Loaded, path: Path, target: Path, written: dict[str, str]
     registered = f"\n     client id      {written['client_id']}"
     registered += f"\n     redirect_uri   {written['redirect_uri']}"
     steps = [f"Have this registered at the authentication server, byte for byte:{registered}"]
-    if reading.credentials is None or reading.credentials.absolute() != path.absolute():
-        there = f", which reads {reading.credentials} now" if reading.credentials else ""
+    if reading.credentials is None:
         steps.append(
-            f"Set {PREFIX}CREDENTIALS_FILE of the application{there}, to {path.absolute()}, unless "
-            "it reads that already."
+            f"Unless the application reads it already, set {PREFIX}CREDENTIALS_FILE to "
+            f"{path.absolute()}"
+        )
+    elif reading.credentials.absolute() != path.absolute():
+        steps.append(
+            f"Set {PREFIX}CREDENTIALS_FILE to {path.absolute()}: the application reads "
+            f"{reading.credentials} now."
         )
     steps += [
         f"Remove {PREFIX}{name.upper()} from app.config: it wins over the file."
