@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,7 +63,7 @@ class Loaded:
         """The extension's part of it."""
         return self.app.extensions.get(EXTENSION) if self.app else None
 
-    @property
+    @cached_property
     def reading(self) -> Reading:
         """Its settings; without an application those that the environment would give it."""
         if self.state is not None:
@@ -169,8 +170,8 @@ def register(
     given: dict[str, object] = {name: value for name, value in options.items() if value is not None}
     if secret_stdin:
         given["client_secret"] = _read_secret()
-    elif "DEVKIT_SSO_CLIENT_SECRET" in _environment():
-        given["client_secret"] = _environment()["DEVKIT_SSO_CLIENT_SECRET"]
+    elif (secret := _environment().get(f"{PREFIX}CLIENT_SECRET", "")) != "":
+        given["client_secret"] = secret
         click.echo(f"The client secret is taken from {_ENVIRONMENT}_CLIENT_SECRET.")
     values = _present(old, loaded.reading, check)
     for name, value in given.items():
@@ -184,7 +185,7 @@ def register(
         needed.remove("server_url")
     if can_ask:
         for name in _ASKED:
-            if name not in given:
+            if name not in given or not values[name]:
                 values[name] = _ask(name, values.get(name), name in needed, check)
     missing = [_option(name) for name in needed if not values.get(name)]
     if missing:

@@ -203,7 +203,8 @@ def write_credentials(path: Path, values: Mapping[str, str]) -> Path:
         with suppress(OSError):
             os.unlink(temporary)  # noqa: PTH108
         raise
-    if os.name == "posix":
+    # Some file systems, and Windows, know no such thing for a folder.
+    with suppress(OSError):
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -354,6 +355,12 @@ def test_the_secret_from_the_environment(place: Place, value: str, secret: str) 
     assert place.written["client_secret"] == secret
 
 
+def test_an_empty_variable_is_no_secret(place: Place) -> None:
+    done = place.run("register", *OPTIONS, FLASK_DEVKIT_SSO_CLIENT_SECRET="")
+    assert done.returncode == 2
+    assert "there is no terminal to ask at, so give --secret-stdin" in done.stderr
+
+
 def test_every_printable_secret_survives(place: Place) -> None:
     secret = "".join(map(chr, range(33, 127))) + "\\u0041\\n'''\"\"\"€密😀"
     done = place.run("register", *OPTIONS, "--secret-stdin", stdin=f"{secret}\r\n")
@@ -474,7 +481,7 @@ def test_as_root_the_file_belongs_to_its_folders_owner(place: Place) -> None:
 class Terminal:
     """A person at a terminal."""
 
-    def __init__(self, place: Place, *args: str, **environment: str) -> None:
+    def __init__(self, place: Place, *args: str) -> None:
         self.master, slave = pty.openpty()
         begin = (
             "import fcntl, signal, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
@@ -485,7 +492,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-c", begin, "devkit-sso", *args],
             cwd=place.folder,
-            env=place.environment(**environment),
+            env=place.environment(),
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -522,8 +529,25 @@ class Terminal:
         return bool(data)
 
 
-def test_at_a_terminal(place: Place) -> None:
-    terminal = Terminal(place, "register")
+Opener = Callable[..., Terminal]
+
+
+@pytest.fixture
+def at_terminal(place: Place) -> Iterator[Opener]:
+    opened: list[Terminal] = []
+
+    def start(*args: str) -> Terminal:
+        opened.append(Terminal(place, *args))
+        return opened[-1]
+
+    yield start
+    for terminal in opened:
+        terminal.process.kill()
+        terminal.process.wait()
+
+
+def test_at_a_terminal(place: Place, at_terminal: Opener) -> None:
+    terminal = at_terminal("register")
     terminal.expect("Client id: ")
     terminal.type("\n")
     terminal.expect("It is needed.")
@@ -566,8 +590,8 @@ def test_at_a_terminal(place: Place) -> None:
     assert CANARY not in terminal.shown
 
 
-def test_given_up_at_a_terminal(place: Place) -> None:
-    terminal = Terminal(place, "register", *OPTIONS)
+def test_given_up_at_a_terminal(place: Place, at_terminal: Opener) -> None:
+    terminal = at_terminal("register", *OPTIONS)
     terminal.expect("Client secret: ")
     terminal.type("\x03")
     assert terminal.close() == 1
@@ -576,9 +600,9 @@ def test_given_up_at_a_terminal(place: Place) -> None:
     assert not place.file.exists()
 
 
-def test_at_a_terminal_without_an_application(place: Place) -> None:
+def test_at_a_terminal_without_an_application(place: Place, at_terminal: Opener) -> None:
     place.app("raise RuntimeError")
-    terminal = Terminal(place, "register", *OPTIONS)
+    terminal = at_terminal("register", *OPTIONS)
     terminal.expect("instance folder is not known")
     terminal.expect("Path of the credentials file: ")
     terminal.type("x.toml\n")
@@ -589,9 +613,9 @@ def test_at_a_terminal_without_an_application(place: Place) -> None:
     assert CANARY not in terminal.shown
 
 
-def test_the_secret_is_not_typed_in_clear(place: Place) -> None:
+def test_the_secret_is_not_typed_in_clear(place: Place, at_terminal: Opener) -> None:
     """``--secret-stdin`` at a terminal would echo it."""
-    terminal = Terminal(place, "register", *OPTIONS, "--secret-stdin")
+    terminal = at_terminal("register", *OPTIONS, "--secret-stdin")
     terminal.expect("leave it out to be asked")
     assert terminal.close() == 2
 
