@@ -56,7 +56,6 @@ class Credentials:
     """
 
     path: Path
-    found: bool = True
     values: dict[str, Any] = field(default_factory=dict, repr=False)
     lines: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
@@ -83,7 +82,6 @@ def read_credentials(path: Path, *, required: bool = True) -> Credentials:
         text = _read(credentials)
         values = _parse(text)
     except (FileNotFoundError, NotADirectoryError):
-        credentials.found = False
         if path.is_symlink():
             credentials.wrong.append(f"{path} is a link to a file that is not there")
         elif required:

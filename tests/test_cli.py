@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -201,6 +202,13 @@ def test_an_application_that_cannot_be_loaded(place: Place, name: str) -> None:
     assert done.returncode == 0, done.stderr
     assert tomllib.loads((place.folder / "new" / "secrets.toml").read_text()) == WRITTEN
     assert f"set DEVKIT_SSO_CREDENTIALS_FILE to {place.folder}/new/secrets.toml" in done.stdout
+
+
+def test_help_needs_no_application(place: Place) -> None:
+    place.app("1 / 0")
+    done = place.run("--help")
+    assert done.returncode == 0
+    assert re.findall(r"^  ([a-z]+) ", done.stdout, re.MULTILINE) == ["register", "show"]
 
 
 def test_without_any_application(place: Place) -> None:
