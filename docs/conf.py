@@ -1,4 +1,10 @@
+from dataclasses import fields
 from importlib.metadata import version as installed_version
+
+from sphinx.application import Sphinx
+
+from flask_devkit_sso.credentials import KEYS
+from flask_devkit_sso.settings import PREFIX, Settings
 
 project = "Flask-DevKit-SSO"
 author = "Flask-DevKit-SSO contributors"
@@ -16,3 +22,21 @@ autodoc_typehints_format = "short"
 nitpicky = True
 # Names of other projects, and type variables, are not documented here.
 nitpick_ignore_regex = [("py:.*", r"(?!flask_devkit_sso\.).*"), ("py:.*", r".*\.F")]
+
+
+def insert_settings(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put the table of settings in its place on their page: from the code, so that it is right."""
+    if docname != "settings":
+        return
+    rows = ["| key | default | |", "|---|---|---|"]
+    for item in fields(Settings):
+        default = "credentials file" if item.name in KEYS else f"`{item.default!r}`"
+        if isinstance(item.default, float):
+            default = f"{item.default:g}"
+        rows.append(f"| `{PREFIX}{item.name.upper()}` | {default} | {item.metadata['doc']} |")
+    before, after = source[0].split("{{ settings }}")
+    source[0] = before + "\n".join(rows) + after
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", insert_settings)

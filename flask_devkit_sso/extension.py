@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from flask import Blueprint, Flask, Response, has_request_context, request, url_for
 
 from . import signals
+from .credentials import COMMAND
 from .errors import ConfigError, StoreUnavailable
 from .guard import (
     check_views,
@@ -20,7 +21,7 @@ from .guard import (
 )
 from .pages import here, is_ours, log, safe_next, store_unavailable
 from .settings import read_secret_keys, read_settings
-from .state import EXTENSION, State, get_app, get_state
+from .state import EXTENSION, State, collect, get_app, get_state
 from .users import Hooks
 from .views import landing, make_authorize_blueprint, make_callback_blueprint
 
@@ -44,27 +45,28 @@ class DevKitSSO:
     def init_app(self, app: Flask) -> None:
         """Read the settings of an application and register the routes on it.
 
-        Nothing is written, no store opened and no network used before a request needs it. What is
-        missing in the settings is logged once, at ERROR; the application works without sign-ins.
+        They are in ``app.config`` and, below it, in the credentials file. Nothing is written, no
+        store opened and no network used before a request needs it. What is missing in the settings
+        is logged once, at ERROR; the application works without sign-ins.
 
-        :raises ConfigError: when a setting is wrong, or the application has been here before.
+        :raises ConfigError: when a setting or the credentials file is wrong, or the application has
+            been here before.
         """
         if EXTENSION in app.extensions:
             raise ConfigError("This application has been initialised already: call init_app once")
-        settings = read_settings(app.config)
-        state = State(app, settings, read_secret_keys(app.config), self._hooks)
+        reading = read_settings(app.config, app.instance_path)
+        secret_keys: list[bytes] = []
+        try:
+            secret_keys = read_secret_keys(app.config)
+        except ConfigError as error:
+            reading.wrong.append(str(error))
+        state = State(app, reading, secret_keys, self._hooks)
+        collected = collect(app)
+        if reading.wrong and not collected:
+            raise ConfigError("\n".join(reading.wrong))
         app.extensions[EXTENSION] = state
-        if state.missing:
-            log.error(
-                "nobody can sign in: missing %s. Set them in app.config before init_app, or in "
-                "the environment as FLASK_%s=… with app.config.from_prefixed_env()",
-                ", ".join(state.missing),
-                state.missing[0],
-            )
-        if state.weak_key:
-            log.warning("SECRET_KEY is weak: without debug or testing nobody can sign in with it")
-        if settings.insecure_http:
-            log.warning("DEVKIT_SSO_INSECURE_HTTP is on: secrets may travel readable for others")
+        if not collected:
+            _log_problems(state)
 
         # Before and after all others, even those registered already: an application that does not
         # change may redirect in one of its own, and a fragment would be carried along.
@@ -73,7 +75,7 @@ class DevKitSSO:
         app.register_error_handler(StoreUnavailable, store_unavailable)
         app.context_processor(lambda: self._template_context(app))
         for blueprint in (self.authorize_blueprint, self.callback_blueprint):
-            app.register_blueprint(blueprint, url_prefix=settings.url_prefix)
+            app.register_blueprint(blueprint, url_prefix=state.settings.url_prefix)
 
     def protect(self, target: Flask | Blueprint, *, public: Iterable[str] = ()) -> None:
         """Require a login for every view of an application or of a blueprint.
@@ -178,6 +180,24 @@ class DevKitSSO:
         if not hasattr(app, "login_manager"):
             context["current_user"] = current_user
         return context
+
+
+def _log_problems(state: State) -> None:
+    if state.missing:
+        in_file = state.settings.missing
+        log.error(
+            "nobody can sign in: missing %s. %sSet what is missing in app.config before init_app, "
+            "or in the environment as FLASK_%s=… with app.config.from_prefixed_env()",
+            ", ".join(state.missing),
+            f"Run `{COMMAND}`, which writes {state.reading.credentials}. Or: " if in_file else "",
+            state.missing[0],
+        )
+    for warning in state.reading.warnings:
+        log.warning("%s", warning)
+    if state.weak_key:
+        log.warning("SECRET_KEY is weak: without debug or testing nobody can sign in with it")
+    if state.settings.insecure_http:
+        log.warning("DEVKIT_SSO_INSECURE_HTTP is on: secrets may travel readable for others")
 
 
 def _last(name: str) -> str:

@@ -20,6 +20,7 @@ from flask import (
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
+from .credentials import COMMAND
 from .errors import REASONS, LoginFailed, StoreUnavailable
 from .logins import MAX_NEXT
 from .messages import FAILURES
@@ -206,8 +207,9 @@ def not_configured(problems: list[str]) -> LoginFailed:
     """Return the failure for an application on which nobody can sign in."""
     return LoginFailed(
         "not_configured",
-        hint="; ".join(problems) + ". Set what is missing in app.config or in the environment "
-        "(FLASK_DEVKIT_SSO_CLIENT_ID and so on, with app.config.from_prefixed_env()).",
+        hint="; ".join(problems) + f". Run `{COMMAND}`, or set what is missing in app.config or in "
+        "the environment (FLASK_DEVKIT_SSO_CLIENT_ID and so on, with "
+        "app.config.from_prefixed_env()).",
     )
 
 

@@ -1,4 +1,4 @@
-"""The settings: read once from ``app.config``, checked, frozen.
+"""The settings: read once from ``app.config`` and the credentials file, checked, frozen.
 
 What is *wrong* is an error at once; what is *missing* lets the application start and is told to
 whoever meets it. Each field of :class:`Settings` carries its key, default and explanation, so that
@@ -15,10 +15,12 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from .contract import INTERFACE_PATHS
+from .credentials import COMMAND, NAME, Credentials, read_credentials
 from .errors import ConfigError
 
 PREFIX: Final = "DEVKIT_SSO_"
@@ -31,9 +33,6 @@ _PLACEHOLDER: Final = re.compile(
 )
 """What a long key out of some tutorial holds."""
 
-_LATER: Final = {"CREDENTIALS_FILE"}
-"""Names of the public surface that this version does not carry out: refused, never ignored."""
-
 
 class _Wrong(ValueError):
     """A value that a parser refuses; the text follows the key's name."""
@@ -42,6 +41,9 @@ class _Wrong(ValueError):
 def _text(value: object) -> str | None:
     """A string, or an int as its decimal text: ``from_prefixed_env`` makes ints of digits."""
     if isinstance(value, int) and not isinstance(value, bool):
+        # Python turns no int of more than some thousand digits into text.
+        if abs(value) >= 10**100:
+            raise _Wrong("has more than a hundred digits: quote it")
         value = str(value)
     if not isinstance(value, str):
         raise _Wrong(
@@ -242,6 +244,12 @@ class Settings:
         "scheme decides the cookies' flags. Unset, it is the callback's own URL, but only while "
         "the request's host is a loopback one.",
     )
+    credentials_file: str | None = _setting(
+        None,
+        _text,
+        "Path of the credentials file, which must then be there. A relative one is below the "
+        f"instance folder. Unset, `{NAME}` in the instance folder is read if it is there.",
+    )
     url_prefix: str = _setting("/sso", _prefix, "Path below which the extension's routes are.")
     binding: str = _setting(
         "state",
@@ -339,60 +347,117 @@ class Settings:
         return [PREFIX + name.upper() for name in names]
 
 
-def read_settings(config: Mapping[str, Any]) -> Settings:
-    """Read and check all ``DEVKIT_SSO_*`` keys.
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What reading the settings came to.
 
-    :raises ConfigError: naming every wrong one, and what to do about it.
+    :ivar settings: those in force; what is wrong is left out of them.
+    :ivar origins: where each that is not a default comes from, :data:`APP_CONFIG` or
+        :data:`CREDENTIALS_FILE`, by the field's name.
+    :ivar wrong: what stops the application, each with its mend.
+    :ivar warnings: what does not.
+    :ivar credentials: the credentials file; None when its path is not known.
     """
-    known = {PREFIX + item.name.upper(): item for item in fields(Settings)}
-    wrong: list[str] = []
-    values: dict[str, Any] = {}
-    for key in (key for key in config if isinstance(key, str) and key.startswith(PREFIX)):
-        if key.removeprefix(PREFIX) in _LATER:
-            wrong.append(f"{key} is not supported by this version yet: remove it")
-        elif key not in known:
-            near = difflib.get_close_matches(key, known, 1, 0.0)[0]
-            wrong.append(f"{key} is not a setting: did you mean {near}?")
-        else:
-            item = known[key]
-            if config[key] is None and item.default is None and item.name not in _REQUIRED:
-                continue
-            try:
-                value = item.metadata["parse"](config[key])
-            except _Wrong as error:
-                wrong.append(f"{key} {error}")
-            else:
-                values[item.name] = item.default if value is None else value
-    if not wrong:
-        settings = Settings(**values)
-        wrong = _check_http(settings) + _check_together(settings)
-        if not wrong:
-            return settings
-    raise ConfigError("\n".join(wrong))
 
+    settings: Settings
+    origins: Mapping[str, str]
+    wrong: list[str]
+    warnings: list[str]
+    credentials: Path | None
+
+
+APP_CONFIG: Final = "app.config"
+CREDENTIALS_FILE: Final = "credentials file"
+
+_FIELDS: Final = {item.name: item for item in fields(Settings)}
+
+_MEND_FILE: Final = f". Mend the file, or write it anew with `{COMMAND}`"
 
 _REQUIRED: Final = ("client_id", "client_secret", "server_url", "redirect_uri")
 """Where None is the result of a lookup that failed, not a choice."""
 
 
-def _check_http(settings: Settings) -> list[str]:
-    if settings.insecure_http:
-        return []
-    urls = {name: settings.interface_url(name) for name in INTERFACE_PATHS}
-    if settings.server_url:
-        urls = {"server_url": settings.server_url} | {
-            name: getattr(settings, name) for name in INTERFACE_PATHS
-        }
-    urls |= {
-        name: getattr(settings, name)
-        for name in ("validity_url", "redirect_uri", "after_logout_url")
-    }
-    return [
-        f"{PREFIX}{name.upper()} is plain http: use https, or on a network that nobody else can "
-        "read set DEVKIT_SSO_INSECURE_HTTP to True"
-        for name, url in urls.items()
-        if url and url.startswith("http:") and not is_loopback(urlsplit(url).hostname)
-    ]
+def read_settings(config: Mapping[str, Any], instance_path: str | None) -> Reading:
+    """Read and check all ``DEVKIT_SSO_*`` keys, and below them the credentials file.
+
+    :param instance_path: the application's instance folder; None when it is not known.
+    """
+    wrong: list[str] = []
+    values: dict[str, Any] = {}
+    for key in (key for key in config if isinstance(key, str) and key.startswith(PREFIX)):
+        name = key.removeprefix(PREFIX).lower()
+        if name not in _FIELDS or key != PREFIX + name.upper():
+            known = [PREFIX + name.upper() for name in _FIELDS]
+            near = difflib.get_close_matches(key, known, 1, 0.0)[0]
+            wrong.append(f"{key} is not a setting: did you mean {near}?")
+        elif config[key] is not None or not _may_be_none(name):
+            try:
+                values[name] = parse_setting(name, config[key])
+            except ValueError as error:
+                wrong.append(f"{key} {error}")
+    origins = {name: APP_CONFIG for name, value in values.items() if value is not None}
+
+    file = _find_credentials(values.get("credentials_file"), instance_path)
+    if file is not None:
+        wrong += [problem + _MEND_FILE for problem in file.wrong]
+        for name, found in file.values.items():
+            try:
+                value = parse_setting(name, found)
+            except ValueError as error:
+                wrong.append(f"{file.place(file.lines.get(name))} {name} {error}{_MEND_FILE}")
+            else:
+                if name not in origins and value is not None:
+                    values[name], origins[name] = value, CREDENTIALS_FILE
+
+    settings = Settings(**{name: values[name] for name in origins})
+    wrong += _check_together(settings)
+    if not wrong and not settings.insecure_http:
+        for name in origins:
+            if is_plain_http(name, values[name]):
+                if file is not None and origins[name] == CREDENTIALS_FILE:
+                    place = file.place(file.lines.get(name))
+                    wrong.append(f"{place} {name} {PLAIN_HTTP}{_MEND_FILE}")
+                else:
+                    wrong.append(f"{PREFIX}{name.upper()} {PLAIN_HTTP}")
+    return Reading(
+        settings=settings,
+        origins=origins,
+        wrong=wrong,
+        warnings=file.warnings if file else [],
+        credentials=file.path if file else None,
+    )
+
+
+def parse_setting(name: str, value: object) -> Any:
+    """Check a value of the setting ``name``; return it as it is used, None for no value.
+
+    :raises ValueError: whose text follows the setting's name, and never shows the value.
+    """
+    return _FIELDS[name].metadata["parse"](value)
+
+
+PLAIN_HTTP: Final = (
+    "is plain http: use https, or on a network that nobody else can read set "
+    f"{PREFIX}INSECURE_HTTP to True"
+)
+
+
+def is_plain_http(name: str, value: Any) -> bool:
+    """Tell whether the setting ``name`` is an ``http://`` URL beyond loopback."""
+    if not name.endswith(("_url", "_uri")) or not (value or "").startswith("http:"):
+        return False
+    return not is_loopback(urlsplit(value).hostname)
+
+
+def _may_be_none(name: str) -> bool:
+    return _FIELDS[name].default is None and name not in _REQUIRED
+
+
+def _find_credentials(named: str | None, instance_path: str | None) -> Credentials | None:
+    path = Path(instance_path or "", named or NAME)
+    if instance_path is None and not path.is_absolute():
+        return None
+    return read_credentials(path, required=named is not None)
 
 
 def _check_together(settings: Settings) -> list[str]:

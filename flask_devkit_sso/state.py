@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -13,7 +16,7 @@ from .errors import ConfigError
 from .keys import Keys
 from .logins import Logins
 from .sessions import Sessions
-from .settings import PREFIX, Settings, is_loopback, is_weak
+from .settings import PREFIX, Reading, is_loopback, is_weak
 from .sqlite_store import MemoryStore, SQLiteStore
 from .stores import Store
 from .transport import Transport
@@ -21,6 +24,36 @@ from .upkeep import Upkeep
 from .users import Hooks
 
 EXTENSION = "devkit_sso"
+
+
+NO_REDIRECT_URI = f"{PREFIX}REDIRECT_URI is missing, which only a loopback host can do without"
+
+MAKE_A_KEY = "make one with python -c 'import secrets; print(secrets.token_hex())'"
+
+_collected: ContextVar[list[Flask] | None] = ContextVar("devkit_sso_collected", default=None)
+
+
+@contextmanager
+def collecting() -> Iterator[list[Flask]]:
+    """Have ``init_app`` leave what is wrong in the state's reading, where it would raise or log it.
+
+    For commands that load an application in order to mend it; yields the applications that came
+    by, those too whose creation failed later.
+    """
+    apps: list[Flask] = []
+    token = _collected.set(apps)
+    try:
+        yield apps
+    finally:
+        _collected.reset(token)
+
+
+def collect(app: Flask) -> bool:
+    """Tell whether the caller is below :func:`collecting`, which then knows of the application."""
+    apps = _collected.get()
+    if apps is not None:
+        apps.append(app)
+    return apps is not None
 
 
 class State:
@@ -31,9 +64,10 @@ class State:
     """
 
     def __init__(
-        self, app: Flask, settings: Settings, secret_keys: list[bytes], hooks: Hooks
+        self, app: Flask, reading: Reading, secret_keys: list[bytes], hooks: Hooks
     ) -> None:
-        self.settings = settings
+        self.reading = reading
+        self.settings = settings = reading.settings
         self.hooks = hooks
         name = settings.cookie_name or f"devkit_sso_{settings.installation}"
         self.cookie_name = f"__Host-{name}" if settings.secure else name
@@ -47,9 +81,13 @@ class State:
         server = settings.server
         transport = Transport(ca_bundle=settings.ca_bundle, timeout=settings.timeout)
         self.client = Client(server, transport) if server else None
-        if secret_keys:
-            self.keys = Keys(secret_keys, settings.installation)
+        store = None
+        try:
             store = _open_store(settings.store_url, app.instance_path)
+        except ConfigError as error:
+            reading.wrong.append(str(error))
+        if secret_keys and store is not None:
+            self.keys = Keys(secret_keys, settings.installation)
             self.sessions = Sessions(store, self.keys, settings)
             self.logins = Logins(store, self.keys, settings, f"{self.cookie_name}_login_")
             if self.client is not None:
@@ -76,17 +114,19 @@ class State:
 
         Debug and testing are looked at here and now: tests switch them on late.
         """
-        found = [f"{key} is missing" for key in self.missing]
+        found = self.general_problems()
         if self.redirect_uri(request) is None:
-            found.append(
-                f"{PREFIX}REDIRECT_URI is missing, which only a loopback host can do without"
-            )
+            found.append(NO_REDIRECT_URI)
+        return found
+
+    def general_problems(self) -> list[str]:
+        """Return those of the :meth:`problems` that are the same for each request."""
+        found = [f"{key} is missing" for key in self.missing]
+        if "SECRET_KEY" in self.missing:
+            found[-1] += f": {MAKE_A_KEY}"
         if not (current_app.debug or current_app.testing):
             if self.weak_key:
-                found.append(
-                    "SECRET_KEY is shorter than 16 bytes or a placeholder: make one with "
-                    "python -c 'import secrets; print(secrets.token_hex())'"
-                )
+                found.append(f"SECRET_KEY is shorter than 16 bytes or a placeholder: {MAKE_A_KEY}")
             if self.settings.store_url == "memory://":
                 found.append(
                     f"{PREFIX}STORE_URL is memory://, which works with debug or testing only"

@@ -14,10 +14,10 @@ PACKAGE = Path(flask_devkit_sso.__file__).parent
 
 LADDER = """
 errors signals messages contract users
-settings keys stores sqlite_store redis_store transport
+credentials settings keys stores sqlite_store redis_store transport
 client sessions debts upkeep logins
 state pages guard views extension
-testing __init__
+testing cli __init__
 """.split()
 """Each module imports only what stands before it."""
 
