@@ -13,6 +13,7 @@ from .client import Client
 from .errors import ConfigError
 from .keys import Keys
 from .logins import Logins
+from .messages import Catalogues
 from .sessions import Sessions
 from .settings import PREFIX, Settings, is_loopback, is_weak
 from .stores import open_store
@@ -59,6 +60,7 @@ class State:
         self.client = Client(server, transport) if server else None
         self.missing = [*settings.missing, *([] if secret_keys else ["SECRET_KEY"])]
         self.weak_key = bool(secret_keys) and is_weak(secret_keys[0])
+        self.catalogues = Catalogues()
         self.checked = False
 
     def right_origin(self, request: Request) -> str | None:

@@ -68,13 +68,13 @@
 
   const tell = ({ error, message, reference, login_url }) => {
     document.documentElement.dataset.reason = error;
-    const main = document.createElement("main");
-    const add = (tag, text, more) => {
-      if (text) main.append(Object.assign(document.createElement(tag), { textContent: text }, more));
-    };
+    const make = (tag, more) => Object.assign(document.createElement(tag), more);
+    const main = make("main", { lang: {{ language|tojson }} });
+    const add = (tag, text, more) => text && main.append(make(tag, { textContent: text, ...more }));
     add("h1", message);
-    add("p", reference && `Reference: ${reference}`);
-    add("a", login_url && "Sign in again", { href: login_url });
+    add("p", reference && {{ texts["page.reference"]|tojson }}.replace("{reference}", reference));
+    const button = { href: login_url, className: "button primary" };
+    add("a", login_url && {{ texts["action.sign_in_again"]|tojson }}, button);
     (document.body ?? document.documentElement).replaceChildren(main);
   };
   fetch(new URL("callback", script), {
@@ -89,5 +89,5 @@
       history.replaceState(null, "", told.next);
       location.reload();
     })
-    .catch(() => tell({ error: "server_unavailable", message: "This site does not answer." }));
+    .catch(() => tell({ error: "server_unavailable", message: {{ texts["landing.no_answer"]|tojson }} }));
 })();
