@@ -30,7 +30,7 @@ pytestmark = [
 ]
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
-SIZES = {"phone": {"width": 360, "height": 640}, "desktop": {"width": 1280, "height": 720}}
+SIZES = {"phone": {"width": 360, "height": 480}, "desktop": {"width": 1280, "height": 720}}
 LONG_NAME = "Wolfeschlegelsteinhausenbergerdorff von der Königlichen Sternwarte"[:64]
 HTML = {"Accept": "text/html"}
 

@@ -36,7 +36,7 @@
     const rest = whole.startsWith(own) ? whole.slice(own.length) : "#";
     return /^([?&]|$)/.test(rest) ? rest : null;
   };
-  // The server's answer in an address, each parameter as often as it came; null if there is none.
+  // The server's answer in an address, each parameter as often as it came; else null.
   const answerIn = (address, own) => {
     if (address.origin !== own.origin || address.pathname !== own.pathname) return null;
     const query = behind(address.search, own.search);
@@ -70,11 +70,11 @@
     document.documentElement.dataset.reason = error;
     const make = (tag, more) => Object.assign(document.createElement(tag), more);
     const main = make("main", { lang: {{ language|tojson }} });
-    const add = (tag, text, more) => text && main.append(make(tag, { textContent: text, ...more }));
+    const add = (tag, textContent, more) => main.append(make(tag, { textContent, ...more }));
     add("h1", message);
-    add("p", reference && {{ texts["page.reference"]|tojson }}.replace("{reference}", reference));
     const button = { href: login_url, className: "button primary" };
-    add("a", login_url && {{ texts["action.sign_in_again"]|tojson }}, button);
+    if (login_url) add("a", {{ texts["action.sign_in_again"]|tojson }}, button);
+    if (reference) add("p", {{ texts["page.reference"]|tojson }}.replace("{reference}", reference));
     (document.body ?? document.documentElement).replaceChildren(main);
   };
   fetch(new URL("callback", script), {
