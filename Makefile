@@ -33,6 +33,7 @@ suite: .venv/tools system  ## the whole test suite, with coverage
 coverage: .venv/tools  ## report the coverage of the last suite again
 	$(PY) -m coverage report
 
+# Three of them are in docs/images.
 screenshots: .venv/tools system  ## pictures of every page, in screenshots
 	SCREENSHOTS=screenshots $(PY) -m pytest -q tests/test_accessibility.py
 

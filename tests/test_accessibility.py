@@ -173,16 +173,42 @@ def test_the_other_pages(
     show_it("landing", client.get("/", headers=html))
 
 
+@pytest.mark.parametrize(
+    ("locale", "language", "again", "reference", "silence"),
+    [
+        ("en-GB", "en", "Sign in again", "Reference: ", "This site does not answer."),
+        ("zh-CN", "zh", "重新登录", "参考编号：", "本站没有响应。"),
+    ],
+)
 def test_what_the_landing_script_tells(
-    site: Site, server: ScriptedServer, make_app: AppMaker, page: Page
+    site: Site,
+    server: ScriptedServer,
+    make_app: AppMaker,
+    browser: Browser,
+    locale: str,
+    language: str,
+    again: str,
+    reference: str,
+    silence: str,
 ) -> None:
     site.app = make_app(redirect_uri=site.url("/#/login"))
     server.answers["/sso/oauth2/authorize"] = sends_back(wait=True)
+    context = browser.new_context(locale=locale)
+    page = context.new_page()
     page.goto(site.url("/sso/authorize"))
     expect(page.locator("#back")).to_be_visible()
     page.goto(site.url("/#/login?code=C"))
     expect(page.locator("html")).to_have_attribute("data-reason", "state_missing")
-    look(page, "told-by-script")
+    expect(page.locator("main")).to_have_attribute("lang", language)
+    expect(page.get_by_role("link")).to_have_text(again)
+    expect(page.locator("p")).to_contain_text(reference)
+    look(page, f"told-by-script-{language}")
+
+    page.route("**/sso/callback", lambda route: route.abort())
+    page.goto("about:blank")
+    page.goto(site.url("/#/login?code=C"))
+    expect(page.locator("main")).to_have_text(silence)
+    context.close()
 
 
 def test_the_sandbox_and_the_example(
