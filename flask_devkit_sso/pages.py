@@ -210,7 +210,7 @@ def failed(error: LoginFailed) -> LoginFailed:
             reference=reference,
             login_url=login_url,
             again_url=None if login_url else _again_url(),
-            hint=error.hint,
+            hint=error.hint if current_app.debug else None,
             documented=documented if current_app.debug else None,
         )
     if status == 503:
