@@ -10,7 +10,8 @@ PACKAGES := chromium fonts-noto-cjk redis-server
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint suite coverage docs wheel test-wheel test-lowest soak system clean
+.PHONY: help demo test lint suite coverage screenshots docs wheel test-wheel test-lowest soak system
+.PHONY: clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,6 +35,10 @@ suite: .venv/tools system  ## the whole test suite, with coverage
 
 coverage: .venv/tools  ## report the coverage of the last suite again
 	$(PY) -m coverage report
+
+# Three of them are in docs/images.
+screenshots: .venv/tools system  ## pictures of every page, in screenshots
+	SCREENSHOTS=screenshots $(PY) -m pytest -q tests/test_accessibility.py
 
 docs: .venv/tools  ## build the documentation into docs/_build
 	$(PY) -m sphinx -q -W --keep-going -n docs docs/_build

@@ -178,7 +178,7 @@ class Logins:
         if in_uri and any(answer.state):
             raise LoginFailed("state_mismatch", hint="A state came, though none was sent.")
         if not proofs:
-            raise LoginFailed("state_missing" if has_logins else "login_unknown")
+            raise self._unproven() if has_logins else LoginFailed("login_unknown")
         if len(proofs) > 1:
             raise LoginFailed("state_mismatch", hint="The proof came more than once.")
         try:
@@ -192,6 +192,15 @@ class Logins:
             lost = not has_logins and self._store.read(self._used_up(nonce)) is None
             raise LoginFailed("cookie_missing" if lost else "login_unknown")
         return login
+
+    def _unproven(self) -> LoginFailed:
+        other = "state" if self._binding == "redirect_uri" else "redirect_uri"
+        return LoginFailed(
+            "state_missing",
+            hint="The server did not send back what binds a login to its browser. If it never "
+            f"does, set DEVKIT_SSO_BINDING to {other!r} or 'confirm': "
+            "`flask devkit-sso check-server` finds out which of them it allows.",
+        )
 
     def _confirmable(self, answer: Answer, cookies: Mapping[str, str]) -> PendingLogin:
         """Find the login that the person will be asked about: the tab's own, else the newest."""

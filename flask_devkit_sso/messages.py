@@ -1,103 +1,113 @@
-"""What people are told when a login fails, by reason: what happened, what it means, what to do."""
+"""The texts that people see: catalogues in TOML, one a language.
+
+Ours are in ``templates/devkit_sso/messages``. An application's are found by its own template
+loader under the same names, so it extends ours as it overrides our pages: ``fr.toml`` adds a
+language, ``en.toml`` changes our wording. A text that a catalogue lacks is ours of that language,
+else the English one.
+"""
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+import logging
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from flask import Flask
+from jinja2 import TemplateNotFound
+from markupsafe import Markup, escape
+
+log: Final = logging.getLogger("flask_devkit_sso")
+
+_FOLDER: Final = "devkit_sso/messages"
+_OURS: Final = Path(__file__).parent / "templates" / _FOLDER
 
 
-class Failure(NamedTuple):
-    """The text for one reason; ``retry``: whether signing in again may help."""
+@dataclass(frozen=True)
+class Catalogue:
+    """The texts in one language; their names are the TOML file's, as ``logout.title``."""
 
-    title: str
-    message: str
-    advice: str
-    retry: bool = True
+    language: str
+    texts: Mapping[str, str]
+
+    def markup(self, name: str, **values: object) -> Markup:
+        """Return a text for a page, with ``{placeholders}`` filled in.
+
+        Text and values are escaped, but for values that are markup. What is not known stays as it
+        is: a slip in an application's catalogue must not break its error pages.
+        """
+        text = str(escape(self.texts.get(name, name)))
+        filled = re.sub(r"\{(\w+)\}", lambda m: str(escape(values.get(m[1], m[0]))), text)
+        return Markup(filled)  # noqa: S704
 
 
-_AGAIN = "Please sign in again."
-_TELL = "If it happens again, tell the people who run this site, and give them the reference below."
+class Catalogues:
+    """The catalogues of one application; read once, or each time where templates are too."""
 
-FAILURES: Final[dict[str, Failure]] = {
-    "login_expired": Failure(
-        "The sign-in took too long",
-        "For your safety a sign-in that was started must be finished within a few minutes.",
-        _AGAIN,
-    ),
-    "login_unknown": Failure(
-        "This sign-in can't be finished here",
-        "It was not started in this browser, or it was finished already: by going back, by a "
-        "reload, or in another tab. Nobody has been signed in by it.",
-        "If you followed a link to get here, don't trust it. Otherwise please sign in again.",
-    ),
-    "cookie_missing": Failure(
-        "Your browser did not send our cookie",
-        "This site keeps a cookie while you sign in, to be sure that it is you who comes back. It "
-        "did not arrive: cookies are blocked, or the sign-in began in another browser.",
-        "Allow cookies for this site, then sign in again in the same browser.",
-    ),
-    "state_missing": Failure(
-        "The sign-in can't be confirmed",
-        "The sign-in server sent you back without the proof that this browser asked for the "
-        "sign-in, so it was not accepted.",
-        _TELL,
-    ),
-    "state_mismatch": Failure(
-        "The sign-in can't be confirmed",
-        "What the sign-in server sent back does not belong to a sign-in that this browser asked "
-        "for, so it was not accepted.",
-        f"{_AGAIN} {_TELL}",
-    ),
-    "code_missing": Failure(
-        "The sign-in is incomplete",
-        "The sign-in server sent you back without a usable code.",
-        f"{_AGAIN} {_TELL}",
-    ),
-    "denied": Failure(
-        "The sign-in was cancelled",
-        "The sign-in server says that access was denied, by you or by its rules.",
-        "You can sign in again whenever you like.",
-    ),
-    "authorize_error": Failure(
-        "The sign-in server reported an error",
-        "It could not carry out the sign-in that this site asked for.",
-        f"Please try again. {_TELL}",
-    ),
-    "server_rejected": Failure(
-        "The sign-in server refused",
-        "It answered this site's question about your sign-in with an error.",
-        f"Please try again. {_TELL}",
-    ),
-    "server_unavailable": Failure(
-        "The sign-in server can't be reached",
-        "This site asked it to confirm your sign-in and got no answer.",
-        "Please try again in a minute.",
-    ),
-    "server_answer_invalid": Failure(
-        "The sign-in server's answer makes no sense",
-        "This site could not understand what it said about your sign-in, so it was not accepted.",
-        f"Please try again. {_TELL}",
-    ),
-    "refused": Failure(
-        "You can't sign in here",
-        "Your account at the sign-in server is fine, but this site does not let it in.",
-        "If you think that it should, ask the people who run this site.",
-    ),
-    "cross_site": Failure(
-        "That did not come from this site",
-        "The request was sent from another site's page, so nothing was done.",
-        "Go to this site itself and try again there.",
-        retry=False,
-    ),
-    "not_configured": Failure(
-        "Signing in is not set up yet",
-        "The people who run this site have not finished setting up how one signs in.",
-        "Please try later, or tell them; the reference below leads them to what is missing.",
-        retry=False,
-    ),
-    "store_unavailable": Failure(
-        "This site can't look up sign-ins right now",
-        "The place where they are kept does not answer. If you are signed in, you still are.",
-        "Please try again in a few seconds.",
-        retry=False,
-    ),
-}
+    def __init__(self) -> None:
+        self._read: dict[str, Catalogue] | None = None
+
+    def choose(self, app: Flask, accepted: Iterable[tuple[str, float]]) -> Catalogue:
+        """Return the catalogue that a reader likes best; English, where there is none.
+
+        :param accepted: language ranges with their weights, the best first.
+        """
+        found = self._read
+        if found is None or app.jinja_env.auto_reload:
+            found = self._read = _read_all(app)
+        for language, quality in accepted:
+            # RFC 4647 section 3.4: zh-Hant-TW, then zh-Hant, then zh.
+            parts = language.lower().split("-") if quality > 0 else []
+            while parts:
+                if catalogue := found.get("-".join(parts)):
+                    return catalogue
+                parts.pop()
+        return found["en"]
+
+
+def _read_all(app: Flask) -> dict[str, Catalogue]:
+    try:
+        names = app.jinja_env.list_templates()
+    except TypeError:
+        # Such a loader cannot tell what it has; asked for a name, it can.
+        names = []
+    ours = {path.stem: _parse(path.read_text("utf-8")) for path in _OURS.glob("*.toml")}
+    found = {m[1] for name in names if (m := re.fullmatch(_FOLDER + r"/([\w-]+)\.toml", name))}
+    theirs = {language: _read_theirs(app, language) for language in {*found, *ours}}
+    english = ours["en"] | theirs["en"]
+    return {
+        language.lower(): Catalogue(language, english | ours.get(language, {}) | texts)
+        for language, texts in theirs.items()
+        if texts or language in ours
+    }
+
+
+def _read_theirs(app: Flask, language: str) -> dict[str, str]:
+    """Read what the application's loader finds, which may be ours; nothing, where it is broken."""
+    name, loader = f"{_FOLDER}/{language}.toml", app.jinja_env.loader
+    try:
+        return _parse(loader.get_source(app.jinja_env, name)[0]) if loader else {}
+    except TemplateNotFound:
+        return {}
+    except (OSError, ValueError) as error:
+        log.error("the application's templates/%s is left out: %s", name, error)
+        return {}
+
+
+def _parse(source: str) -> dict[str, str]:
+    return _flatten(tomllib.loads(source))
+
+
+def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            texts |= _flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, str):
+            texts[prefix + key] = value
+        else:
+            raise ValueError(f"{prefix}{key} is not a text")
+    return texts

@@ -23,13 +23,16 @@ from werkzeug.routing import RequestRedirect
 from .credentials import COMMAND
 from .errors import REASONS, LoginFailed, StoreUnavailable
 from .logins import MAX_NEXT
-from .messages import FAILURES
-from .state import get_state
+from .messages import Catalogue
+from .state import get_app, get_state
 
 log: Final = logging.getLogger("flask_devkit_sso")
 
 RETRY_AFTER: Final = 5
 """Seconds; what a 503 of ours asks clients to wait."""
+
+_NO_LOGIN: Final = ("cross_site", "not_configured", "store_unavailable")
+"""The reasons for which another login is no remedy."""
 
 _OUR_ENDPOINTS: Final = ("devkit_sso_authorize.", "devkit_sso_callback.")
 
@@ -128,6 +131,18 @@ def _leads_to_us(path: str) -> bool:
     return endpoint.startswith(_OUR_ENDPOINTS)
 
 
+def catalogue() -> Catalogue:
+    """Return the texts in the language that the request asks for."""
+    return get_state().catalogues.choose(get_app(), request.accept_languages)
+
+
+def speaks(response: Response, language: str) -> Response:
+    """Say which language an answer is in, and that it was asked for."""
+    response.content_language.add(language)
+    response.vary.add("Accept-Language")
+    return response
+
+
 def page(
     template: str, status: int = 200, *, form: bool = False, script: bool = False, **context: Any
 ) -> Response:
@@ -143,15 +158,21 @@ def page(
     policy = "default-src 'none'; style-src 'self'; base-uri 'none'"
     if script:
         policy += "; script-src 'self'; connect-src 'self'"
+    texts = catalogue()
     html = render_template(
-        f"devkit_sso/{template}", referrer_policy=referrer, content_policy=policy, **context
+        f"devkit_sso/{template}",
+        language=texts.language,
+        sso_text=texts.markup,
+        referrer_policy=referrer,
+        content_policy=policy,
+        **context,
     )
     response = make_response(html, status)
     response.headers["Referrer-Policy"] = referrer
     # Browsers don't take this part from a page.
     response.headers["Content-Security-Policy"] = f"{policy}; frame-ancestors 'none'"
     response.headers["X-Frame-Options"] = "DENY"
-    return _private(response)
+    return _private(speaks(response, texts.language))
 
 
 def failed(error: LoginFailed) -> LoginFailed:
@@ -160,34 +181,38 @@ def failed(error: LoginFailed) -> LoginFailed:
     It is raised, not returned, so that an application's ``errorhandler(LoginFailed)`` wins.
     """
     status, reference = REASONS[error.reason], error.reference
-    text = FAILURES[error.reason]
+    documented = f"docs/failures.md#{error.reason}"
     level = logging.ERROR if error.reason == "not_configured" else logging.WARNING
     log.log(
         level,
-        "login failed: %s (reference %s)%s",
+        "login failed: %s (reference %s, see %s)%s",
         error.reason,
         reference,
+        documented,
         f": {error.hint}" if error.hint else "",
     )
-    message = error.message or text.message
-    retry_url = url_for("devkit_sso_authorize.login") if text.retry else None
     if wants_json(request):
+        texts = catalogue()
         response = jsonify(
-            error=error.reason, message=message, reference=reference, login_url=retry_url
+            error=error.reason,
+            message=error.message or texts.texts[f"failure.{error.reason}.message"],
+            reference=reference,
+            login_url=_login_url(error.reason),
         )
         response.status_code = status
-        _private(response)
+        _private(speaks(response, texts.language))
     else:
+        login_url = _login_url(error.reason)
         response = page(
             "failure.html",
             status,
             reason=error.reason,
-            title=text.title,
-            message=message,
-            advice=text.advice,
+            message=error.message,
             reference=reference,
-            retry_url=retry_url,
+            login_url=login_url,
+            again_url=None if login_url else _again_url(),
             hint=error.hint if current_app.debug else None,
+            documented=documented if current_app.debug else None,
         )
     if status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER)
@@ -201,6 +226,20 @@ def store_unavailable(error: StoreUnavailable) -> Any:
     failure.__cause__ = error
     # So that the application's own handler for LoginFailed has its say.
     return current_app.handle_user_exception(failure)
+
+
+def _login_url(reason: str) -> str | None:
+    return None if reason in _NO_LOGIN else url_for("devkit_sso_authorize.login")
+
+
+def _again_url() -> str | None:
+    """Return where a person tries again what was not about a login; never a code's address."""
+    if not is_ours(request):
+        # A form of the application's can only be sent again by the browser.
+        return safe_next(here(request)) if request.method in ("GET", "HEAD") else None
+    if (request.endpoint or "").startswith("devkit_sso_callback."):
+        return url_for("devkit_sso_authorize.login")
+    return here(request)
 
 
 def not_configured(problems: list[str]) -> LoginFailed:

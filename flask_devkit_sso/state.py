@@ -15,6 +15,7 @@ from .debts import Debts
 from .errors import ConfigError
 from .keys import Keys
 from .logins import Logins
+from .messages import Catalogues
 from .sessions import Sessions
 from .settings import PREFIX, Reading, is_loopback, is_weak
 from .sqlite_store import MemoryStore, SQLiteStore
@@ -95,6 +96,7 @@ class State:
                 self.debts = Debts(store, self.keys, self.client, settings)
         self.missing = [*settings.missing, *([] if secret_keys else ["SECRET_KEY"])]
         self.weak_key = bool(secret_keys) and is_weak(secret_keys[0])
+        self.catalogues = Catalogues()
         self.checked = False
 
     def right_origin(self, request: Request) -> str | None:

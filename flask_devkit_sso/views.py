@@ -30,6 +30,7 @@ from .errors import LoginFailed, LoginRefused, ServerError, ServerUnavailable, S
 from .guard import visit
 from .logins import Answer, Held, Logins
 from .pages import (
+    catalogue,
     failed,
     is_page_load,
     is_same_origin,
@@ -37,6 +38,7 @@ from .pages import (
     not_configured,
     page,
     safe_next,
+    speaks,
     starts_here,
     wants_json,
 )
@@ -198,13 +200,18 @@ def confirm() -> Response:
 
 def landing_js() -> Response:
     """The landing page's script, with the redirect_uri filled in."""
+    texts = catalogue()
     script = render_template(
-        "devkit_sso/landing.js", redirect_uri=get_state().settings.redirect_uri or ""
+        "devkit_sso/landing.js",
+        redirect_uri=get_state().settings.redirect_uri or "",
+        language=texts.language,
+        texts=texts.texts,
     )
     response = make_response(script)
     response.mimetype = "text/javascript"
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Content-Type-Options"] = "nosniff"
+    speaks(response, texts.language)
     response.add_etag()
     response.make_conditional(request)
     return response

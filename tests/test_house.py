@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import flask_devkit_sso
 
@@ -114,13 +119,47 @@ def test_the_errors() -> None:
     assert flask_devkit_sso.ServerError("x").code == 502
     assert flask_devkit_sso.ServerUnavailable("x").code == 503
     errors = importlib.import_module("flask_devkit_sso.errors")
-    messages = importlib.import_module("flask_devkit_sso.messages")
-    assert list(errors.REASONS) == list(messages.FAILURES)
     assert " ".join(errors.REASONS) == (
         "login_expired login_unknown cookie_missing state_missing state_mismatch code_missing "
         "denied authorize_error server_rejected server_unavailable server_answer_invalid refused "
         "cross_site not_configured store_unavailable"
     )
+
+
+def test_the_catalogues_say_the_same() -> None:
+    folder = PACKAGE / "templates/devkit_sso/messages"
+    assert {path.name for path in folder.iterdir()} == {"en.toml", "zh.toml"}
+    reasons = importlib.import_module("flask_devkit_sso.errors").REASONS
+    english, chinese = (
+        tomllib.loads((folder / name).read_text("utf-8")) for name in ("en.toml", "zh.toml")
+    )
+    assert shape(english) == shape(chinese)
+    assert list(english["failure"]) == list(chinese["failure"]) == list(reasons)
+    for texts in (*english["failure"].values(), *chinese["failure"].values()):
+        assert list(texts) == ["title", "message", "advice"]
+        assert all(texts.values())
+    for texts in (english, chinese):
+        titles = [text["title"] for text in texts["failure"].values()]
+        assert len(set(titles)) == len(titles)
+
+
+def shape(texts: Any) -> Any:
+    """Which texts there are, and what is to be filled in."""
+    if isinstance(texts, dict):
+        return {name: shape(inner) for name, inner in texts.items()}
+    return sorted(re.findall(r"\{(\w+)\}", texts))
+
+
+@pytest.mark.checkout
+def test_every_reason_is_documented() -> None:
+    reasons = importlib.import_module("flask_devkit_sso.errors").REASONS
+    documented = (PACKAGE.parent / "docs/failures.md").read_text("utf-8")
+    _, *sections = re.split(r"^## ", documented, flags=re.MULTILINE)
+    described = {name: text for name, _, text in (part.partition("\n") for part in sections)}
+    assert [name for name in described if name in reasons] == list(reasons)
+    for name in reasons:
+        for part in ("**What it means.**", "**Who mends it, and how.**"):
+            assert part in described[name], name
 
 
 def test_the_routes(app: flask_devkit_sso.DevKitSSO) -> None:

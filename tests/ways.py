@@ -1,0 +1,110 @@
+"""Each way to fail, through the routes, with a real server at the other end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from flask_devkit_sso import DevKitSSO, LoginRefused
+
+from .conftest import AppMaker, come_back, start
+from .scripted import GET_TOKEN, ScriptedServer, closes, fails, says
+
+Ask = Callable[[Mapping[str, str]], TestResponse]
+"""Fail once more, the request having these headers."""
+Way = Callable[[AppMaker, ScriptedServer, Path], Ask]
+
+
+def login_expired(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
+    client = make_app(login_ttl=1).test_client()
+    state = start(client)["state"]
+    threading.Event().wait(2.1)
+    return lambda headers: come_back(client, state, headers=headers)
+
+
+def login_unknown(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
+    client = make_app().test_client()
+    return lambda headers: come_back(client, "made-up", headers=headers)
+
+
+def cookie_missing(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
+    app = make_app()
+    state = start(app.test_client())["state"]
+    return lambda headers: come_back(app.test_client(), state, headers=headers)
+
+
+def answered(query: str) -> Way:
+    """Start a login, and come back with a query; STATE stands for the right one."""
+
+    def way(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
+        client = make_app().test_client()
+        return lambda headers: client.get(
+            "/sso/callback?" + query.replace("STATE", start(client)["state"]), headers=headers
+        )
+
+    return way
+
+
+def scripted(answer: Callable[..., None]) -> Way:
+    """Have getToken answer like this."""
+
+    def way(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
+        server.answers[GET_TOKEN] = answer
+        return _whole_login(make_app().test_client())
+
+    return way
+
+
+def refused(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
+    sso = DevKitSSO()
+
+    @sso.on_login
+    def refuse(user: object) -> None:
+        raise LoginRefused
+
+    return _whole_login(make_app(sso).test_client())
+
+
+def cross_site(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
+    client = make_app().test_client()
+    return lambda headers: client.post(
+        "/sso/logout", headers={"Origin": "https://evil.example", **headers}
+    )
+
+
+def not_configured(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
+    client = make_app(client_id=None).test_client()
+    return lambda headers: client.get("/sso/authorize?next=/private", headers=headers)
+
+
+def store_unavailable(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
+    (folder / "devkit_sso.db").write_bytes(b"no database at all, but long enough" * 100)
+    return _whole_login(make_app().test_client())
+
+
+def _whole_login(client: FlaskClient) -> Ask:
+    return lambda headers: come_back(client, start(client)["state"], headers=headers)
+
+
+WAYS: dict[str, tuple[int, Way]] = {
+    "login_expired": (400, login_expired),
+    "login_unknown": (400, login_unknown),
+    "cookie_missing": (400, cookie_missing),
+    "state_missing": (400, answered("code=C")),
+    "state_mismatch": (400, answered("code=C&state=STATEx")),
+    "code_missing": (400, answered("state=STATE")),
+    "denied": (403, answered("error=access_denied&state=STATE")),
+    "authorize_error": (502, answered("error=server_error&state=STATE")),
+    "server_rejected": (502, scripted(fails("8204"))),
+    "server_unavailable": (503, scripted(closes)),
+    "server_answer_invalid": (502, scripted(says(b"<html>A login page</html>"))),
+    "refused": (403, refused),
+    "cross_site": (403, cross_site),
+    "not_configured": (503, not_configured),
+    "store_unavailable": (503, store_unavailable),
+}
+"""By reason: the status, and how it comes to it."""
