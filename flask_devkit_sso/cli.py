@@ -318,12 +318,14 @@ def show(ctx: click.Context) -> None:
         value, origin = _in_force(reading, item.name)
         if value is None:
             shown = "-"
-        elif not item.repr:
+        elif item.name == "client_secret":
             shown = "(set, not shown)"
         elif isinstance(value, float):
             shown = f"{value:g}"
         else:
+            # Before the host and, for redis-py, in the query there may be a password.
             shown = re.sub(r"(?<=://)[^/]*@", "***@", str(value))
+            shown = shown if item.repr else re.sub(r"[?].*", "?***", shown)
         click.echo(f"{PREFIX + item.name.upper():28} {origin:18} {shown}")
 
     problems = [*reading.wrong, *reading.warnings, *_missing(loaded)]

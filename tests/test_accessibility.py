@@ -6,18 +6,19 @@ With SCREENSHOTS set to a folder, it keeps what it has looked at there (`make sc
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from flask import Response, request
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from werkzeug.test import TestResponse
 
 from flask_devkit_sso.sandbox import SandboxConfig, create_sandbox, running
 
-from .browser import CHROMIUM, Site, Watch, sends_back
+from .browser import Site, Watch, sends_back
 from .conftest import AppMaker, sign_in
 from .scripted import GET_USER_INFO, LOGOUT, ScriptedServer, fails, says
 from .ways import WAYS
@@ -40,34 +41,6 @@ FOCUSED = f"""() => {{
   const place = [...document.querySelectorAll("{REACHABLE}")].indexOf(document.activeElement);
   return [place, style.outlineStyle, style.outlineWidth];
 }}"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(**CHROMIUM)  # type: ignore[arg-type]
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    made = browser.new_context()
-    made.set_default_timeout(10_000)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    serving = Site()
-    yield serving
-    serving.stop()
 
 
 def look(page: Page, name: str) -> None:
@@ -100,7 +73,7 @@ def show(site: Site, make_app: AppMaker, page: Page) -> Callable[[str, TestRespo
         return Response(shown[-1].data, shown[-1].status, list(shown[-1].headers))
 
     app.before_request_funcs[None].insert(0, answer)
-    page.route("**/landing.js", lambda route: route.abort())
+    page.route(re.compile(r"/(landing|leaving)\.js$"), lambda route: route.abort())
 
     def show_it(name: str, response: TestResponse) -> None:
         shown.append(response)

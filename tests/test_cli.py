@@ -130,7 +130,7 @@ def test_register_by_options_then_show(place: Place) -> None:
     ]
     assert rows["DEVKIT_SSO_CREDENTIALS_FILE"].split() == ["default", str(place.file)]
     assert rows["DEVKIT_SSO_IDLE_TIMEOUT"].split() == ["default", "1800"]
-    assert len(rows) == 23
+    assert len(rows) == 28
 
 
 def test_show_tells_what_is_wrong_and_what_is_missing(place: Place) -> None:
@@ -159,9 +159,9 @@ def test_show_on_a_development_machine(place: Place) -> None:
 
 
 def test_show_masks_a_password_in_a_url(place: Place) -> None:
-    url = f"sqlite:///odd://user:{CANARY}@host/x"
+    url = f"redis://user:{CANARY}@host:6379/0?password={CANARY}"
     done = place.run("show", FLASK_DEVKIT_SSO_STORE_URL=url)
-    assert "sqlite:///odd://***@host/x" in done.stdout
+    assert "redis://***@host:6379/0?***" in done.stdout
 
 
 def test_show_warns_of_a_readable_file_but_all_is_well(place: Place) -> None:

@@ -900,7 +900,7 @@ def test_what_is_no_page_load_is_the_applications(serve: Callable[..., Flask]) -
     client.get("/sso/authorize")
     page_load = {"Sec-Fetch-Dest": "document", "Accept": "text/html"}
     landing = client.get("/?code=C", headers=page_load)
-    assert 'data-devkit-sso="landing"' in landing.text
+    assert 'data-devkit-sso-pass="' in landing.text
     assert landing.status_code == 200
     policy = landing.headers["Content-Security-Policy"]
     assert "frame-ancestors 'none'" in policy
@@ -909,7 +909,7 @@ def test_what_is_no_page_load_is_the_applications(serve: Callable[..., Flask]) -
     assert landing.headers["Referrer-Policy"] == "no-referrer"
     # What is fetched ahead is what a person will see: it must not be the application's page.
     ahead = client.get("/", headers=page_load | {"Sec-Purpose": "prefetch;prerender"})
-    assert 'data-devkit-sso="landing"' in ahead.text
+    assert 'data-devkit-sso-pass="' in ahead.text
     assert client.head("/", headers=page_load).headers["Content-Type"].startswith("text/html")
     assert client.post("/", headers=page_load).text == "posted"
     for destination in ("iframe", "empty", "script", "image", "serviceworker"):
