@@ -309,9 +309,9 @@ def _tell_next(loaded: Loaded, path: Path, target: Path, written: dict[str, str]
 @group.command()
 @click.pass_context
 def show(ctx: click.Context) -> None:
-    """Show the settings in force and where each comes from; secrets are masked.
+    """Show the settings in force and where each comes from.
 
-    The exit status is 1 when something is wrong or missing.
+    Secrets are masked. The exit status is 1 when something is wrong or missing.
     """
     loaded = load(ctx.ensure_object(ScriptInfo))
     _tell_error(loaded)
@@ -446,11 +446,11 @@ def _served(info: ScriptInfo) -> tuple[Flask, State]:
 @group.command("doctor")
 @click.pass_context
 def examine(ctx: click.Context) -> None:
-    """Check everything from here to the server, and say how to mend what is wrong.
+    """Check everything from here to the server.
 
     Settings, redirect URI, store, name, connection, certificate, clock, and what the server answers
-    to requests that it has to refuse. Run it as the user that the application runs as. The exit
-    status is 1 when something is wrong.
+    to requests that it has to refuse; what is wrong comes with its mend. Run it as the user that
+    the application runs as. The exit status is 1 when something is wrong.
     """
     loaded = load(ctx.ensure_object(ScriptInfo))
     found = Findings()
@@ -463,7 +463,9 @@ def examine(ctx: click.Context) -> None:
 @group.command()
 @click.pass_context
 def check_server(ctx: click.Context) -> None:
-    """Test an authentication server against the protocol, interface by interface.
+    """Test an authentication server.
+
+    It is tested against the protocol, interface by interface.
 
     Provisional: what it tests and prints may change until version 1.0.
 
@@ -478,10 +480,9 @@ def check_server(ctx: click.Context) -> None:
     """
     loaded = load(ctx.ensure_object(ScriptInfo))
     reading = loaded.reading
+    _tell_error(loaded)
     if loaded.app is None:
-        click.echo(f"No application: the settings are those of the environment ({_ENVIRONMENT}_…).")
-    elif loaded.error:
-        _tell_error(loaded)
+        click.echo(f"The settings are those that the environment ({_ENVIRONMENT}_…) gives.")
     server, redirect_uri = reading.settings.server, reading.settings.redirect_uri
     if reading.wrong:
         raise click.ClickException("\n".join(["The settings are not right:", *reading.wrong]))

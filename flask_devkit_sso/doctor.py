@@ -78,6 +78,8 @@ def examine(found: Findings, app: Flask | None, reading: Reading, missing: list[
     settings = reading.settings
     state: State | None = app.extensions.get(EXTENSION) if app else None
     _settings(found, reading, missing)
+    if app is None:
+        found.warning("settings", "only those in the environment are known, for want of the rest")
     if app is not None and state is not None:
         _secret_key(found, app, state)
         _redirect_uri(found, app, state)
@@ -99,7 +101,7 @@ def _settings(found: Findings, reading: Reading, missing: list[str]) -> None:
         found.wrong("settings", problem, f"run `{COMMAND}`" if named else "")
     for problem in reading.warnings:
         found.warning("settings", problem)
-    if not reading.wrong and not missing:
+    if not reading.wrong and not missing and not reading.settings.missing:
         sources = " and ".join(sorted(set(reading.origins.values()))) or "the defaults"
         found.ok("settings", f"nothing is wrong or missing; they come from {sources}")
     path = reading.credentials
