@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import ssl
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from .scripted import (
     says,
 )
 from .test_cli import CANARY, KEY, Opener, Place, at_terminal, place
+from .test_documents import blocks
 
 __all__ = ["at_terminal", "place"]
 
@@ -66,9 +68,13 @@ def settings(**values: str) -> dict[str, str]:
     return KEY | {f"FLASK_DEVKIT_SSO_{key}": value for key, value in given.items()}
 
 
-def lines(text: str) -> list[str]:
-    """What was found: the lines, but for those that say how to mend it."""
-    return [line for line in text.splitlines() if not line.startswith("         Mend: ")]
+def findings(text: str) -> list[str]:
+    """Return what was found, without the mends."""
+    return [
+        line
+        for line in text.splitlines()
+        if re.match(r"(ok|note|wrong|warning) |DEVKIT_SSO_BINDING|Which", line)
+    ]
 
 
 # sessions
@@ -415,10 +421,8 @@ def test_doctor_on_a_server_without_tls(place: Place, refusing: ScriptedServer) 
 # check-server
 
 
-def check_server(
-    place: Place, person: Callable[[str], str], **environment: str
-) -> tuple[int, list[str]]:
-    """Run the command with a person who opens what it asks for; return what it finds."""
+def check_server(place: Place, person: Callable[[str], str], **environment: str) -> tuple[int, str]:
+    """Run the command with a person who opens what it asks for; return what it shows."""
     with subprocess.Popen(
         [sys.executable, "-m", "flask", "devkit-sso", "check-server"],
         cwd=place.folder,
@@ -445,10 +449,7 @@ def check_server(
     assert all(code not in shown for code in codes)
     assert CANARY not in shown
     assert "Traceback" not in shown
-    found = [
-        line for line in lines(shown) if re.match(r"ok |note |wrong |warning |DEV|Which", line)
-    ]
-    return process.returncode, found
+    return process.returncode, shown
 
 
 def at_sandbox(url: str) -> Callable[[str], str]:
@@ -550,10 +551,10 @@ def test_check_server_on_a_sandbox(place: Place, name: str) -> None:
     arguments = [f"--redirect-uri={uri}", f"--client-secret={CANARY}", *switches]
     with processes.sandbox(*arguments) as exported:
         url = exported["SERVER_URL"]
-        status, found = check_server(
+        status, shown = check_server(
             place, at_sandbox(url), **settings(SERVER_URL=url, REDIRECT_URI=uri)
         )
-    assert found == [*BEFORE_PERSON, *expected]
+    assert findings(shown) == [*BEFORE_PERSON, *expected]
     assert status == 0
 
 
@@ -587,8 +588,9 @@ def test_check_server_on_a_server_that_says_yes_to_everything(
     place: Place, wrong_server: WrongServer
 ) -> None:
     browser = Person("ada")
-    status, found = check_server(place, browser.way_back, **settings(SERVER_URL=wrong_server.url))
+    status, shown = check_server(place, browser.way_back, **settings(SERVER_URL=wrong_server.url))
     browser.close()
+    found = findings(shown)
     assert status == 1
     by_person = found.index("wrong    1. authorize: state comes back changed, or twice")
     assert found[by_person:] == [
@@ -636,7 +638,7 @@ def test_check_server_on_answers_that_are_no_envelopes(
         LOGOUT: closes,
         AUTHORIZE: says(b"", 404),
     }
-    status, found = check_server(place, lambda _: "", **settings(SERVER_URL=server.url))
+    status, shown = check_server(place, lambda _: "", **settings(SERVER_URL=server.url))
     assert status == 1
     for text in (
         "wrong    2. getToken: 8101 when client_secret is missing",
@@ -652,7 +654,7 @@ def test_check_server_on_answers_that_are_no_envelopes(
         "note     1. authorize: no address given for a login",
         "Which DEVKIT_SSO_BINDING fits can't be said without a login.",
     ):
-        assert text in found
+        assert text in findings(shown)
     assert server.paths.count(GET_USER_INFO) == server.paths.count(LOGOUT) == 1
 
 
@@ -705,10 +707,11 @@ def test_check_server_on_a_server_that_uses_codes_up(place: Place) -> None:
     server, browser = StrictServer(), Person("ada")
     environment = settings(SERVER_URL=server.url, REDIRECT_URI="https://app.example.com/#/login")
     try:
-        status, found = check_server(place, browser.way_back, **environment)
+        status, shown = check_server(place, browser.way_back, **environment)
     finally:
         browser.close()
         server.stop()
+    found = findings(shown)
     assert status == 1
     assert found[found.index("note     1. authorize: state does not come back") - 1 :] == [
         (
@@ -759,10 +762,12 @@ def test_check_server_on_an_address_that_is_no_way_back(
     place: Place, refusing: ScriptedServer, address: str
 ) -> None:
     refusing.answers[AUTHORIZE] = says(b"", 200)
-    status, found = check_server(place, lambda _: address, **settings(SERVER_URL=refusing.url))
+    status, shown = check_server(place, lambda _: address, **settings(SERVER_URL=refusing.url))
     assert status == 1
-    assert any(line.startswith(f"wrong    1. authorize: {PASTED[address]}") for line in found)
-    assert "\x1b" not in "".join(found)
+    assert any(
+        line.startswith(f"wrong    1. authorize: {PASTED[address]}") for line in findings(shown)
+    )
+    assert "\x1b" not in shown
 
 
 def test_check_server_at_a_terminal_shows_no_code(
@@ -797,3 +802,50 @@ def test_check_server_without_settings(place: Place) -> None:
     assert done.returncode == 1
     assert "wrong    2. getToken: No connection to the server" in done.stdout
     assert "Provisional" in place.run("check-server", "--help").stdout
+
+
+def alike(text: str) -> str:
+    """Leave out what differs from run to run."""
+    for pattern, shown in (
+        (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d", "then"),
+        (r"(state|code_challenge)=[\w-]+", r"\1=…"),
+        (r"s%3D[\w.%-]+", "s%3D…"),
+        (r"for \S+ alone", "for its owner alone"),
+    ):
+        text = re.sub(pattern, shown, text)
+    return text
+
+
+@pytest.mark.checkout
+@pytest.mark.slow
+def test_the_examples_of_the_documentation(make_app: AppMaker, place: Place) -> None:
+    """Each command of docs/commands.md, in its order, prints what is written below it."""
+    place.app(APP.partition("@session_ended")[0])
+    uri = "http://127.0.0.1:5000/#/login"
+    with processes.sandbox(f"--client-secret={CANARY}") as exported:
+        url = exported["SERVER_URL"]
+        app = make_app(
+            server_url=url,
+            redirect_uri=uri,
+            client_secret=CANARY,
+            store_url=f"sqlite:///{place.folder}/instance/devkit_sso.db",
+        )
+        for uid, name, role in (("1042", "ada", "Admin"), ("1043", "bob", "User")):
+            login_as(app.test_client(), name, role, uid=uid)  # type: ignore[arg-type]
+        for block in blocks("docs/commands.md", "console"):
+            parts = re.fullmatch(r"\$ ((?:[^\n]*\\\n)*[^\n]*\n)(.*)", block, re.DOTALL)
+            assert parts
+            command, expected = parts.groups()
+            arguments = shlex.split(command.partition(" <")[0].replace("\\\n", ""))
+            arguments = [text.replace("http://127.0.0.1:9000", url) for text in arguments]
+            assert arguments[:2] == ["flask", "devkit-sso"]
+            if arguments[2] == "check-server":
+                _, shown = check_server(place, at_sandbox(url), **KEY)
+            else:
+                done = place.run(*arguments[2:], stdin=CANARY, **KEY)
+                assert done.returncode == 0, done.stderr
+                shown = done.stdout
+            shown = shown.replace(url.partition("//")[2], "127.0.0.1:9000")
+            shown = shown.replace(f"port {url.rpartition(':')[2]}", "port 9000")
+            shown = shown.replace(str(place.folder), "/srv/app")
+            assert alike(shown) == alike(expected), command
