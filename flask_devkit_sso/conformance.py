@@ -277,7 +277,7 @@ class _Sitting:
             varies = self._varied()
             self._pkce()
             self._refusals()
-        # At the end: it ends the sign-in that the others use.
+        # Nobody stays signed in at the server because of a test.
         for token in reversed(self._access_tokens):
             with suppress(ServerError, ServerUnavailable):
                 self._client.logout(token)
