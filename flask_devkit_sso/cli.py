@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -22,9 +23,12 @@ import click
 from flask import Config, Flask
 from flask.cli import NoAppException, ScriptInfo, pass_script_info
 
+from . import conformance, doctor
 from .contract import INTERFACE_PATHS
 from .credentials import COMMAND, KEYS, MAX_SIZE, Credentials, read_credentials, write_credentials
-from .errors import ConfigError
+from .errors import ConfigError, StoreUnavailable
+from .findings import Findings
+from .sessions import Session
 from .settings import (
     APP_CONFIG,
     PLAIN_HTTP,
@@ -305,9 +309,9 @@ def _tell_next(loaded: Loaded, path: Path, target: Path, written: dict[str, str]
 @group.command()
 @click.pass_context
 def show(ctx: click.Context) -> None:
-    """Show the settings in force and where each comes from; secrets are masked.
+    """Show the settings in force and where each comes from.
 
-    The exit status is 1 when something is wrong or missing.
+    Secrets are masked. The exit status is 1 when something is wrong or missing.
     """
     loaded = load(ctx.ensure_object(ScriptInfo))
     _tell_error(loaded)
@@ -361,3 +365,143 @@ def _missing(loaded: Loaded) -> list[str]:
     if loaded.reading.settings.redirect_uri is None and not loaded.app.debug:
         found.append(NO_REDIRECT_URI)
     return found
+
+
+@group.group()
+def sessions() -> None:
+    """Look at who is signed in, and end sessions."""
+
+
+@sessions.command("list")
+@click.argument("uid", required=False)
+@pass_script_info
+def list_sessions(info: ScriptInfo, /, uid: str | None) -> None:
+    """List the sessions of the user UID, or all of them, the oldest first.
+
+    For one user that costs as much as the user has sessions; for all, a walk through the store.
+    The last use is written down once a minute. Times are this machine's.
+    """
+    _, state = _served(info)
+    assert state.sessions is not None  # noqa: S101
+    try:
+        found = state.sessions.list(uid)
+    except StoreUnavailable as error:
+        raise click.ClickException(str(error)) from None
+    if not found:
+        click.echo("No sessions.")
+        return
+    rows = [("UID", "NAME", "ROLE", "SIGNED IN", "LAST USE"), *map(_row, found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def _row(session: Session) -> tuple[str, ...]:
+    user = session.user
+    times = [
+        datetime.fromtimestamp(time).astimezone().isoformat(" ", "seconds")
+        for time in (session.created, session.used)
+    ]
+    return _printable(user.uid), _printable(user.username), user.role or "-", *times
+
+
+def _printable(text: str) -> str:
+    """What the server sent must not steer the terminal."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
+@sessions.command("end")
+@click.argument("uid")
+@pass_script_info
+def end_sessions(info: ScriptInfo, /, uid: str) -> None:
+    """End all sessions of the user UID, on every worker and host.
+
+    The authentication server is not told: who is still signed in there can sign in again.
+    """
+    app, state = _served(info)
+    try:
+        with app.app_context():
+            count = state.end_sessions(uid)
+    except StoreUnavailable as error:
+        raise click.ClickException(f"{error} Some sessions may have ended: do it again.") from None
+    click.echo(f"Ended: {count} session{'' if count == 1 else 's'}.")
+
+
+def _served(info: ScriptInfo) -> tuple[Flask, State]:
+    """Return the application as it serves people: with settings amiss its store is another one."""
+    loaded = load(info)
+    if loaded.error:
+        raise click.ClickException(f"The application could not be loaded: {loaded.error}")
+    app, state = loaded.app, loaded.state
+    if app is None or state is None or state.sessions is None or loaded.reading.wrong:
+        problems = [*loaded.reading.wrong, *_missing(loaded)]
+        raise click.ClickException("\n".join(["The settings are not right:", *problems]))
+    if loaded.reading.settings.store_url == "memory://":
+        raise click.ClickException(
+            f"{PREFIX}STORE_URL is memory://: each process has sessions of its own, and this "
+            "command does not see those of another"
+        )
+    return app, state
+
+
+@group.command("doctor")
+@click.pass_context
+def examine(ctx: click.Context) -> None:
+    """Check everything from here to the server.
+
+    Settings, redirect URI, store, name, connection, certificate, clock, and what the server answers
+    to requests that it has to refuse; what is wrong comes with its mend. Run it as the user that
+    the application runs as. The exit status is 1 when something is wrong.
+    """
+    loaded = load(ctx.ensure_object(ScriptInfo))
+    found = Findings()
+    if loaded.error:
+        found.wrong("application", f"could not be loaded: {loaded.error}")
+    doctor.examine(found, loaded.app, loaded.reading, _missing(loaded))
+    ctx.exit(1 if found.wrong_count else 0)
+
+
+@group.command()
+@click.pass_context
+def check_server(ctx: click.Context) -> None:
+    """Test an authentication server.
+
+    It is tested against the protocol, interface by interface.
+
+    Provisional: what it tests and prints may change until version 1.0.
+
+    It is for the people who write or run such a server, so it needs no application: settings in
+    the environment (FLASK_DEVKIT_SSO_SERVER_URL and so on) will do. First comes what needs nobody.
+    Then it prints addresses to open in a browser, and asks for the address that the browser was
+    sent back to, which is read without echo; Enter skips that part, and so does an empty standard
+    input. At last it names the DEVKIT_SSO_BINDING that fits.
+
+    What the protocol leaves open is a note. The exit status is 1 when something is wrong. Sections
+    are those of docs/protocol.md.
+    """
+    loaded = load(ctx.ensure_object(ScriptInfo))
+    reading = loaded.reading
+    _tell_error(loaded)
+    if loaded.app is None:
+        click.echo(f"The settings are those that the environment ({_ENVIRONMENT}_…) gives.")
+    server, redirect_uri = reading.settings.server, reading.settings.redirect_uri
+    if reading.wrong:
+        raise click.ClickException("\n".join(["The settings are not right:", *reading.wrong]))
+    if server is None or redirect_uri is None:
+        missing = reading.settings.missing + ([] if redirect_uri else [f"{PREFIX}REDIRECT_URI"])
+        raise click.ClickException(f"Missing: {', '.join(missing)}. `{COMMAND}` asks for it.")
+    found = Findings()
+    conformance.check(found, server, redirect_uri, reading.settings, _way_back)
+    ctx.exit(1 if found.wrong_count else 0)
+
+
+def _way_back(text: str) -> str:
+    """Ask for the address that a browser was sent back to; empty: it was not, or nobody answers."""
+    if sys.stdin is None:
+        return ""
+    if sys.stdin.isatty():
+        answer: str = click.prompt(text, default="", show_default=False, hide_input=True)
+        return answer.strip()
+    click.echo(f"{text}:")
+    return sys.stdin.readline().strip()

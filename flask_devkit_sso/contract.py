@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -58,6 +59,7 @@ class Reply:
 
     status: int
     body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,13 @@ def authorization_url(
     parts = urlsplit(authorize_url)
     joined = "&".join(filter(None, (parts.query, urlencode(query))))
     return urlunsplit(parts._replace(query=joined))
+
+
+def vary_redirect_uri(redirect_uri: str, proof: str) -> str:
+    """Put a proof at the end of a redirect_uri: into its fragment, if it has one."""
+    head, hash_sign, fragment = redirect_uri.partition("#")
+    separator = "&" if "?" in (fragment if hash_sign else head) else "?"
+    return f"{redirect_uri}{separator}s={proof}"
 
 
 def token_request(

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from flask import Blueprint, Flask, Response, has_request_context, request, url_for
 
-from . import signals
 from .credentials import COMMAND
 from .errors import ConfigError, StoreUnavailable
 from .guard import (
@@ -149,13 +148,7 @@ class DevKitSSO:
         :raises StoreUnavailable: when it cannot be done now; some may have ended all the same, so
             do it again. A view that lets it pass answers as for a LoginFailed.
         """
-        state = get_state()
-        if state.sessions is None:
-            return 0
-        count = state.sessions.end_all(uid)
-        if count:
-            signals.session_ended.send(get_app(), uid=uid, why="ended")
-        return count
+        return get_state().end_sessions(uid)
 
     def _before_request(self) -> Response | None:
         app = get_app()

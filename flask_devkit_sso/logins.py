@@ -18,7 +18,7 @@ from typing import Final
 
 from itsdangerous import BadData, SignatureExpired
 
-from .contract import TokenAnswer, UserInfo
+from .contract import TokenAnswer, UserInfo, vary_redirect_uri
 from .errors import LoginFailed
 from .keys import Keys
 from .settings import Settings
@@ -238,13 +238,12 @@ class Logins:
         return Held(user, tokens, **held)
 
     def _sent_redirect_uri(self, redirect_uri: str, proof: str) -> str:
-        """Put the proof at the end of a redirect_uri, where that is the binding: into its
-        fragment, if it has one."""
-        if self._binding != "redirect_uri":
-            return redirect_uri
-        head, hash_sign, fragment = redirect_uri.partition("#")
-        separator = "&" if "?" in (fragment if hash_sign else head) else "?"
-        return f"{redirect_uri}{separator}s={proof}"
+        """Put the proof into a redirect_uri, where that is the binding."""
+        return (
+            vary_redirect_uri(redirect_uri, proof)
+            if self._binding == "redirect_uri"
+            else (redirect_uri)
+        )
 
     def _used_up(self, nonce: str) -> str:
         return self._key("login", nonce)

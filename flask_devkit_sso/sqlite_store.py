@@ -33,7 +33,7 @@ class SQLiteStore:
     """Of the deadline's seconds, what may be spent on opening the file."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         # Idle connections by process. Those of a parent stay here, unused and unclosed: closing
         # one in a child would reach into the parent's file.
         self._idle: dict[int, deque[_Connection]] = {}
@@ -126,7 +126,7 @@ class SQLiteStore:
             idle.append(connection)
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(
-                f"The session store {self._path} cannot be used: {error}"
+                f"The session store {self.path} cannot be used: {error}"
             ) from error
 
     def _take(self, idle: deque[_Connection]) -> _Connection | None:
@@ -142,7 +142,7 @@ class SQLiteStore:
 
     def _file(self) -> tuple[int, int] | None:
         try:
-            status = self._path.stat()
+            status = self.path.stat()
         except FileNotFoundError:
             return None
         return status.st_dev, status.st_ino
@@ -161,13 +161,21 @@ class SQLiteStore:
             time.sleep(0.02)
 
     def _try_to_open(self) -> _Connection:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
             # SQLite gives the WAL files the mode of the database's.
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            try:
+                if os.name == "posix" and os.geteuid() == 0:
+                    # A command run as root must not keep the application out of it.
+                    owner = self.path.parent.stat()
+                    with suppress(OSError):
+                        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            finally:
+                os.close(descriptor)
         file = self._file()
         connection = sqlite3.connect(
-            self._path,
+            self.path,
             timeout=self._OPENING / 2,
             isolation_level=None,
             check_same_thread=False,

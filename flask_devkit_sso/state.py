@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from flask import Flask, Request, current_app, url_for
 
+from . import signals
 from .client import Client
 from .debts import Debts
 from .errors import ConfigError
@@ -82,12 +83,13 @@ class State:
         server = settings.server
         transport = Transport(ca_bundle=settings.ca_bundle, timeout=settings.timeout)
         self.client = Client(server, transport) if server else None
-        store = None
+        self.store: Store | None = None
         try:
-            store = _open_store(settings.store_url, app.instance_path)
+            self.store = _open_store(settings.store_url, app.instance_path)
         except ConfigError as error:
             reading.wrong.append(str(error))
-        if secret_keys and store is not None:
+        if secret_keys and self.store is not None:
+            store = self.store
             self.keys = Keys(secret_keys, settings.installation)
             self.sessions = Sessions(store, self.keys, settings)
             self.logins = Logins(store, self.keys, settings, f"{self.cookie_name}_login_")
@@ -98,6 +100,16 @@ class State:
         self.weak_key = bool(secret_keys) and is_weak(secret_keys[0])
         self.catalogues = Catalogues()
         self.checked = False
+
+    def end_sessions(self, uid: str) -> int:
+        """End all sessions of a user; return how many there were. Within an application context.
+
+        :raises StoreUnavailable: then some may have ended: do it again.
+        """
+        count = self.sessions.end_all(uid) if self.sessions else 0
+        if count:
+            signals.session_ended.send(get_app(), uid=uid, why="ended")
+        return count
 
     def right_origin(self, request: Request) -> str | None:
         """Return the redirect_uri's origin when a login started at the request's would not come

@@ -1,4 +1,4 @@
-"""One HTTPS POST to the authentication server, with a deadline that is one.
+"""One HTTPS request of the authentication server, with a deadline that is one.
 
 urllib3 carries the bytes. Its timeouts count between two reads, so a server that sends a byte a
 second would hold a request for ever, and no timeout of a socket covers the resolver. Each call
@@ -42,15 +42,22 @@ BREAK_AFTER: Final = 3
 BREAK_FOR: Final = 5.0
 """Seconds until it tries again, by one call at a time."""
 
+_HEADERS: Final = {
+    "Accept": "application/json",
+    "Content-Type": "application/json",
+    "User-Agent": "flask-devkit-sso",
+}
+
 _ONE_MORE: Final = urllib3.Retry(
     total=1, connect=0, redirect=0, status=0, allowed_methods=None, respect_retry_after_header=False
 )
 
 
 class _Call:
-    """One POST under way: carried out by a pool thread, given up by the one that waits for it."""
+    """One request under way: a POST, or a GET where there is no body. It is carried out by a pool
+    thread, given up by the one that waits for it."""
 
-    def __init__(self, url: str, body: bytes, timeout: float, *, repeatable: bool) -> None:
+    def __init__(self, url: str, body: bytes | None, timeout: float, *, repeatable: bool) -> None:
         self._url = url
         self._body = body
         self._repeatable = repeatable
@@ -66,14 +73,10 @@ class _Call:
             if time_left <= 0:
                 raise ServerUnavailable("Too many calls of the server are under way already.")
             response = pool.request(
-                "POST",
+                "GET" if self._body is None else "POST",
                 self._url,
                 body=self._body,
-                headers={
-                    "Accept": "application/json",
-                    "Content-Type": "application/json",
-                    "User-Agent": "flask-devkit-sso",
-                },
+                headers={"User-Agent": "flask-devkit-sso"} if self._body is None else _HEADERS,
                 timeout=urllib3.Timeout(total=time_left),
                 retries=_ONE_MORE if self._repeatable else False,
                 # A redirect could hand a secret on.
@@ -91,7 +94,7 @@ class _Call:
                 raise
             finally:
                 response.release_conn()
-            return Reply(response.status, body)
+            return Reply(response.status, body, response.headers)
         except _HTTPError as error:
             # Not chained: some of these repeat what the server sent.
             raise ServerUnavailable(_explain(error)) from None
@@ -203,6 +206,11 @@ class _Breaker:
             self._next_try = time.monotonic() + BREAK_FOR
 
 
+def tls_context(ca_bundle: str | None) -> ssl.SSLContext:
+    """Return what decides whom to trust: a PEM file of CAs, or with None the system's store."""
+    return ssl.create_default_context(cafile=ca_bundle)
+
+
 class _Process(NamedTuple):
     """What belongs to one process: sockets, threads and locks don't survive a fork."""
 
@@ -236,6 +244,16 @@ class Transport:
             none lately (:data:`BREAK_AFTER`).
         :raises ServerError: when the answer is larger than 1 MiB.
         """
+        return self._send(url, body, repeatable=repeatable)
+
+    def get(self, url: str) -> Reply:
+        """Ask for a page as a browser without cookies does, and follow no redirect.
+
+        :raises ServerError, ServerUnavailable: as :meth:`post`.
+        """
+        return self._send(url, None, repeatable=True)
+
+    def _send(self, url: str, body: bytes | None, *, repeatable: bool) -> Reply:
         pid = os.getpid()
         try:
             pool, threads, breaker = self._by_process[pid]
@@ -261,9 +279,7 @@ class Transport:
             breaker.note(answered=answered)
 
     def _set_up(self) -> _Process:
-        pool = urllib3.PoolManager(
-            maxsize=MAX_CALLS, ssl_context=ssl.create_default_context(cafile=self._ca_bundle)
-        )
+        pool = urllib3.PoolManager(maxsize=MAX_CALLS, ssl_context=tls_context(self._ca_bundle))
         pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
         threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="devkit-sso")
         return _Process(pool, threads, _Breaker())

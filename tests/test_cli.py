@@ -208,7 +208,8 @@ def test_help_needs_no_application(place: Place) -> None:
     place.app("1 / 0")
     done = place.run("--help")
     assert done.returncode == 0
-    assert re.findall(r"^  ([a-z]+) ", done.stdout, re.MULTILINE) == ["register", "show"]
+    names = re.findall(r"^  ([a-z][a-z-]+) ", done.stdout, re.MULTILINE)
+    assert names == ["check-server", "doctor", "register", "sessions", "show"]
 
 
 def test_without_any_application(place: Place) -> None:

@@ -22,7 +22,7 @@ errors signals messages contract users
 credentials settings keys stores sqlite_store redis_store transport
 client sessions debts upkeep logins
 state pages guard views extension
-testing cli __init__
+testing findings doctor conformance cli __init__
 """.split()
 """Each module imports only what stands before it."""
 
