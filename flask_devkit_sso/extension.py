@@ -37,7 +37,9 @@ class DevKitSSO:
     def __init__(self, app: Flask | None = None) -> None:
         self._hooks = Hooks()
         self.authorize_blueprint = make_authorize_blueprint()
+        """What starts and ends a sign-in: ``devkit_sso_authorize``, registered by ``init_app``."""
         self.callback_blueprint = make_callback_blueprint()
+        """What completes a login: ``devkit_sso_callback``, registered by ``init_app``."""
         if app is not None:
             self.init_app(app)
 

@@ -12,8 +12,10 @@ from flask import Flask
 from playwright.sync_api import Page, expect
 from werkzeug.wrappers import Response
 
+from . import documents
 from .browser import Site, Watch, sends_back
-from .conftest import CLIENT_ID, CLIENT_SECRET, CODE, SECRET_KEY
+from .conftest import CODE
+from .documents import blocks
 from .scripted import GET_TOKEN, ScriptedServer
 
 pytestmark = [
@@ -23,29 +25,19 @@ pytestmark = [
     pytest.mark.xdist_group("front_end_docs"),
 ]
 
-DOCS = Path(__file__).parent.parent / "docs"
-
-
-def blocks(name: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / name).read_text(), re.M | re.S)
-
 
 def run(
-    program: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, site: Site, server: str
+    document: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, site: Site, server: str
 ) -> Flask:
-    """Run a program with its settings in the environment."""
-    for name, value in {
-        "SECRET_KEY": SECRET_KEY,
-        "DEVKIT_SSO_CLIENT_ID": CLIENT_ID,
-        "DEVKIT_SSO_CLIENT_SECRET": CLIENT_SECRET,
-        "DEVKIT_SSO_SERVER_URL": server,
-        "DEVKIT_SSO_REDIRECT_URI": site.url("/#/login"),
-        "DEVKIT_SSO_STORE_URL": f"sqlite:///{tmp_path}/sessions.db",
-    }.items():
-        monkeypatch.setenv(f"FLASK_{name}", value)
-    names: dict[str, Any] = {"__name__": "program"}
-    exec(program, names)
-    app = names["app"]
+    """Run the program of a document; return its application."""
+    (program,) = blocks(document, "python")
+    app = documents.run(
+        program,
+        monkeypatch,
+        tmp_path,
+        DEVKIT_SSO_SERVER_URL=server,
+        DEVKIT_SSO_REDIRECT_URI=site.url("/#/login"),
+    )["app"]
     assert isinstance(app, Flask)
     return app
 
@@ -57,11 +49,10 @@ def test_a_front_end_that_flask_does_not_serve(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    (html,) = blocks("landing.md", "html")
-    main, vite = blocks("landing.md", "js")
-    (program,) = blocks("landing.md", "python")
-    (policy,) = re.findall("^Content-Security-Policy: (.*)", blocks("landing.md", "text")[0])
-    flask = run(program, monkeypatch, tmp_path, site, server.url)
+    (html,) = blocks("docs/landing.md", "html")
+    main, vite = blocks("docs/landing.md", "js")
+    (policy,) = re.findall("^Content-Security-Policy: (.*)", blocks("docs/landing.md", "text")[0])
+    flask = run("docs/landing.md", monkeypatch, tmp_path, site, server.url)
     to_flask = tuple(re.findall(r'^      "(/\w+)":', vite, re.M))
     files = {"/": (html, "text/html"), "/main.js": (main, "text/javascript")}
 
@@ -94,8 +85,7 @@ def test_the_binding_confirm_with_pkce(
     tmp_path: Path,
     position: str,
 ) -> None:
-    (program,) = blocks("bindings.md", "python")
-    site.app = run(program, monkeypatch, tmp_path, site, server.url)
+    site.app = run("docs/bindings.md", monkeypatch, tmp_path, site, server.url)
     server.answers["/sso/oauth2/authorize"] = sends_back(position=position, echo_state=False)
     page.goto(site.url("/#/files"))
     page.get_by_role("button", name="Continue as ada").click()
