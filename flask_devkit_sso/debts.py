@@ -12,15 +12,15 @@ import secrets
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from .client import Client
 from .errors import ServerError, ServerUnavailable, SSOError, StoreUnavailable
 from .keys import Keys
-from .sessions import EARLY, Tokens, seal_tokens, unseal_tokens
+from .sessions import EARLY, Tokens, refresh_key, seal_tokens, unseal_tokens
 from .settings import Settings
-from .stores import Store
+from .stores import POLL, Claim, Store
 
 log: Final = logging.getLogger("flask_devkit_sso")
 
@@ -62,9 +62,10 @@ class Debts:
         self._store = store
         self._keys = keys
         self._client = client
+        self._settings = settings
         self._owner = f"{settings.installation}:owed"
-        # Longer than it takes to refresh and to log out.
-        self._call = 2 * settings.timeout + 5
+        # Longer than it takes to wait for another's refresh, to refresh, and to log out.
+        self._call = 3 * settings.timeout + 5
         self._next_look = time.monotonic() + EVERY
 
     def owe(self, name: str, uid: str, tokens: Tokens) -> Debt:
@@ -73,7 +74,7 @@ class Debts:
         :param name: unique, such as the hash that names a session.
         :raises StoreUnavailable: then nothing is owed, and nothing should end.
         """
-        debt = Debt(f"{self._owner}:{name}", uid, time.time() + self._call, tokens)
+        debt = Debt(self._key(name), uid, time.time() + self._call, tokens)
         self._store.add(
             debt.key,
             self._record(debt),
@@ -83,11 +84,44 @@ class Debts:
         )
         return debt
 
-    def pay(self, debt: Debt) -> bool:
+    def renew(self, name: str, tokens: Tokens) -> None:
+        """Give what is owed under a name, if anything is, tokens that came meanwhile.
+
+        :raises StoreUnavailable: then it may still have the old ones.
+        """
+        row = self._store.read(self._key(name))
+        debt = self._read(self._key(name), row.data) if row else None
+        if debt is not None:
+            debt.tokens = tokens
+            self._store.update(debt.key, self._record(debt))
+
+    def pay(self, debt: Debt, latest: Tokens | None) -> bool:
         """Tell the server now. False: it was not told; it is tried again, where that may help.
+
+        A refresh of the session's tokens that is under way is waited for: the server may have
+        spent the old ones already, and the new ones are what it can be told with.
+
+        :param debt: as :meth:`owe` returned it.
+        :param latest: the session's tokens as it ended.
 
         Nothing is raised: the session has ended here, whatever becomes of this.
         """
+        name = debt.key.rpartition(":")[2]
+        refresh = Claim(self._store, refresh_key(self._settings.installation, name), 0)
+        until = time.monotonic() + self._settings.timeout
+        found = None
+        with suppress(StoreUnavailable):
+            while refresh.is_taken():
+                if time.monotonic() > until:
+                    log.warning("logout: the server was not told: a refresh is still under way")
+                    return False
+                time.sleep(POLL)
+            row = self._store.read(debt.key)
+            found = self._read(debt.key, row.data) if row else None
+        if found is not None and found.tokens != debt.tokens:
+            debt.tokens = found.tokens
+        elif latest is not None:
+            debt.tokens = latest
         try:
             self._tell(debt)
         except (ServerError, ServerUnavailable) as error:
@@ -163,11 +197,8 @@ class Debts:
         if debt.tokens.expires - time.time() <= EARLY and refresh_token is not None:
             asked = time.time()
             answer = self._client.refresh(refresh_token)
-            debt.tokens = Tokens(
-                answer.access_token,
-                answer.refresh_token or refresh_token,
-                asked + answer.expires_in,
-            )
+            answer = replace(answer, refresh_token=answer.refresh_token or refresh_token)
+            debt.tokens = Tokens.of(answer, asked=asked)
             # Before anything else can fail: the old refresh token may be spent.
             self._keep(debt, due=time.time() + self._call)
         self._client.logout(debt.tokens.access_token)
@@ -177,6 +208,9 @@ class Debts:
         # Without it the debt stays as it was.
         with suppress(StoreUnavailable):
             self._store.update(debt.key, self._record(debt))
+
+    def _key(self, name: str) -> str:
+        return f"{self._owner}:{name}"
 
     def _due(self) -> list[Debt]:
         found = (

@@ -40,6 +40,10 @@ REASONS: Final[dict[str, int]] = {
 """Each reason a login can fail for, with the HTTP status of its answer."""
 
 
+RETRY_AFTER: Final = 5
+"""Seconds until it is worth to ask again for what the server or the store could not do now."""
+
+
 class SSOError(Exception):
     """Root of all errors of this package."""
 
@@ -93,6 +97,9 @@ class ServerError(SSOError, BadGateway):
 
 class ServerUnavailable(SSOError, ServiceUnavailable):
     """The authentication server could not be reached, or did not answer in time."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retry_after=RETRY_AFTER)
 
 
 class StoreUnavailable(SSOError):

@@ -21,15 +21,12 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
 from .credentials import COMMAND
-from .errors import REASONS, LoginFailed, StoreUnavailable
+from .errors import REASONS, RETRY_AFTER, LoginFailed, StoreUnavailable
 from .logins import MAX_NEXT
 from .messages import Catalogue
 from .state import get_app, get_state
 
 log: Final = logging.getLogger("flask_devkit_sso")
-
-RETRY_AFTER: Final = 5
-"""Seconds; what a 503 of ours asks clients to wait."""
 
 _NO_LOGIN: Final = ("cross_site", "not_configured", "store_unavailable")
 """The reasons for which another login is no remedy."""

@@ -208,7 +208,12 @@ class RedisStore:
         except KeyError:
             threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="devkit-sso-store")
             client, threads = self._by_process.setdefault(pid, (self._client(), threads))
-        future = threads.submit(_attempt, operation, client, time.monotonic() + DEADLINE)
+        deadline = time.monotonic() + DEADLINE
+        try:
+            future = threads.submit(_attempt, operation, client, deadline)
+        except RuntimeError:
+            # The interpreter is ending. A refresh that is still under way may write what it got.
+            return _attempt(operation, client, deadline)
         try:
             return future.result(DEADLINE)
         except builtins.TimeoutError:

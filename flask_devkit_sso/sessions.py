@@ -41,6 +41,11 @@ class Tokens:
     refresh_token: str | None = field(repr=False)
     expires: float
 
+    @classmethod
+    def of(cls, answer: TokenAnswer, *, asked: float) -> Tokens:
+        """Take them from an answer; ``asked``: when the server was asked, which counts."""
+        return cls(answer.access_token, answer.refresh_token, asked + answer.expires_in)
+
 
 @dataclass(frozen=True)
 class Session:
@@ -127,10 +132,9 @@ class Sessions:
 
         :param asked: when they were asked for, from which their life is counted.
         """
-        expires = asked + tokens.expires_in
-        kept = Tokens(tokens.access_token, tokens.refresh_token, expires)
+        kept = Tokens.of(tokens, asked=asked)
         sealed = seal_tokens(self._keys, kept)
-        due = expires - min(EARLY, tokens.expires_in / 4)
+        due = kept.expires - min(EARLY, tokens.expires_in / 4)
         return lambda session: replace(session, sealed_tokens=sealed, due=due)
 
     def change(self, session: Session, change: Callable[[Session], Session]) -> Session | None:
@@ -152,9 +156,10 @@ class Sessions:
         row = self._store.read(session.key)
         return self._alive(session.key, row) if row else None
 
-    def end(self, session: Session) -> bool:
-        """End a session everywhere, at once. Of several callers, one is told True."""
-        return self._store.remove(session.key) is not None
+    def end(self, session: Session) -> Session | None:
+        """End a session everywhere, at once. Of several callers, one gets it as it was last."""
+        data = self._store.remove(session.key)
+        return _parse(session.key, Row(data, session.used)) if data is not None else None
 
     def end_all(self, uid: str) -> int:
         """End all sessions of a user everywhere, at once; return how many there were."""
@@ -223,6 +228,14 @@ def _parse(key: str, row: Row) -> Session | None:
         return Session(key, user, *times, record["tokens"], row.data)
     except (ValueError, LookupError, TypeError):
         return None
+
+
+def refresh_key(installation: str, name: str) -> str:
+    """Return the store's key of the claim to refresh a session's tokens.
+
+    :param name: the session's.
+    """
+    return f"{installation}:refresh:{name}"
 
 
 def seal_tokens(keys: Keys, tokens: Tokens) -> str:

@@ -94,8 +94,10 @@ class State:
             self.sessions = Sessions(store, self.keys, settings)
             self.logins = Logins(store, self.keys, settings, f"{self.cookie_name}_login_")
             if self.client is not None:
-                self.upkeep = Upkeep(app, hooks, store, self.sessions, self.client, settings)
                 self.debts = Debts(store, self.keys, self.client, settings)
+                self.upkeep = Upkeep(
+                    app, hooks, store, self.sessions, self.client, self.debts, settings
+                )
         self.missing = [*settings.missing, *([] if secret_keys else ["SECRET_KEY"])]
         self.weak_key = bool(secret_keys) and is_weak(secret_keys[0])
         self.catalogues = Catalogues()

@@ -6,11 +6,25 @@ with an owner. All times are Unix seconds, judged by the clock of the process th
 
 from __future__ import annotations
 
+import secrets
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from .errors import RETRY_AFTER, ServerUnavailable, StoreUnavailable
+
 DEADLINE: Final = 1.5
 """Seconds that one operation of a store may take; then it is :class:`StoreUnavailable`."""
+
+
+SKEW: Final = 60.0
+"""Seconds by which what another host wrote may seem to come from the future: clocks differ."""
+
+POLL: Final = 0.05
+"""Seconds between two looks at what another worker is doing."""
+
+_FAILED: Final = "failed"
 
 
 @dataclass(frozen=True)
@@ -58,3 +72,45 @@ class Store(Protocol):
 
     def below(self, prefix: str) -> dict[str, Row]:
         """Return all records whose key begins with a text: for commands, not for requests."""
+
+
+class Claim:
+    """The right to do one thing alone, on all workers and hosts; it frees itself in time."""
+
+    def __init__(self, store: Store, key: str, seconds: float) -> None:
+        self._store = store
+        self._key = key
+        self._seconds = seconds
+        self._owner = secrets.token_hex(8)
+
+    def is_taken(self) -> bool:
+        """Tell whether somebody is at it."""
+        row = self._store.read(self._key)
+        return row is not None and row.data != _FAILED
+
+    def take(self) -> bool:
+        """Take the right if it is free.
+
+        :raises ServerUnavailable: when who had it failed a moment ago.
+        """
+        row = self._store.read(self._key)
+        now = time.time()
+        if row is not None and row.data == _FAILED:
+            if row.used - now <= SKEW:
+                raise ServerUnavailable("The server failed at this a moment ago.")
+            # The clock was set back, and the mark would stay for as long as that.
+            self._store.remove(self._key, data=_FAILED)
+            row = None
+        return row is None and self._store.add(self._key, self._owner, expires=now + self._seconds)
+
+    def give_back(self) -> None:
+        """Give the right back, unless it has gone to another meanwhile."""
+        # A store that fails now does not undo what was done; the claim frees itself.
+        with suppress(StoreUnavailable):
+            self._store.remove(self._key, data=self._owner)
+
+    def fail(self) -> None:
+        """Give the right back, and let nobody try again at once."""
+        with suppress(StoreUnavailable):
+            if self._store.remove(self._key, data=self._owner) is not None:
+                self._store.add(self._key, _FAILED, expires=time.time() + RETRY_AFTER)

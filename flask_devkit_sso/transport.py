@@ -104,7 +104,8 @@ class _Call:
     def uses(self, connection: HTTPConnection) -> None:
         """Learn which connection to cut. Refuses to go on once nobody waits any longer."""
         with self._lock:
-            if self._given_up:
+            # A process that was halted may come here before whoever waits has given up.
+            if self._given_up or time.monotonic() > self._deadline:
                 raise urllib3.exceptions.TimeoutError
             self._connection = connection
 

@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -25,11 +24,12 @@ from flask import Flask
 
 from . import signals
 from .client import Client
-from .contract import UserInfo
-from .errors import ServerError, ServerUnavailable
-from .sessions import Session, Sessions
+from .contract import TokenAnswer, UserInfo
+from .debts import Debts
+from .errors import ServerError, ServerUnavailable, StoreUnavailable
+from .sessions import Session, Sessions, Tokens, refresh_key
 from .settings import Settings
-from .stores import Store
+from .stores import POLL, SKEW, Claim, Store
 from .users import Hooks
 
 log: Final = logging.getLogger("flask_devkit_sso")
@@ -40,47 +40,8 @@ EARLY: Final = 0.8
 PATIENCE: Final = 1.0
 """Seconds that a request waits for a new answer about its user, where the old one may still do."""
 
-RETRY_AFTER: Final = 5.0
-"""Seconds until what the server failed to do is tried again, by any worker."""
-
 MAX_JOBS: Final = 8
 """Sessions that one process works on at once."""
-
-_SKEW: Final = 60.0
-"""Seconds by which an answer may seem to come from the future: clocks differ."""
-
-_POLL: Final = 0.05
-_FAILED: Final = "failed"
-
-
-class _Claim:
-    """The right to do one thing alone, on all workers and hosts; it frees itself in time."""
-
-    def __init__(self, store: Store, key: str, seconds: float) -> None:
-        self._store = store
-        self._key = key
-        self._seconds = seconds
-        self._owner = secrets.token_hex(8)
-
-    def take(self) -> bool:
-        """Take the right if it is free.
-
-        :raises ServerUnavailable: when who had it failed a moment ago.
-        """
-        row = self._store.read(self._key)
-        if row is not None and row.data == _FAILED:
-            raise ServerUnavailable("The server failed at this a moment ago.")
-        expires = time.time() + self._seconds
-        return row is None and self._store.add(self._key, self._owner, expires=expires)
-
-    def give_back(self) -> None:
-        """Give the right back, unless it has gone to another meanwhile."""
-        self._store.remove(self._key, data=self._owner)
-
-    def fail(self) -> None:
-        """Give the right back, and let nobody try again at once."""
-        if self._store.remove(self._key, data=self._owner) is not None:
-            self._store.add(self._key, _FAILED, expires=time.time() + RETRY_AFTER)
 
 
 @dataclass(frozen=True)
@@ -110,6 +71,7 @@ class Upkeep:
         store: Store,
         sessions: Sessions,
         client: Client,
+        debts: Debts,
         settings: Settings,
     ) -> None:
         self._app = app
@@ -117,6 +79,7 @@ class Upkeep:
         self._store = store
         self._sessions = sessions
         self._client = client
+        self._debts = debts
         self._settings = settings
         self._by_process: dict[int, _Process] = {}
 
@@ -188,7 +151,7 @@ class Upkeep:
         return abs(time.time() - asked)
 
     def _is_young(self, asked: float, part: float = 1.0) -> bool:
-        return -_SKEW <= time.time() - asked < part * self._settings.revalidate_after
+        return -SKEW <= time.time() - asked < part * self._settings.revalidate_after
 
     def _start(self, session: Session) -> Future[None] | None:
         """Have a session looked after; None when this process has its hands full."""
@@ -208,8 +171,16 @@ class Upkeep:
             if len(jobs) >= MAX_JOBS:
                 return None
             job = jobs[session.key] = threads.submit(self._look_after, session)
+
+        def done(job: Future[None]) -> None:
+            del jobs[session.key]
+            error = job.exception()
+            if error is not None and not isinstance(error, (ServerError, ServerUnavailable)):
+                # There may be no request that waits for it and would say so.
+                log.error("a session could not be looked after", exc_info=error)
+
         # Outside the lock: a job that is done already calls back here and now.
-        job.add_done_callback(lambda _: jobs.pop(session.key, None))
+        job.add_done_callback(done)
         return job
 
     def _look_after(self, session: Session) -> None:
@@ -234,7 +205,7 @@ class Upkeep:
 
         try:
             self._alone(
-                f"{self._settings.installation}:refresh:{session.name}",
+                refresh_key(self._settings.installation, session.name),
                 self._refresh_lasts,
                 is_done,
                 lambda: self._refresh(session),
@@ -261,8 +232,28 @@ class Upkeep:
             return
         # The old refresh token stays unless a new one comes.
         kept = replace(answer, refresh_token=answer.refresh_token or tokens.refresh_token)
-        if self._sessions.change(session, self._sessions.with_tokens(kept, asked=asked)):
+        if self._keep(session, kept, asked=asked):
             signals.token_refreshed.send(self._app, user=self._hooks.make_user(session.user))
+
+    def _keep(self, session: Session, kept: TokenAnswer, *, asked: float) -> bool:
+        """Write new tokens down; False when the session has ended meanwhile.
+
+        A store that fails is tried for a while: the old refresh token may be spent, so that without
+        the new one the session would be over.
+        """
+        change = self._sessions.with_tokens(kept, asked=asked)
+        deadline = time.monotonic() + self._refresh_lasts
+        while True:
+            try:
+                changed = self._sessions.change(session, change)
+                if changed is None:
+                    # What ended it may have been a logout, which the server is still to be told of.
+                    self._debts.renew(session.name, Tokens.of(kept, asked=asked))
+                return changed is not None
+            except StoreUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL)
 
     def _ask_about_user(self, session: Session) -> None:
         """Renew what is known of a session's user, by what another session's question brought or
@@ -277,9 +268,13 @@ class Upkeep:
         )
         known = self._known(uid)
         if known is not None:
-            self._sessions.change(
-                session, lambda latest: replace(latest, user=known.user, asked=known.asked)
-            )
+            self._sessions.change(session, lambda latest: self._told(latest, known))
+
+    def _told(self, session: Session, known: _Known) -> Session:
+        if self._is_young(session.asked) and session.asked >= known.asked:
+            # Another worker was faster, and its answer is the later one.
+            return session
+        return replace(session, user=known.user, asked=known.asked)
 
     def _ask(self, session: Session) -> None:
         """Ask the server about a session's user, and act on its verdict (sections 3 and 5)."""
@@ -293,9 +288,9 @@ class Upkeep:
             renewed = self._refreshed(session, refused=True)
             if renewed is None:
                 return
-            asked = time.time()
+            session, asked = renewed, time.time()
             try:
-                verdict = self._verdict(renewed)
+                verdict = self._verdict(session)
             except ServerError as again:
                 if again.server_code != "8205":
                     raise
@@ -337,6 +332,13 @@ class Upkeep:
         return f"{self._settings.installation}:user:{hashlib.sha256(uid.encode()).hexdigest()}"
 
     def _end(self, session: Session, why: str) -> None:
+        """End a session by the server's word on its tokens; one that has others meanwhile lives.
+
+        A worker that was halted for longer than its claim lasts may come with such an old word.
+        """
+        latest = self._sessions.reload(session)
+        if latest is None or latest.sealed_tokens != session.sealed_tokens:
+            return
         if self._sessions.end(session):
             self._tell_ended(session.user.uid, why)
 
@@ -360,8 +362,9 @@ class Upkeep:
         :param wait: whether to wait for another who is doing it.
         :raises ServerError, ServerUnavailable: as ``do``, and when it failed a moment ago.
         """
-        claim = _Claim(self._store, key, seconds)
-        deadline = time.monotonic() + seconds
+        claim = Claim(self._store, key, seconds)
+        # Not as long as the claim: whoever was killed with one would keep threads of all workers.
+        deadline = time.monotonic() + self._refresh_lasts
         while True:
             mine = claim.take()
             try:
@@ -388,4 +391,4 @@ class Upkeep:
                 return
             if time.monotonic() > deadline:
                 raise ServerUnavailable("Another worker is still at it.")
-            time.sleep(_POLL)
+            time.sleep(POLL)

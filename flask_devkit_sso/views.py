@@ -267,15 +267,14 @@ def logout() -> Response:
         raise LoginFailed("cross_site")
     state, session, user, told = get_state(), now.session, now.user, False
     if session is not None and state.sessions is not None:
-        debt = None
-        tokens = state.sessions.tokens(session)
-        if tokens is not None and state.debts is not None:
+        debts, debt, tokens = state.debts, None, state.sessions.tokens(session)
+        if tokens is not None and debts is not None:
             # Written down first, for a worker that does not live to tell the server.
-            debt = state.debts.owe(session.name, session.user.uid, tokens)
+            debt = debts.owe(session.name, session.user.uid, tokens)
         ended = state.sessions.end(session)
         now.remember(None)
-        if ended and debt is not None and state.debts is not None:
-            told = state.debts.pay(debt)
+        if ended is not None and debt is not None and debts is not None:
+            told = debts.pay(debt, state.sessions.tokens(ended))
         signals.logged_out.send(get_app(), user=user, server_told=told)
     after_this_request(lambda response: _delete_cookie(response, state.cookie_name))
     next_url = state.settings.after_logout_url

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +24,7 @@ from .scripted import (
     ADA,
     GET_TOKEN,
     GET_USER_INFO,
+    LOGOUT,
     REFRESH_TOKEN,
     TOKEN,
     Handler,
@@ -210,6 +214,101 @@ def test_a_logout_during_a_refresh_is_final(token_app: Flask, server: ScriptedSe
     time.sleep(0.3)
     client.set_cookie(cookie.key, cookie.value)
     assert username(client) is None
+
+
+def test_a_logout_waits_for_a_refresh_and_tells_the_server_with_what_it_brings(
+    token_app: Flask, server: ScriptedServer
+) -> None:
+    """The old tokens are spent: with them the server's own sign-in would not end."""
+    short_lived(server)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(handler: Handler) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        SECOND(handler)
+
+    server.answers[REFRESH_TOKEN] = slow
+    client = token_app.test_client()
+    sign_in(client)
+    until_old()
+    (cookie,) = cookies(client)
+    assert client.get("/private").status_code == 200
+    assert begun.wait(10)
+    server.answers[REFRESH_TOKEN] = fails("8206")
+    told: list[bool] = []
+
+    def sign_out() -> None:
+        headers = {"Origin": "http://localhost", "Accept": "application/json"}
+        told.append(client.post("/sso/logout", headers=headers).json["server_told"])
+
+    leaving = threading.Thread(target=sign_out)
+    leaving.start()
+    copy = token_app.test_client()
+    copy.set_cookie(cookie.key, cookie.value)
+    deadline = time.monotonic() + 10
+    while username(copy) is not None:
+        assert time.monotonic() < deadline
+    assert LOGOUT not in server.paths
+    go_on.set()
+    leaving.join()
+    assert told == [True]
+    assert [(seen.path, seen.json) for seen in server.seen[-2:]] == [
+        (
+            REFRESH_TOKEN,
+            {"client_id": "20221017000000001", "refresh_token": "canary-refresh-token-9b2c"},
+        ),
+        (LOGOUT, {"client_id": "20221017000000001", "access_token": "second"}),
+    ]
+
+
+def test_a_store_that_fails_for_a_moment_loses_no_new_token(
+    make_token_app: Callable[..., Flask], server: ScriptedServer, tmp_path: Path
+) -> None:
+    short_lived(server)
+    app = make_token_app(revalidate_after=300, store_url=f"sqlite:///{tmp_path}/sessions.db")
+    with closing(sqlite3.connect(tmp_path / "sessions.db", check_same_thread=False)) as other:
+
+        def locks(handler: Handler) -> None:
+            other.execute("BEGIN EXCLUSIVE")
+            SECOND(handler)
+
+        server.answers[REFRESH_TOKEN] = locks
+        client = app.test_client()
+        sign_in(client)
+        until_old()
+        assert client.get("/private").status_code == 200
+        # Longer than one try of the store lasts.
+        time.sleep(3)
+        other.rollback()
+    assert client.get("/token").text == "second"
+    assert server.paths.count(REFRESH_TOKEN) == 1
+
+
+def test_what_nobody_waited_for_is_logged(
+    token_app: Flask, server: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    short_lived(server)
+    server.answers[REFRESH_TOKEN] = SECOND
+    client = token_app.test_client()
+
+    def receiver(sender: Flask, user: Any) -> None:
+        raise ZeroDivisionError
+
+    with token_refreshed.connected_to(receiver, token_app):
+        sign_in(client)
+        until_old()
+        assert client.get("/private").status_code == 200
+        deadline = time.monotonic() + 10
+        while not caplog.records:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.exc_info
+    assert record.exc_info[0] is ZeroDivisionError
+    assert "canary" not in caplog.text
+    assert client.get("/token").text == "second"
 
 
 def test_nobody_signed_in(token_app: Flask) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import requests
 from flask import Flask
 
-from flask_devkit_sso import DevKitSSO, current_user
+from flask_devkit_sso import DevKitSSO, current_user, login_required
 
 from .redis_server import free_port
 
@@ -28,15 +28,42 @@ CLIENT_SECRET = "canary-client-secret-51fe"
 SECRET_KEY = "8b7c1f02aa93e6d4-no-one-knows-this"
 
 
+def set_clock_by(file: Path) -> None:
+    """Shift this process's wall clock, as Python tells it, by the seconds that a file says.
+
+    Debian's libfaketime is no help: under it each time.sleep of Python's is an error.
+    """
+    real_time = time.time
+    time.time = lambda: real_time() + float(file.read_text())
+
+
 def create_app() -> Flask:
     """What gunicorn serves; its settings come from the environment."""
+    if "CLOCK" in os.environ:
+        set_clock_by(Path(os.environ["CLOCK"]))
     app = Flask("tests")
     app.config.from_prefixed_env()
     sso = DevKitSSO(app)
 
     @app.get("/who")
     def who() -> dict[str, Any]:
-        return {"username": current_user.username, "uid": current_user.uid, "pid": os.getpid()}
+        return {
+            "username": current_user.username,
+            "uid": current_user.uid,
+            "role": current_user.role,
+            "pid": os.getpid(),
+        }
+
+    @app.get("/ping")
+    def ping() -> str:
+        return "pong"
+
+    @app.get("/private")
+    @login_required
+    def private() -> str:
+        return f"private {current_user.username}"
+
+    app.add_url_rule("/token", view_func=sso.access_token, endpoint="token")
 
     @app.post("/end/<uid>")
     def end(uid: str) -> dict[str, int]:
@@ -46,9 +73,10 @@ def create_app() -> Flask:
 
 
 @contextmanager
-def sandbox(*redirect_uris: str) -> Iterator[str]:
+def sandbox(*redirect_uris: str, options: Sequence[str] = ()) -> Iterator[str]:
     """Run the sandbox as a process of its own; yields its URL."""
     arguments = [text for uri in redirect_uris for text in ("--redirect-uri", uri)]
+    arguments += [*options]
     arguments += ["--port", "0", "--client-id", CLIENT_ID, "--client-secret", CLIENT_SECRET]
     with subprocess.Popen(
         [sys.executable, "-m", "flask_devkit_sso.sandbox", *arguments],
@@ -69,10 +97,22 @@ def sandbox(*redirect_uris: str) -> Iterator[str]:
 
 
 class Gunicorn:
-    """An application under gunicorn, with two workers."""
+    """An application under gunicorn, with two workers.
 
-    def __init__(self, server_url: str, store_url: str, *, port: int, **settings: str) -> None:
+    :param clock: a file that says by how many seconds its clock is off.
+    """
+
+    def __init__(
+        self,
+        server_url: str,
+        store_url: str,
+        *,
+        port: int,
+        clock: Path | None = None,
+        **settings: str,
+    ) -> None:
         self.url = f"http://127.0.0.1:{port}"
+        self.server_url = server_url
         given = {
             "SERVER_URL": server_url,
             "CLIENT_ID": CLIENT_ID,
@@ -83,6 +123,8 @@ class Gunicorn:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("FLASK_")}
         environment |= {f"FLASK_DEVKIT_SSO_{name}": value for name, value in given.items()}
         environment["FLASK_SECRET_KEY"] = SECRET_KEY
+        if clock is not None:
+            environment["CLOCK"] = str(clock)
         command = [sys.executable, "-m", "gunicorn", "--workers", "2", "--threads", "4"]
         command += ["--bind", f"127.0.0.1:{port}", "--log-level", "error", "--no-control-socket"]
         self._process = subprocess.Popen(
@@ -123,6 +165,11 @@ class Gunicorn:
         for pid in self.workers()[:number]:
             os.kill(pid, signal.SIGKILL)
 
+    def halt(self, how: signal.Signals) -> None:
+        """Send all workers a signal, such as SIGSTOP or SIGCONT."""
+        for pid in self.workers():
+            os.kill(pid, how)
+
     def __enter__(self) -> Gunicorn:
         return self
 
@@ -145,13 +192,18 @@ def redirect_uri(port: int) -> str:
 
 
 @contextmanager
-def site(store_url: str, instances: int = 1, **settings: str) -> Iterator[list[Gunicorn]]:
-    """Run a sandbox and as many instances of one installation: they share the redirect_uri."""
+def site(
+    store_url: str, instances: int = 1, *, options: Sequence[str] = (), **settings: str
+) -> Iterator[list[Gunicorn]]:
+    """Run a sandbox and as many instances of one installation: they share the redirect_uri.
+
+    :param options: of the sandbox.
+    """
     ports = [free_port() for _ in range(instances)]
     settings.setdefault("redirect_uri", redirect_uri(ports[0]))
-    with sandbox(redirect_uri(ports[0])) as server_url, ExitStack() as stack:
+    with sandbox(redirect_uri(ports[0]), options=options) as server_url, ExitStack() as stack:
         yield [
-            stack.enter_context(Gunicorn(server_url, store_url, port=port, **settings))
+            stack.enter_context(Gunicorn(server_url, store_url, port=port, clock=None, **settings))
             for port in ports
         ]
 
