@@ -19,6 +19,7 @@ from flask_devkit_sso.testing import login_as
 
 from . import processes
 from .conftest import CLIENT_ID, REDIRECT_URI, AppMaker
+from .documents import blocks
 from .processes import Person, free_port
 from .redis_server import RedisServer
 from .scripted import (
@@ -35,7 +36,6 @@ from .scripted import (
     says,
 )
 from .test_cli import CANARY, KEY, Opener, Place, at_terminal, place
-from .test_documents import blocks
 
 __all__ = ["at_terminal", "place"]
 
