@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
@@ -220,7 +220,7 @@ def check_views(app: Flask) -> None:
     """
     bare = [
         f"{view.__module__}.{view.__qualname__} (endpoint {endpoint})"
-        for endpoint, view in app.view_functions.items()
+        for endpoint, view in ((name, _bare(view)) for name, view in app.view_functions.items())
         if view in _guarded_functions
     ]
     if bare:
@@ -228,6 +228,12 @@ def check_views(app: Flask) -> None:
             f"guarded, but registered as a view without its guard: {', '.join(bare)}. Write "
             "@login_required and @role_required below @app.get or @app.route, next to the function"
         )
+
+
+def _bare(view: Any) -> Any:
+    while isinstance(view, partial):
+        view = view.func
+    return view
 
 
 def is_guardable(request: Any) -> bool:

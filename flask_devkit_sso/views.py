@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import wraps
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -26,6 +25,7 @@ from itsdangerous import BadData
 
 from . import signals
 from .client import Client
+from .debts import Debts
 from .errors import LoginFailed, LoginRefused, ServerError, ServerUnavailable, StoreUnavailable
 from .guard import visit
 from .logins import Answer, Held, Logins
@@ -42,7 +42,7 @@ from .pages import (
     starts_here,
     wants_json,
 )
-from .sessions import Sessions
+from .sessions import Sessions, Tokens
 from .state import get_app, get_state
 from .users import Anonymous
 
@@ -190,9 +190,10 @@ def confirm() -> Response:
     if held is None:
         raise LoginFailed("login_unknown")
     if request.form.get("answer") != "yes":
-        with suppress(ServerError, ServerUnavailable):
-            # Else the server would sign the same account in again, without a question.
-            parts.client.logout(held.tokens.access_token)
+        # Else the server would sign the same account in again, without a question.
+        expires = held.asked + held.tokens.expires_in
+        tokens = Tokens(held.tokens.access_token, held.tokens.refresh_token, expires)
+        parts.debts.pay(parts.debts.owe(login.name, held.user.uid, tokens), tokens)
         return _leave_for(url_for("devkit_sso_authorize.signed_out"))
     _sign_in(parts.sessions, held)
     return _leave_for(held.next)
@@ -322,6 +323,7 @@ class _Parts(NamedTuple):
     sessions: Sessions
     logins: Logins
     client: Client
+    debts: Debts
     redirect_uri: str
 
 
@@ -329,9 +331,10 @@ def _parts() -> _Parts:
     state = get_state()
     redirect_uri = state.redirect_uri(request)
     problems = state.problems(request)
-    if problems or not (state.sessions and state.logins and state.client and redirect_uri):
+    sessions, logins, client, debts = state.sessions, state.logins, state.client, state.debts
+    if problems or not (sessions and logins and client and debts and redirect_uri):
         raise not_configured(problems)
-    return _Parts(state.sessions, state.logins, state.client, redirect_uri)
+    return _Parts(sessions, logins, client, debts, redirect_uri)
 
 
 def _complete(answer: Answer, hash_route: str = "") -> str:

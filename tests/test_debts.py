@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from flask_devkit_sso import DevKitSSO, logged_out
 from flask_devkit_sso.sessions import Tokens
 
-from .conftest import AppMaker, sign_in
+from .conftest import CODE, AppMaker, sign_in
 from .scripted import (
     GET_TOKEN,
     LOGOUT,
@@ -74,6 +74,21 @@ def test_what_fails_stays_owed_and_is_tried_in_intervals(
     assert debts(make_worker()).pay_due() == 0, "it was tried just now"
     assert server.seen == []
     assert not is_nothing_left(app)
+
+
+def test_who_says_no_to_the_name_is_signed_out_at_the_server_sooner_or_later(
+    make_worker: AppMaker, server: ScriptedServer
+) -> None:
+    client = make_worker(binding="confirm").test_client()
+    server.answers[LOGOUT] = closes
+    client.get("/sso/authorize", headers={"Sec-Fetch-Site": "none"})
+    question = client.get(f"/sso/callback?code={CODE}").location
+    client.post(question, data={"answer": "no"}, headers=SAME_ORIGIN)
+    assert client.get("/private").status_code == 302
+    server.answers[LOGOUT] = says({"code": "2000"})
+    server.seen.clear()
+    assert debts(make_worker(binding="confirm")).pay_due() == 1
+    assert server.paths == [LOGOUT]
 
 
 def test_a_debt_is_paid_once_and_is_gone(make_worker: AppMaker, server: ScriptedServer) -> None:

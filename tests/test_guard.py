@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from io import BytesIO
 from typing import Any, cast
 
@@ -184,6 +185,19 @@ def test_a_guard_above_the_route_is_refused(make_app: AppMaker) -> None:
         app.test_client().get("/secret")
     app.testing = False
     assert app.test_client().get("/").status_code == 500
+
+
+def test_so_is_one_registered_as_a_partial(make_app: AppMaker) -> None:
+    app = make_app()
+
+    def secret(word: str) -> str:
+        return word
+
+    login_required(secret)
+    app.add_url_rule("/secret", view_func=partial(partial(secret), "x"), endpoint="secret")
+    app.testing = True
+    with pytest.raises(ConfigError, match=r"secret \(endpoint secret\)"):
+        app.test_client().get("/secret")
 
 
 @pytest.mark.parametrize("on_blueprint", [True, False])
