@@ -398,6 +398,7 @@ def test_one_question_an_interval_however_many_requests(
     assert server.paths == [GET_USER_INFO]
 
 
+@pytest.mark.slow
 def test_pages_do_not_wait_while_the_answer_is_young(
     make_token_app: Callable[..., Flask], server: ScriptedServer
 ) -> None:
@@ -484,6 +485,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_an_outage_never_a_yes_and_never_a_logout(
     make_token_app: Callable[..., Flask],
