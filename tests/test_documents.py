@@ -36,6 +36,7 @@ pytestmark = [pytest.mark.checkout, pytest.mark.slow]
 ELSEWHERE = {
     ("README.md", "python"),
     ("docs/bindings.md", "python"),
+    ("docs/commands.md", "console"),
     ("docs/landing.md", "html"),
     ("docs/landing.md", "js"),
     ("docs/landing.md", "python"),
