@@ -196,6 +196,27 @@ def test_a_state_from_another_browser(app: Flask, server: ScriptedServer) -> Non
 
 
 def test_a_person_signed_in_is_not_switched_by_a_code_that_comes_along(
+@pytest.mark.parametrize("space", ["\x85", "\xa0", "\x1c"], ids=ascii)
+def test_a_sibling_domain_cannot_plant_our_cookies(
+    make_app: AppMaker, server: ScriptedServer, space: str
+) -> None:
+    """To a browser a name behind such a byte is no ``__Host-`` name, so a subdomain may set it for
+    the whole domain (Chromium allows 85 and A0); stripped as a space, it would be one to us."""
+    app = make_app(redirect_uri="https://localhost/sso/callback")
+    attacker = app.test_client()
+    state = start(attacker, base_url="https://localhost")["state"]
+    (cookie,) = cookies(attacker)
+    assert cookie.key.startswith("__Host-")
+    response = come_back(
+        app.test_client(use_cookies=False),
+        state,
+        base_url="https://localhost",
+        headers={"Cookie": f"a=b; {space}{cookie.key}={cookie.value}"},
+    )
+    assert reason(response) == "cookie_missing"
+    assert server.seen == []
+
+
     app: Flask, server: ScriptedServer
 ) -> None:
     attacker, victim = app.test_client(), app.test_client()
