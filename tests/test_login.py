@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,19 @@ def test_a_login_is_used_once(app: Flask, client: FlaskClient, server: ScriptedS
     assert come_back(client, state).status_code == 303
     assert reason(come_back(client, state)) == "login_unknown"
     assert reason(come_back(copy, state)) == "login_unknown"
+    assert server.paths == [GET_TOKEN, GET_USER_INFO]
+
+
+def test_not_even_at_the_end_of_its_time(make_app: AppMaker, server: ScriptedServer) -> None:
+    """Signatures count whole seconds: the copy's cookie is good for most of one after its end."""
+    app = make_app(login_ttl=1)
+    client, copy = app.test_client(), app.test_client()
+    threading.Event().wait(1 - time.time() % 1)
+    state = start(client)["state"]
+    carry_cookies(client, copy)
+    assert come_back(client, state).status_code == 303
+    threading.Event().wait(1.4)
+    assert come_back(copy, state).status_code == 400
     assert server.paths == [GET_TOKEN, GET_USER_INFO]
 
 
