@@ -163,8 +163,9 @@ class SQLiteStore:
     def _try_to_open(self) -> _Connection:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
-            # SQLite gives the WAL files the mode of the database's.
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            # SQLite gives the WAL files the mode of the database's, and the file at the end of a
+            # link that of the umask.
+            os.close(os.open(self._path.resolve(), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         file = self._file()
         connection = sqlite3.connect(
             self._path,
