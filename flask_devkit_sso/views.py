@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import wraps
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -26,6 +26,7 @@ from itsdangerous import BadData
 
 from . import signals
 from .client import Client
+from .debts import Debts
 from .errors import LoginFailed, LoginRefused, ServerError, ServerUnavailable, StoreUnavailable
 from .guard import visit
 from .logins import Answer, Held, Logins
@@ -42,7 +43,7 @@ from .pages import (
     starts_here,
     wants_json,
 )
-from .sessions import Sessions
+from .sessions import Sessions, Tokens
 from .state import get_app, get_state
 from .users import Anonymous
 
@@ -173,7 +174,7 @@ def confirm() -> Response:
     login = parts.logins.find(request.args.get("login", ""), request.cookies)
     if login is None:
         raise LoginFailed("login_unknown")
-    if request.method == "GET":
+    if request.method != "POST":
         held = parts.logins.held(login)
         if held is None:
             raise LoginFailed("login_unknown")
@@ -190,10 +191,11 @@ def confirm() -> Response:
     if held is None:
         raise LoginFailed("login_unknown")
     if request.form.get("answer") != "yes":
-        with suppress(ServerError, ServerUnavailable):
-            # Else the server would sign the same account in again, without a question.
-            parts.client.logout(held.tokens.access_token)
-        return _leave_for(url_for("devkit_sso_authorize.signed_out"))
+        # Else the server would sign the same account in again, without a question.
+        name, expires = secrets.token_hex(16), held.asked + held.tokens.expires_in
+        tokens = Tokens(held.tokens.access_token, held.tokens.refresh_token, expires)
+        told = parts.debts.pay(parts.debts.owe(name, held.user.uid, tokens))
+        return _leave_for(_signed_out_url(told))
     _sign_in(parts.sessions, held)
     return _leave_for(held.next)
 
@@ -280,15 +282,19 @@ def logout() -> Response:
     after_this_request(lambda response: _delete_cookie(response, state.cookie_name))
     next_url = state.settings.after_logout_url
     if next_url is None:
-        outcome = None
-        if session is not None and state.keys is not None:
-            outcome = state.keys.signer("logout-outcome").dumps(told)
-        next_url = url_for("devkit_sso_authorize.signed_out", outcome=outcome)
+        next_url = _signed_out_url(told if session is not None else None)
     if wants_json(request):
         response = jsonify(server_told=told, next=next_url)
         response.headers["Cache-Control"] = "no-store"
         return response
     return _leave_for(next_url)
+
+
+def _signed_out_url(told: bool | None) -> str:
+    """Return where one reads whether the server was told; None: nothing is known of that."""
+    keys = get_state().keys
+    outcome = keys.signer("logout-outcome").dumps(told) if keys and told is not None else None
+    return url_for("devkit_sso_authorize.signed_out", outcome=outcome)
 
 
 @_explained
@@ -323,6 +329,7 @@ class _Parts(NamedTuple):
     sessions: Sessions
     logins: Logins
     client: Client
+    debts: Debts
     redirect_uri: str
 
 
@@ -330,9 +337,10 @@ def _parts() -> _Parts:
     state = get_state()
     redirect_uri = state.redirect_uri(request)
     problems = state.problems(request)
-    if problems or not (state.sessions and state.logins and state.client and redirect_uri):
+    sessions, logins, client, debts = state.sessions, state.logins, state.client, state.debts
+    if problems or not (sessions and logins and client and debts and redirect_uri):
         raise not_configured(problems)
-    return _Parts(state.sessions, state.logins, state.client, redirect_uri)
+    return _Parts(sessions, logins, client, debts, redirect_uri)
 
 
 def _complete(answer: Answer, hash_route: str = "") -> str:
