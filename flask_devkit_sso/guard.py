@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
@@ -218,11 +218,13 @@ def check_views(app: Flask) -> None:
 
     :raises ConfigError: naming each such view.
     """
-    bare = [
-        f"{view.__module__}.{view.__qualname__} (endpoint {endpoint})"
-        for endpoint, view in app.view_functions.items()
-        if view in _guarded_functions
-    ]
+    bare = []
+    for endpoint, view in app.view_functions.items():
+        function: Any = view
+        while isinstance(function, partial):
+            function = function.func
+        if view in _guarded_functions or function in _guarded_functions:
+            bare.append(f"{function.__module__}.{function.__qualname__} (endpoint {endpoint})")
     if bare:
         raise ConfigError(
             f"guarded, but registered as a view without its guard: {', '.join(bare)}. Write "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from io import BytesIO
 from typing import Any, cast
 
@@ -220,6 +221,20 @@ def test_the_right_order_with_other_decorators_is_fine(make_app: AppMaker) -> No
     def other(view: Any) -> Any:
         @wraps(view)
         def wrapped() -> Any:
+def test_so_is_one_with_arguments_filled_in(make_app: AppMaker) -> None:
+    def secret(name: str) -> str:
+        return name
+
+    app = make_app()
+    app.add_url_rule("/guarded", "guarded", partial(login_required(secret), "x"))
+    assert app.test_client().get("/guarded").status_code == 302
+    app = make_app()
+    app.add_url_rule("/secret", "secret", partial(secret, "x"))
+    app.testing = True
+    with pytest.raises(ConfigError, match=r"secret \(endpoint secret\)"):
+        app.test_client().get("/secret")
+
+
             return view()
 
         return wrapped
