@@ -240,8 +240,9 @@ def is_guardable(request: Any) -> bool:
     if request.method == "OPTIONS" and rule.provide_automatic_options:
         return False
     view = current_app.view_functions[rule.endpoint]
-    view_class = getattr(view, "view_class", None)
-    return not any(getattr(item, "devkit_sso_public", False) for item in (view, view_class))
+    # A class's own mark alone: what inherits from an open view is not open.
+    own = vars(getattr(view, "view_class", object))
+    return not (getattr(view, "devkit_sso_public", False) or "devkit_sso_public" in own)
 
 
 def finish(response: Response) -> Response:

@@ -294,12 +294,16 @@ def protected(make_app: AppMaker, target: str) -> tuple[Flask, FlaskClient]:
     bp.register_blueprint(child)
     app.register_blueprint(bp)
     return app, app.test_client()
+    class Inherits(Open):
+        pass
 
+
+    bp.add_url_rule("/bp/inherits", view_func=Inherits.as_view("inherits"))
 
 @pytest.mark.parametrize("target", ["app", "blueprint"])
 def test_protect(make_app: AppMaker, target: str, tmp_path: Any) -> None:
     _, client = protected(make_app, target)
-    for path in ("/bp", "/bp/child", "/bp/child/healthz", "/private"):
+    for path in ("/bp", "/bp/child", "/bp/child/healthz", "/bp/inherits", "/private"):
         assert client.get(path).status_code == 302, path
     for path in ("/", "/bp/marked", "/bp/open", "/bp/healthz"):
         assert client.get(path).status_code == 200, path
