@@ -259,6 +259,10 @@ def finish(response: Response) -> Response:
         response.vary.add("Cookie")
     if visited or (may_visit and state.cookie_name in request.cookies):
         response.headers.setdefault("Cache-Control", "no-store")
+    if visited and response.direct_passthrough and response.cache_control.public:
+        # send_file says so whenever it is told an age, by SEND_FILE_MAX_AGE_DEFAULT for all files.
+        response.cache_control.public = False
+        response.cache_control.private = True
     if lands and not response.cache_control.no_store:
         response.headers["Cache-Control"] = "no-cache"
     return response

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from flask import Blueprint, Flask, Response, render_template_string, stream_template_string
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    render_template_string,
+    send_file,
+    stream_template_string,
+)
 from flask.testing import FlaskClient
 from flask.views import MethodView
 from werkzeug.exceptions import Forbidden, Unauthorized
@@ -213,14 +221,6 @@ def test_so_is_one_above_other_decorators_or_on_a_blueprint(
     assert app.test_client().get("/secret").status_code == 500
 
 
-def test_the_right_order_with_other_decorators_is_fine(make_app: AppMaker) -> None:
-    from functools import wraps
-
-    app = make_app()
-
-    def other(view: Any) -> Any:
-        @wraps(view)
-        def wrapped() -> Any:
 def test_so_is_one_with_arguments_filled_in(make_app: AppMaker) -> None:
     def secret(name: str) -> str:
         return name
@@ -235,6 +235,14 @@ def test_so_is_one_with_arguments_filled_in(make_app: AppMaker) -> None:
         app.test_client().get("/secret")
 
 
+def test_the_right_order_with_other_decorators_is_fine(make_app: AppMaker) -> None:
+    from functools import wraps
+
+    app = make_app()
+
+    def other(view: Any) -> Any:
+        @wraps(view)
+        def wrapped() -> Any:
             return view()
 
         return wrapped
@@ -286,7 +294,11 @@ def protected(make_app: AppMaker, target: str) -> tuple[Flask, FlaskClient]:
         def get(self) -> str:
             return "open"
 
+    class Inherits(Open):
+        pass
+
     bp.add_url_rule("/bp/open", view_func=Open.as_view("open"))
+    bp.add_url_rule("/bp/inherits", view_func=Inherits.as_view("inherits"))
     if target == "app":
         sso.protect(app, public=["static", "bp.healthz", "home"])
     else:
@@ -294,11 +306,7 @@ def protected(make_app: AppMaker, target: str) -> tuple[Flask, FlaskClient]:
     bp.register_blueprint(child)
     app.register_blueprint(bp)
     return app, app.test_client()
-    class Inherits(Open):
-        pass
 
-
-    bp.add_url_rule("/bp/inherits", view_func=Inherits.as_view("inherits"))
 
 @pytest.mark.parametrize("target", ["app", "blueprint"])
 def test_protect(make_app: AppMaker, target: str, tmp_path: Any) -> None:
@@ -461,6 +469,33 @@ def test_what_depends_on_the_login_is_not_for_caches(app: Flask, client: FlaskCl
     response = client.get("/cached")
     assert response.headers["Cache-Control"] == "private, max-age=60"
     assert response.headers["Vary"] == "Accept, Cookie"
+
+
+def test_a_guarded_file_is_never_public(make_app: AppMaker, tmp_path: Path) -> None:
+    app = make_app()
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 60
+    (tmp_path / "report.txt").write_text("for ada alone")
+
+    @app.get("/report")
+    @login_required
+    def report() -> Response:
+        return send_file(tmp_path / "report.txt")
+
+    @app.get("/logo")
+    def logo() -> Response:
+        return send_file(tmp_path / "report.txt")
+
+    client = app.test_client()
+    login_as(client, "ada")
+    with client.get("/report") as whole:
+        assert whole.headers["Cache-Control"] == "max-age=60, private"
+    etag = {"If-None-Match": whole.headers["ETag"]}
+    for headers, status in (({"Range": "bytes=0-2"}, 206), (etag, 304)):
+        with client.get("/report", headers=headers) as response:
+            assert response.status_code == status
+            assert response.headers["Cache-Control"] == "max-age=60, private"
+    with client.get("/logo") as response:
+        assert response.headers["Cache-Control"] == "public, max-age=60"
 
 
 def test_a_page_that_is_not_configured_says_so_in_json_too(

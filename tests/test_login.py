@@ -196,7 +196,6 @@ def test_a_state_from_another_browser(app: Flask, server: ScriptedServer) -> Non
     assert server.seen == []
 
 
-def test_a_person_signed_in_is_not_switched_by_a_code_that_comes_along(
 @pytest.mark.parametrize("space", ["\x85", "\xa0", "\x1c"], ids=ascii)
 def test_a_sibling_domain_cannot_plant_our_cookies(
     make_app: AppMaker, server: ScriptedServer, space: str
@@ -218,6 +217,7 @@ def test_a_sibling_domain_cannot_plant_our_cookies(
     assert server.seen == []
 
 
+def test_a_person_signed_in_is_not_switched_by_a_code_that_comes_along(
     app: Flask, server: ScriptedServer
 ) -> None:
     attacker, victim = app.test_client(), app.test_client()
