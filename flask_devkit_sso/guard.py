@@ -157,6 +157,9 @@ def _forbidden(user: User | Anonymous, roles: tuple[str, ...]) -> Response:
 def login_required(view: F) -> F:
     """Guard a view: only who is signed in sees it. Write it below ``@app.get``.
 
+    Above, it would guard nothing; no request is served then. That is not noticed where a decorator
+    in between leaves :func:`functools.wraps` out.
+
     :param view: a function, plain or async; for a class-based view put this in its ``decorators``.
     :raises TypeError: for anything else, such as a class or ``@login_required()``.
     """
