@@ -157,6 +157,9 @@ def _forbidden(user: User | Anonymous, roles: tuple[str, ...]) -> Response:
 def login_required(view: F) -> F:
     """Guard a view: only who is signed in sees it. Write it below ``@app.get``.
 
+    Above, it would guard nothing; no request is served then. That is not noticed where a decorator
+    in between leaves :func:`functools.wraps` out.
+
     :param view: a function, plain or async; for a class-based view put this in its ``decorators``.
     :raises TypeError: for anything else, such as a class or ``@login_required()``.
     """
@@ -218,22 +221,18 @@ def check_views(app: Flask) -> None:
 
     :raises ConfigError: naming each such view.
     """
-    bare = [
-        f"{view.__module__}.{view.__qualname__} (endpoint {endpoint})"
-        for endpoint, view in ((name, _bare(view)) for name, view in app.view_functions.items())
-        if view in _guarded_functions
-    ]
+    bare = []
+    for endpoint, view in app.view_functions.items():
+        function: Any = view
+        while isinstance(function, partial):
+            function = function.func
+        if view in _guarded_functions or function in _guarded_functions:
+            bare.append(f"{function.__module__}.{function.__qualname__} (endpoint {endpoint})")
     if bare:
         raise ConfigError(
             f"guarded, but registered as a view without its guard: {', '.join(bare)}. Write "
             "@login_required and @role_required below @app.get or @app.route, next to the function"
         )
-
-
-def _bare(view: Any) -> Any:
-    while isinstance(view, partial):
-        view = view.func
-    return view
 
 
 def is_guardable(request: Any) -> bool:
@@ -244,8 +243,9 @@ def is_guardable(request: Any) -> bool:
     if request.method == "OPTIONS" and rule.provide_automatic_options:
         return False
     view = current_app.view_functions[rule.endpoint]
-    view_class = getattr(view, "view_class", None)
-    return not any(getattr(item, "devkit_sso_public", False) for item in (view, view_class))
+    # A class's own mark alone: what inherits from an open view is not open.
+    own = vars(getattr(view, "view_class", object))
+    return not (getattr(view, "devkit_sso_public", False) or "devkit_sso_public" in own)
 
 
 def finish(response: Response) -> Response:
@@ -262,6 +262,10 @@ def finish(response: Response) -> Response:
         response.vary.add("Cookie")
     if visited or (may_visit and state.cookie_name in request.cookies):
         response.headers.setdefault("Cache-Control", "no-store")
+    if visited and response.direct_passthrough and response.cache_control.public:
+        # send_file says so whenever it is told an age, by SEND_FILE_MAX_AGE_DEFAULT for all files.
+        response.cache_control.public = False
+        response.cache_control.private = True
     if lands and not response.cache_control.no_store:
         response.headers["Cache-Control"] = "no-cache"
     return response

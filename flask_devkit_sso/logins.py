@@ -135,7 +135,8 @@ class Logins:
         """
         find = self._confirmable if self._binding == "confirm" else self._proven
         login = find(answer, cookies)
-        if not self._store.add(self._used_up(login.nonce), "", expires=login.expires):
+        # A signature's age counts in whole seconds, so it may outlast the login by one.
+        if not self._store.add(self._used_up(login.nonce), "", expires=login.expires + 2):
             raise LoginFailed("login_unknown")
         return login, self._sent_redirect_uri(redirect_uri, "".join(answer.s))
 

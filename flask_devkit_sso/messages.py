@@ -25,6 +25,10 @@ log: Final = logging.getLogger("flask_devkit_sso")
 _FOLDER: Final = "devkit_sso/messages"
 _OURS: Final = Path(__file__).parent / "templates" / _FOLDER
 
+_MAX_TAG: Final = 35
+"""Characters of a language tag (RFC 5646 section 4.4.1). One of many parts costs the square of its
+length, and anybody may send it."""
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -59,8 +63,10 @@ class Catalogues:
         if found is None or app.jinja_env.auto_reload:
             found = self._read = _read_all(app)
         for language, quality in accepted:
+            if quality <= 0 or len(language) > _MAX_TAG:
+                continue
             # RFC 4647 section 3.4: zh-Hant-TW, then zh-Hant, then zh.
-            parts = language.lower().split("-") if quality > 0 else []
+            parts = language.lower().split("-")
             while parts:
                 if catalogue := found.get("-".join(parts)):
                     return catalogue

@@ -81,7 +81,10 @@ def is_ours(request: Request) -> bool:
 
 def _origin() -> str:
     found = re.match(r"https?://[^/?#]+", get_state().redirect_uri(request) or "")
-    return found[0] if found else ""
+    if found is None:
+        return ""
+    # As browsers write an origin: without the port that goes without saying.
+    return found[0].removesuffix(":443" if found[0].startswith("https:") else ":80")
 
 
 def here(request: Request) -> str:

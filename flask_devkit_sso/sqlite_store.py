@@ -163,12 +163,14 @@ class SQLiteStore:
     def _try_to_open(self) -> _Connection:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
-            # SQLite gives the WAL files the mode of the database's.
-            descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            # SQLite gives the WAL files the mode of the database's, and the file at the end of a
+            # link that of the umask.
+            path = self.path.resolve()
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
             try:
                 if os.name == "posix" and os.geteuid() == 0:
                     # A command run as root must not keep the application out of it.
-                    owner = self.path.parent.stat()
+                    owner = path.parent.stat()
                     with suppress(OSError):
                         os.fchown(descriptor, owner.st_uid, owner.st_gid)
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -173,7 +174,7 @@ def confirm() -> Response:
     login = parts.logins.find(request.args.get("login", ""), request.cookies)
     if login is None:
         raise LoginFailed("login_unknown")
-    if request.method == "GET":
+    if request.method != "POST":
         held = parts.logins.held(login)
         if held is None:
             raise LoginFailed("login_unknown")
@@ -191,10 +192,10 @@ def confirm() -> Response:
         raise LoginFailed("login_unknown")
     if request.form.get("answer") != "yes":
         # Else the server would sign the same account in again, without a question.
-        expires = held.asked + held.tokens.expires_in
+        name, expires = secrets.token_hex(16), held.asked + held.tokens.expires_in
         tokens = Tokens(held.tokens.access_token, held.tokens.refresh_token, expires)
-        parts.debts.pay(parts.debts.owe(login.name, held.user.uid, tokens), tokens)
-        return _leave_for(url_for("devkit_sso_authorize.signed_out"))
+        told = parts.debts.pay(parts.debts.owe(name, held.user.uid, tokens), tokens)
+        return _leave_for(_signed_out_url(told))
     _sign_in(parts.sessions, held)
     return _leave_for(held.next)
 
@@ -280,15 +281,19 @@ def logout() -> Response:
     after_this_request(lambda response: _delete_cookie(response, state.cookie_name))
     next_url = state.settings.after_logout_url
     if next_url is None:
-        outcome = None
-        if session is not None and state.keys is not None:
-            outcome = state.keys.signer("logout-outcome").dumps(told)
-        next_url = url_for("devkit_sso_authorize.signed_out", outcome=outcome)
+        next_url = _signed_out_url(told if session is not None else None)
     if wants_json(request):
         response = jsonify(server_told=told, next=next_url)
         response.headers["Cache-Control"] = "no-store"
         return response
     return _leave_for(next_url)
+
+
+def _signed_out_url(told: bool | None) -> str:
+    """Return where one reads whether the server was told; None: nothing is known of that."""
+    keys = get_state().keys
+    outcome = keys.signer("logout-outcome").dumps(told) if keys and told is not None else None
+    return url_for("devkit_sso_authorize.signed_out", outcome=outcome)
 
 
 @_explained

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from flask_devkit_sso import DevKitSSO, logged_out
 from flask_devkit_sso.sessions import Tokens
 
-from .conftest import CODE, AppMaker, sign_in
+from .conftest import AppMaker, sign_in, start
 from .scripted import (
     GET_TOKEN,
     LOGOUT,
@@ -76,19 +76,25 @@ def test_what_fails_stays_owed_and_is_tried_in_intervals(
     assert not is_nothing_left(app)
 
 
-def test_who_says_no_to_the_name_is_signed_out_at_the_server_sooner_or_later(
+def test_who_says_no_signs_out_at_the_server_or_that_is_owed(
     make_worker: AppMaker, server: ScriptedServer
 ) -> None:
-    client = make_worker(binding="confirm").test_client()
-    server.answers[LOGOUT] = closes
-    client.get("/sso/authorize", headers={"Sec-Fetch-Site": "none"})
-    question = client.get(f"/sso/callback?code={CODE}").location
-    client.post(question, data={"answer": "no"}, headers=SAME_ORIGIN)
-    assert client.get("/private").status_code == 302
-    server.answers[LOGOUT] = says({"code": "2000"})
+    app = make_worker(binding="confirm")
+    client = app.test_client()
+    outcomes = []
+    for how in (fails("8500"), says({"code": "2000"})):
+        server.answers[LOGOUT] = how
+        start(client, headers=SAME_ORIGIN)
+        question = client.get("/sso/callback?code=C").location
+        # Looking at the headers answers nothing.
+        assert client.head(question, headers=SAME_ORIGIN).status_code == 200
+        response = client.post(question, data={"answer": "no"}, headers=SAME_ORIGIN)
+        outcomes.append(client.get(response.location).text.split('data-outcome="')[1].split('"')[0])
+    assert outcomes == ["not_told", "told"]
     server.seen.clear()
-    assert debts(make_worker(binding="confirm")).pay_due() == 1
+    assert debts(app).pay_due() == 1
     assert server.paths == [LOGOUT]
+    assert is_nothing_left(app)
 
 
 def test_a_debt_is_paid_once_and_is_gone(make_worker: AppMaker, server: ScriptedServer) -> None:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from flask import Blueprint, Flask, Response, render_template_string, stream_template_string
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    render_template_string,
+    send_file,
+    stream_template_string,
+)
 from flask.testing import FlaskClient
 from flask.views import MethodView
 from werkzeug.exceptions import Forbidden, Unauthorized
@@ -187,19 +195,6 @@ def test_a_guard_above_the_route_is_refused(make_app: AppMaker) -> None:
     assert app.test_client().get("/").status_code == 500
 
 
-def test_so_is_one_registered_as_a_partial(make_app: AppMaker) -> None:
-    app = make_app()
-
-    def secret(word: str) -> str:
-        return word
-
-    login_required(secret)
-    app.add_url_rule("/secret", view_func=partial(partial(secret), "x"), endpoint="secret")
-    app.testing = True
-    with pytest.raises(ConfigError, match=r"secret \(endpoint secret\)"):
-        app.test_client().get("/secret")
-
-
 @pytest.mark.parametrize("on_blueprint", [True, False])
 def test_so_is_one_above_other_decorators_or_on_a_blueprint(
     make_app: AppMaker, on_blueprint: bool
@@ -224,6 +219,20 @@ def test_so_is_one_above_other_decorators_or_on_a_blueprint(
 
     app.register_blueprint(bp)
     assert app.test_client().get("/secret").status_code == 500
+
+
+def test_so_is_one_with_arguments_filled_in(make_app: AppMaker) -> None:
+    def secret(name: str) -> str:
+        return name
+
+    app = make_app()
+    app.add_url_rule("/guarded", "guarded", partial(login_required(secret), "x"))
+    assert app.test_client().get("/guarded").status_code == 302
+    app = make_app()
+    app.add_url_rule("/secret", "secret", partial(secret, "x"))
+    app.testing = True
+    with pytest.raises(ConfigError, match=r"secret \(endpoint secret\)"):
+        app.test_client().get("/secret")
 
 
 def test_the_right_order_with_other_decorators_is_fine(make_app: AppMaker) -> None:
@@ -285,7 +294,11 @@ def protected(make_app: AppMaker, target: str) -> tuple[Flask, FlaskClient]:
         def get(self) -> str:
             return "open"
 
+    class Inherits(Open):
+        pass
+
     bp.add_url_rule("/bp/open", view_func=Open.as_view("open"))
+    bp.add_url_rule("/bp/inherits", view_func=Inherits.as_view("inherits"))
     if target == "app":
         sso.protect(app, public=["static", "bp.healthz", "home"])
     else:
@@ -298,7 +311,7 @@ def protected(make_app: AppMaker, target: str) -> tuple[Flask, FlaskClient]:
 @pytest.mark.parametrize("target", ["app", "blueprint"])
 def test_protect(make_app: AppMaker, target: str, tmp_path: Any) -> None:
     _, client = protected(make_app, target)
-    for path in ("/bp", "/bp/child", "/bp/child/healthz", "/private"):
+    for path in ("/bp", "/bp/child", "/bp/child/healthz", "/bp/inherits", "/private"):
         assert client.get(path).status_code == 302, path
     for path in ("/", "/bp/marked", "/bp/open", "/bp/healthz"):
         assert client.get(path).status_code == 200, path
@@ -456,6 +469,33 @@ def test_what_depends_on_the_login_is_not_for_caches(app: Flask, client: FlaskCl
     response = client.get("/cached")
     assert response.headers["Cache-Control"] == "private, max-age=60"
     assert response.headers["Vary"] == "Accept, Cookie"
+
+
+def test_a_guarded_file_is_never_public(make_app: AppMaker, tmp_path: Path) -> None:
+    app = make_app()
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 60
+    (tmp_path / "report.txt").write_text("for ada alone")
+
+    @app.get("/report")
+    @login_required
+    def report() -> Response:
+        return send_file(tmp_path / "report.txt")
+
+    @app.get("/logo")
+    def logo() -> Response:
+        return send_file(tmp_path / "report.txt")
+
+    client = app.test_client()
+    login_as(client, "ada")
+    with client.get("/report") as whole:
+        assert whole.headers["Cache-Control"] == "max-age=60, private"
+    etag = {"If-None-Match": whole.headers["ETag"]}
+    for headers, status in (({"Range": "bytes=0-2"}, 206), (etag, 304)):
+        with client.get("/report", headers=headers) as response:
+            assert response.status_code == status
+            assert response.headers["Cache-Control"] == "max-age=60, private"
+    with client.get("/logo") as response:
+        assert response.headers["Cache-Control"] == "public, max-age=60"
 
 
 def test_a_page_that_is_not_configured_says_so_in_json_too(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,27 @@ def test_a_state_from_another_browser(app: Flask, server: ScriptedServer) -> Non
     assert server.seen == []
 
 
+@pytest.mark.parametrize("space", ["\x85", "\xa0", "\x1c"], ids=ascii)
+def test_a_sibling_domain_cannot_plant_our_cookies(
+    make_app: AppMaker, server: ScriptedServer, space: str
+) -> None:
+    """To a browser a name behind such a byte is no ``__Host-`` name, so a subdomain may set it for
+    the whole domain (Chromium allows 85 and A0); stripped as a space, it would be one to us."""
+    app = make_app(redirect_uri="https://localhost/sso/callback")
+    attacker = app.test_client()
+    state = start(attacker, base_url="https://localhost")["state"]
+    (cookie,) = cookies(attacker)
+    assert cookie.key.startswith("__Host-")
+    response = come_back(
+        app.test_client(use_cookies=False),
+        state,
+        base_url="https://localhost",
+        headers={"Cookie": f"a=b; {space}{cookie.key}={cookie.value}"},
+    )
+    assert reason(response) == "cookie_missing"
+    assert server.seen == []
+
+
 def test_a_person_signed_in_is_not_switched_by_a_code_that_comes_along(
     app: Flask, server: ScriptedServer
 ) -> None:
@@ -214,6 +236,19 @@ def test_a_login_is_used_once(app: Flask, client: FlaskClient, server: ScriptedS
     assert come_back(client, state).status_code == 303
     assert reason(come_back(client, state)) == "login_unknown"
     assert reason(come_back(copy, state)) == "login_unknown"
+    assert server.paths == [GET_TOKEN, GET_USER_INFO]
+
+
+def test_not_even_at_the_end_of_its_time(make_app: AppMaker, server: ScriptedServer) -> None:
+    """Signatures count whole seconds: the copy's cookie is good for most of one after its end."""
+    app = make_app(login_ttl=1)
+    client, copy = app.test_client(), app.test_client()
+    threading.Event().wait(1 - time.time() % 1)
+    state = start(client)["state"]
+    carry_cookies(client, copy)
+    assert come_back(client, state).status_code == 303
+    threading.Event().wait(1.4)
+    assert come_back(copy, state).status_code == 400
     assert server.paths == [GET_TOKEN, GET_USER_INFO]
 
 

@@ -140,6 +140,22 @@ def test_the_origin_is_the_settings_not_the_hosts(make_app: AppMaker) -> None:
         assert response.status_code == status
 
 
+@pytest.mark.parametrize(
+    ("redirect_uri", "origin", "status"),
+    [
+        ("https://app.example:443/sso/callback", "https://app.example", 303),
+        ("http://127.0.0.1:80/#/login", "http://127.0.0.1", 303),
+        ("https://app.example:80/#/login", "https://app.example:80", 303),
+        ("https://app.example:80/#/login", "https://app.example", 403),
+    ],
+)
+def test_an_origin_has_no_default_port(
+    make_app: AppMaker, redirect_uri: str, origin: str, status: int
+) -> None:
+    client = make_app(redirect_uri=redirect_uri).test_client()
+    assert client.post("/sso/logout", headers={"Origin": origin}).status_code == status
+
+
 def test_the_signed_out_page_claims_nothing_it_does_not_know(
     app: Flask, client: FlaskClient
 ) -> None:

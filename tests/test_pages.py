@@ -180,6 +180,8 @@ ACCEPT: list[tuple[str | None, str]] = [
     ("zh;q=abc", "en"),
     ("\x00;;,,", "en"),
     (",".join(f"x{n}" for n in range(500)) + ",zh", "zh"),
+    ("zh-Hans-CN-u-ca-chinese-nu-hanidec", "zh"),
+    ("zh" + "-x" * 4000, "en"),
 ]
 
 

@@ -215,6 +215,18 @@ def test_the_file_is_for_its_owner_alone(make_app: AppMaker, tmp_path: Path) -> 
     assert (tmp_path / "sub").stat().st_mode & 0o777 == 0o700
 
 
+def test_so_is_one_that_a_link_leads_to(make_app: AppMaker, tmp_path: Path) -> None:
+    real = tmp_path / "volume" / "sessions.db"
+    real.parent.mkdir()
+    (tmp_path / "devkit_sso.db").symlink_to(real)
+    old = os.umask(0)
+    try:
+        login_as(make_app().test_client(), "bob")
+    finally:
+        os.umask(old)
+    assert {file.stat().st_mode & 0o777 for file in real.parent.iterdir()} == {0o600}
+
+
 def test_an_absolute_path(make_app: AppMaker, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("elsewhere") / "sessions.db"
     login_as(make_app(store_url=f"sqlite:///{path}").test_client(), "bob")
