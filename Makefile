@@ -5,6 +5,7 @@ APP_PORT ?= 5000
 SANDBOX_PORT ?= 9000
 SECONDS ?= 300
 STORE ?= sqlite
+MODE ?= kill
 
 PACKAGES := chromium fonts-noto-cjk redis-server
 PY := .venv/bin/python
@@ -54,8 +55,8 @@ test-lowest: wheel  ## the core suite against the lowest declared versions
 	$(PY) tools/lowest.py > dist/lowest.txt
 	tools/core-suite.sh $(PY) --constraint dist/lowest.txt
 
-soak: .venv/tools system  ## load with faults for SECONDS=300 on STORE=sqlite (or redis); no part of test
-	$(PY) -m tools.soak --seconds $(SECONDS) --store $(STORE)
+soak: .venv/tools system  ## load with faults for SECONDS=300, STORE=sqlite or redis, MODE=kill or hang
+	$(PY) -m tools.soak --seconds $(SECONDS) --store $(STORE) --mode $(MODE)
 
 clean:  ## remove what was built; .venv stays
 	rm -rf dist docs/_build .coverage .coverage.* *.egg-info .mypy_cache .pytest_cache .ruff_cache
