@@ -387,9 +387,9 @@ def test_an_outage_second_by_second(
         table: list[tuple[float, float, bool, dict[str, Answer]]] = []
 
         def look(is_well: bool) -> dict[str, Answer]:
-            asked = time.monotonic()
+            asked, last = time.monotonic(), answered
             row = {page: browser.get(page) for page in ("/ping", *PAGES)}
-            table.append((asked - began, time.monotonic() - answered, is_well, row))
+            table.append((asked - began, time.monotonic() - last, is_well, row))
             statuses = "".join(f"  {page} {answer.status}" for page, answer in row.items())
             print(f"{outage:>9}{asked - began:6.1f} s  {'well' if is_well else 'out':>4}{statuses}")
             time.sleep(max(0.0, asked + 1 - time.monotonic()))
