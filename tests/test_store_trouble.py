@@ -214,7 +214,7 @@ def test_views_that_need_more_than_the_session(
     redis_server: RedisServer, make_app: AppMaker, server: ScriptedServer, own_handler: bool
 ) -> None:
     """The store fails in the middle of them: it is a 503 for them as well."""
-    server.answers[GET_TOKEN] = says(TOKEN | {"data": TOKEN["data"] | {"expires_in": 20}})  # type: ignore[operator]
+    server.answers[GET_TOKEN] = says(TOKEN | {"data": TOKEN["data"] | {"expires_in": 1}})  # type: ignore[operator]
     sso = DevKitSSO()
     app = make_app(sso, store_url=redis_server.url)
     app.add_url_rule("/token", view_func=sso.access_token, endpoint="token")
@@ -223,6 +223,7 @@ def test_views_that_need_more_than_the_session(
         app.register_error_handler(LoginFailed, lambda error: (f"ours: {error.reason}", 503))
     client = app.test_client()
     sign_in(client)
+    time.sleep(1.1)
     with out_of_memory(redis_server):
         answers = [timely(partial(client.get, "/token"))]
     with stopped(redis_server):
