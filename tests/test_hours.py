@@ -479,6 +479,33 @@ def test_a_clock_that_jumps_while_the_server_is_out(
         assert browser.get("/private").text == "private ada"
 
 
+def test_a_clock_that_jumps_in_the_middle_of_a_refresh(
+    redis_server: RedisServer, clock: Callable[[float], Path]
+) -> None:
+    """The claim is over, so another refreshes too; what the first one then hears of the old
+    refresh token is no word on the session."""
+    with place(redis_server.url, clock=clock(0), timeout="10") as here:
+        first, second = here.instances
+        browser = expired(here)
+        arrived, go_on = threading.Event(), threading.Event()
+
+        def spent(handler: Handler) -> None:
+            arrived.set()
+            go_on.wait(60)
+            fails("8206")(handler)
+
+        here.server.answers[REFRESH_TOKEN] = spent
+        assert browser.get("/private", first).status == 200
+        assert arrived.wait(10)
+        here.server.answers[REFRESH_TOKEN] = tokens("second", 3600, "r-2")
+        clock(600)
+        assert browser.get("/token", second).text == "second"
+        go_on.set()
+        time.sleep(1)
+        assert [browser.get("/token", at).text for at in (first, second)] == ["second"] * 2
+        assert here.refreshes() == 2
+
+
 def test_a_clock_that_jumps_keeps_no_session_beyond_its_lifetime_plus_the_jump(
     any_store: str, clock: Callable[[float], Path]
 ) -> None:
