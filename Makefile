@@ -12,7 +12,7 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help demo test lint suite coverage screenshots docs wheel test-wheel test-lowest soak system
-.PHONY: clean
+.PHONY: clean hours
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -30,9 +30,12 @@ lint: .venv/tools  ## ruff and mypy
 
 suite: .venv/tools system  ## the whole test suite, with coverage
 	$(PY) -m coverage erase
-	$(PY) -m coverage run -m pytest -n 3 --dist loadgroup
+	$(PY) -m coverage run -m pytest -n 3 --dist loadgroup -m "not hours"
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
+
+hours: .venv/tools system  ## refreshes, outages and clocks under gunicorn; no part of test
+	$(PY) -m pytest -m hours
 
 coverage: .venv/tools  ## report the coverage of the last suite again
 	$(PY) -m coverage report

@@ -36,7 +36,7 @@ from .scripted import (
 )
 from .workers import Gunicorn, Person, redirect_uri, site
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hours")]
+pytestmark = [pytest.mark.slow, pytest.mark.hours]
 
 PAGES = ("/private", "/token")
 
