@@ -131,7 +131,10 @@ def loading(server: RedisServer) -> Iterator[None]:
     server.wait()
 
 
-@pytest.mark.parametrize("trouble", [stopped, hung, wrong_password, loading])
+@pytest.mark.parametrize(
+    "trouble",
+    [stopped, hung, wrong_password, pytest.param(loading, marks=pytest.mark.slow)],
+)
 def test_redis_that_can_not_be_used(
     tmp_path: Path, make_app: AppMaker, trouble: Callable[[RedisServer], Any]
 ) -> None:

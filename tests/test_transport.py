@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from .conftest import AppMaker, come_back, reason, sign_in, start
 from .scripted import GET_TOKEN, GET_USER_INFO, TOKEN, Handler, ScriptedServer, closes, says
 
-TIMEOUT = 0.6
+TIMEOUT = 1.5
 """Seconds; what a test waits for is asserted at three times this."""
 
 
