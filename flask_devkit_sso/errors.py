@@ -71,8 +71,11 @@ class LoginFailed(SSOError, HTTPException):
     :param hint: how a developer or operator mends it; goes to the log, and to the page in debug.
 
     ``code`` is the HTTP status of ``reason``; ``reference`` is a short random text that stands on
-    the page and in the log alike. The cause, where there is one, is ``__cause__``.
+    the page and in the log alike; ``next`` is the page that the login would have led to, where that
+    is known. The cause, where there is one, is ``__cause__``.
     """
+
+    next: str | None = None
 
     def __init__(self, reason: str, message: str = "", hint: str = "") -> None:
         super().__init__(message or f"The sign-in failed: {reason}.")

@@ -49,11 +49,10 @@ def is_page_load(request: Request) -> bool:
 
 
 def wants_json(request: Request) -> bool:
-    """Tell whether a request prefers JSON to a page."""
-    if request.is_json:
-        return True
-    best = request.accept_mimetypes.best_match(["text/html", "application/json"])
-    return best == "application/json" or not is_page_load(request)
+    """Tell whether a request prefers JSON to a page; one that names neither may send JSON."""
+    accepted = request.accept_mimetypes
+    html, json = accepted["text/html"], accepted["application/json"]
+    return json > html if json != html else request.is_json or not is_page_load(request)
 
 
 def is_same_origin(request: Request) -> bool:
@@ -197,12 +196,12 @@ def failed(error: LoginFailed) -> LoginFailed:
             error=error.reason,
             message=error.message or texts.texts[f"failure.{error.reason}.message"],
             reference=reference,
-            login_url=_login_url(error.reason),
+            login_url=_login_url(error),
         )
         response.status_code = status
         _private(speaks(response, texts.language))
     else:
-        login_url = _login_url(error.reason)
+        login_url = _login_url(error, next=error.next)
         response = page(
             "failure.html",
             status,
@@ -228,8 +227,10 @@ def store_unavailable(error: StoreUnavailable) -> Any:
     return current_app.handle_user_exception(failure)
 
 
-def _login_url(reason: str) -> str | None:
-    return None if reason in _NO_LOGIN else url_for("devkit_sso_authorize.login")
+def _login_url(error: LoginFailed, next: str | None = None) -> str | None:
+    if error.reason in _NO_LOGIN:
+        return None
+    return url_for("devkit_sso_authorize.login", next=next)
 
 
 def _again_url() -> str | None:

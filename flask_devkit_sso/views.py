@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -29,7 +30,7 @@ from .client import Client
 from .debts import Debts
 from .errors import LoginFailed, LoginRefused, ServerError, ServerUnavailable, StoreUnavailable
 from .guard import visit
-from .logins import Answer, Held, Logins
+from .logins import Answer, Held, Logins, PendingLogin
 from .pages import (
     catalogue,
     failed,
@@ -196,24 +197,23 @@ def confirm() -> Response:
         tokens = Tokens(held.tokens.access_token, held.tokens.refresh_token, expires)
         told = parts.debts.pay(parts.debts.owe(name, held.user.uid, tokens), tokens)
         return _leave_for(_signed_out_url(told))
-    _sign_in(parts.sessions, held)
+    with _leading_to(held.next):
+        _sign_in(parts.sessions, held)
     return _leave_for(held.next)
 
 
 def landing_js() -> Response:
     """The landing page's script, with the redirect_uri filled in."""
-    texts = catalogue()
     script = render_template(
         "devkit_sso/landing.js",
         redirect_uri=get_state().settings.redirect_uri or "",
-        language=texts.language,
-        texts=texts.texts,
+        no_answer=page("no_answer.html").get_data(as_text=True),
     )
     response = make_response(script)
     response.mimetype = "text/javascript"
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Content-Type-Options"] = "nosniff"
-    speaks(response, texts.language)
+    speaks(response, catalogue().language)
     response.add_etag()
     response.make_conditional(request)
     return response
@@ -353,27 +353,42 @@ def _complete(answer: Answer, hash_route: str = "") -> str:
     confirming = get_state().settings.binding == "confirm"
     if not confirming:
         after_this_request(lambda response: _delete_cookie(response, login.cookie_name))
-    _refuse_error(answer.error)
-    code = _single_code(answer.code)
     next_url = login.next
     if hash_route and "#" not in next_url and answer.login == login.name:
         next_url = safe_next(next_url + hash_route)
-    asked = time.time()
+    with _leading_to(next_url):
+        held = _exchange(parts.client, login, answer, redirect_uri, next_url)
+        if confirming:
+            parts.logins.hold(login, held)
+            return url_for("devkit_sso_callback.confirm", login=login.name)
+        _sign_in(parts.sessions, held)
+    return next_url
+
+
+@contextmanager
+def _leading_to(next_url: str) -> Iterator[None]:
+    """Let a failure know the page that was asked for, so that another login leads there too."""
     try:
-        tokens = parts.client.exchange(
-            code, redirect_uri=redirect_uri, code_verifier=login.code_verifier
-        )
-        held = Held(parts.client.user_info(tokens.access_token), tokens, asked, next_url)
+        yield
+    except LoginFailed as error:
+        error.next = next_url
+        raise
+
+
+def _exchange(
+    client: Client, login: PendingLogin, answer: Answer, redirect_uri: str, next_url: str
+) -> Held:
+    """Ask the server for the tokens and the user that a code stands for."""
+    _refuse_error(answer.error)
+    code, asked = _single_code(answer.code), time.time()
+    try:
+        tokens = client.exchange(code, redirect_uri=redirect_uri, code_verifier=login.code_verifier)
+        return Held(client.user_info(tokens.access_token), tokens, asked, next_url)
     except ServerUnavailable as error:
         raise LoginFailed("server_unavailable", hint=error.description or "") from error
     except ServerError as error:
         reason = "server_rejected" if error.server_code else "server_answer_invalid"
         raise LoginFailed(reason, hint=error.description or "") from error
-    if confirming:
-        parts.logins.hold(login, held)
-        return url_for("devkit_sso_callback.confirm", login=login.name)
-    _sign_in(parts.sessions, held)
-    return next_url
 
 
 def _sign_in(sessions: Sessions, held: Held) -> None:

@@ -149,8 +149,8 @@ def test_the_other_pages(
 @pytest.mark.parametrize(
     ("locale", "language", "again", "reference", "silence"),
     [
-        ("en-GB", "en", "Sign in again", "Reference: ", "This site does not answer."),
-        ("zh-CN", "zh", "重新登录", "参考编号：", "本站没有响应。"),
+        ("en-GB", "en", "Sign in again", "Reference: ", "This site does not answer"),
+        ("zh-CN", "zh", "重新登录", "参考编号：", "本站没有响应"),
     ],
 )
 def test_what_the_landing_script_tells(
@@ -172,15 +172,18 @@ def test_what_the_landing_script_tells(
     expect(page.locator("#back")).to_be_visible()
     page.goto(site.url("/#/login?code=C"))
     expect(page.locator("html")).to_have_attribute("data-reason", "state_missing")
-    expect(page.locator("main")).to_have_attribute("lang", language)
+    expect(page.locator("html")).to_have_attribute("lang", language)
     expect(page.get_by_role("link")).to_have_text(again)
-    expect(page.locator("p")).to_contain_text(reference)
+    expect(page.locator(".reference")).to_contain_text(reference)
     look(page, f"told-by-script-{language}")
 
     page.route("**/sso/callback", lambda route: route.abort())
     page.goto("about:blank")
     page.goto(site.url("/#/login?code=C"))
-    expect(page.locator("main")).to_have_text(silence)
+    expect(page.locator("html")).to_have_attribute("lang", language)
+    expect(page.locator("h1")).to_have_text(silence)
+    expect(page.get_by_role("link")).to_have_text(again)
+    look(page, f"no-answer-{language}")
     context.close()
 
 

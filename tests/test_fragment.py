@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from flask import Flask, request
+from flask import Flask, redirect, request
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
-from flask_devkit_sso import DevKitSSO, current_user, login_required
+from flask_devkit_sso import DevKitSSO, LoginFailed, current_user, login_required
 
 from .browser import CHROMIUM, Site, Watch, sends_back, way_back
 from .conftest import CODE, AppMaker
@@ -453,7 +454,7 @@ def test_the_scripts_understanding(serve: Callable[..., Flask], site: Site, page
 
     def answer(route: Any) -> None:
         posted.append((page.evaluate("location.href"), route.request.post_data_json))
-        route.fulfill(status=400, json={"error": "test", "message": "told"})
+        route.fulfill(status=400, body="<html data-reason=test>", content_type="text/html")
 
     page.route("**/sso/callback", answer)
     for address, expected in TABLE:
@@ -506,7 +507,7 @@ def test_other_redirect_uris(
 
     def answer(route: Any) -> None:
         posted.append(route.request.post_data_json["code"])
-        route.fulfill(status=400, json={"error": "test", "message": "told"})
+        route.fulfill(status=400, body="<html data-reason=test>", content_type="text/html")
 
     page.route("**/sso/callback", answer)
     page.goto(site.url(address), wait_until="commit")
@@ -523,20 +524,19 @@ def test_the_script_is_small_enough_to_read(serve: Callable[..., Flask]) -> None
     assert len(response.data) < 4096
 
 
+def static_host(app: Flask) -> None:
+    """Answer for the home page as a static host would: before Flask, and no cookie looked at."""
+    html = (
+        "<!doctype html><link rel=icon href='data:,'><script src=/sso/landing.js></script>"
+        "<script>document.title = 'ran ' + location.hash</script><h1>spa</h1>"
+    )
+    app.before_request_funcs[None].insert(0, lambda: html if request.path == "/" else None)
+
+
 def test_a_front_end_that_flask_does_not_serve(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
-    app = serve()
-    # As a static host would: before Flask, and with no cookie looked at.
-    app.before_request_funcs[None].insert(
-        0,
-        lambda: (
-            "<!doctype html><link rel=icon href='data:,'><script src=/sso/landing.js></script>"
-            "<script>document.title = 'ran ' + location.hash</script><h1>spa</h1>"
-            if request.path == "/"
-            else None
-        ),
-    )
+    static_host(serve())
     watch = Watch(page)
     page.goto(site.url("/sso/authorize?next=/%23/files"))
     expect(page).to_have_title("ran #/files")
@@ -544,6 +544,63 @@ def test_a_front_end_that_flask_does_not_serve(
     assert watch.console == []
     page.goto(site.url("/who"))
     assert json.loads(page.locator("body").inner_text())["username"] == "ada"
+
+
+@pytest.mark.parametrize("by_flask", [True, False])
+def test_a_login_that_failed_shows_the_whole_page(
+    serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page, by_flask: bool
+) -> None:
+    """... and the browser paints it, which it does not before there is a body."""
+    app = serve()
+    app.debug = True
+    if not by_flask:
+        static_host(app)
+    server.answers[GET_TOKEN] = says({"code": "8204", "message": "invalid"})
+    watch = Watch(page)
+    page.goto(site.url("/sso/authorize?next=/%23/files"), wait_until="commit")
+    expect(page).to_have_title("The sign-in server refused")
+    painted = "performance.getEntriesByName('first-contentful-paint').length"
+    deadline = time.monotonic() + 5
+    while not page.evaluate(painted):
+        assert time.monotonic() < deadline, "nothing is painted"
+        page.wait_for_timeout(50)
+    expect(page.locator("html")).to_have_attribute("data-reason", "server_rejected")
+    expect(page.locator("h1")).to_have_text("The sign-in server refused")
+    expect(page.locator("main")).to_contain_text("an error. Please sign in again.")
+    expect(page.locator(".reference")).to_be_visible()
+    expect(page.locator(".hint")).to_contain_text("8204")
+    expect(page.locator("h1")).to_have_css("font-weight", "700")
+    expect(page.locator("main")).to_have_css("border-top-width", "4px")
+    again = page.get_by_role("link", name="Sign in again")
+    expect(again).to_have_attribute("href", "/sso/authorize?next=/%23/files")
+    assert [line for line in watch.console if "502" not in line] == []
+    server.answers[GET_TOKEN] = says(TOKEN)
+    again.click()
+    expect(page.locator("h1")).to_have_text("ada" if by_flask else "spa")
+    assert page.url == site.url("/#/files")
+    page.goto(site.url("/who"))
+    assert json.loads(page.locator("body").inner_text())["username"] == "ada"
+
+
+@pytest.mark.parametrize("by_flask", [True, False])
+def test_what_the_application_answers_to_a_failure_is_shown(
+    serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page, by_flask: bool
+) -> None:
+    app = serve()
+    if not by_flask:
+        static_host(app)
+    answers: list[Any] = [("<title>ours</title><h1 id=ours>No</h1>", 418), redirect("/oops")]
+    app.register_error_handler(LoginFailed, lambda error: answers[0])
+    app.add_url_rule("/oops", view_func=lambda: "<h1>moved</h1>", endpoint="oops")
+    server.answers[GET_TOKEN] = says({"code": "8204", "message": "invalid"})
+    page.goto(site.url("/sso/authorize"), wait_until="commit")
+    expect(page).to_have_title("ours")
+    expect(page.locator("#ours")).to_have_text("No")
+    assert CODE not in page.url
+    answers.pop(0)
+    page.goto(site.url("/sso/authorize"), wait_until="commit")
+    expect(page.locator("h1")).to_have_text("moved")
+    assert page.url == site.url("/oops")
 
 
 @pytest.mark.parametrize("start_at", ["localhost", "127.0.0.1"])

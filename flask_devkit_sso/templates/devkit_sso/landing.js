@@ -58,31 +58,28 @@
   }
 
   history.replaceState(null, "", own.pathname + own.search + own.hash);
-  if (!pass) stop(); // Its scripts would run into a login half done.
+  if (!pass) {
+    // Its scripts would run into a login half done. Browsers paint nothing before there is a body.
+    document.write("<body>");
+    stop();
+  }
 
-  const tell = ({ error, message, reference, login_url }) => {
-    page.reason = error;
-    const make = (tag, more) => Object.assign(document.createElement(tag), more);
-    const main = make("main", { lang: {{ language|tojson }} });
-    const add = (tag, textContent, more) => main.append(make(tag, { textContent, ...more }));
-    add("h1", message);
-    const button = { href: login_url, className: "button primary" };
-    if (login_url) add("a", {{ texts["action.sign_in_again"]|tojson }}, button);
-    if (reference) add("p", {{ texts["page.reference"]|tojson }}.replace("{reference}", reference));
-    (document.body ?? root).replaceChildren(main);
+  // What the site says of a login that failed is its page; scripts in it don't run.
+  const show = (html) => {
+    const told = new DOMParser().parseFromString(html, "text/html");
+    document.replaceChild(told.documentElement, root);
   };
-  const json = "application/json";
   fetch(new URL("callback", script), {
     method: "POST",
-    headers: { Accept: json, "Content-Type": json },
+    headers: { Accept: "text/html", "Content-Type": "application/json" },
     body: JSON.stringify({ ...answer, login: tab("login"), hash: tab("hash") }),
   })
     .then(async (response) => {
-      const told = await response.json();
-      if (!response.ok) return tell(told);
+      if (!response.ok) return show(await response.text());
+      const next = response.redirected ? response.url : (await response.json()).next;
       // location.replace loads nothing where only the hash differs.
-      history.replaceState(null, "", told.next);
+      history.replaceState(null, "", next);
       location.reload();
     })
-    .catch(() => tell({ error: "server_unavailable", message: {{ texts["landing.no_answer"]|tojson }} }));
+    .catch(() => show({{ no_answer|tojson }}));
 })();
