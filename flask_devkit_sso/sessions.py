@@ -32,6 +32,10 @@ EARLY: Final = 30.0
 """Seconds before its end at which an access token is refreshed; a short-lived one, in the last
 quarter of its life."""
 
+SET_BY: Final = 660.0
+"""Seconds by which a wall clock may be put forward and end no session early; what is more is taken
+for time that has passed, as on a machine that slept."""
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -71,6 +75,31 @@ class Session:
         return self.key.rpartition(":")[2]
 
 
+class _WallClock:
+    """The wall clock as this process watches it, to tell a clock that is set from time that passes.
+
+    A process that starts after that cannot tell.
+    """
+
+    def __init__(self) -> None:
+        self._seen: tuple[float, tuple[tuple[float, float], ...]] = (_ahead(), ())
+
+    def put_forward(self, since: float) -> float:
+        """Return the seconds by which it was put forward since a time of its own."""
+        ahead, steps = self._seen
+        step = _ahead() - ahead
+        if abs(step) > 10:
+            if step <= SET_BY:
+                steps = (*steps[-9:], (time.time(), step))
+            # In one piece: threads that see the same step write the same.
+            self._seen = (ahead + step, steps)
+        return min(SET_BY, max(0.0, sum(step for at, step in steps if since < at)))
+
+
+def _ahead() -> float:
+    return time.time() - time.monotonic()
+
+
 class Sessions:
     """The sessions of one installation."""
 
@@ -79,6 +108,7 @@ class Sessions:
         self._keys = keys
         self._settings = settings
         self._signer = keys.signer("session")
+        self._clock = _WallClock()
 
     def create(self, user: UserInfo, tokens: TokenAnswer | None, *, asked: float) -> str:
         """Start a session and return the value of its cookie, whose id is new.
@@ -95,7 +125,7 @@ class Sessions:
         self._store.add(
             session.key,
             _record(session),
-            expires=self._expires(now, now),
+            expires=self._ends(now, now) + SET_BY,
             owner=self._owner(user.uid),
         )
         return str(self._signer.dumps(session_id))
@@ -120,7 +150,8 @@ class Sessions:
         if now - row.used >= min(TOUCH_EVERY, self._settings.idle_timeout / 4):
             # A store that can be read but not written to has said who this is all the same.
             with suppress(StoreUnavailable):
-                self._store.touch(key, used=now, expires=self._expires(session.created, now))
+                expires = self._ends(session.created, now) + SET_BY
+                self._store.touch(key, used=now, expires=expires)
         return session
 
     def tokens(self, session: Session) -> Tokens | None:
@@ -163,7 +194,9 @@ class Sessions:
 
     def end_all(self, uid: str) -> int:
         """End all sessions of a user everywhere, at once; return how many there were."""
-        return len(self._store.remove_owner(self._owner(uid)))
+        alive = len(self.list(uid))
+        # Among them may be some that are past their time; and another may be doing the same.
+        return min(alive, len(self._store.remove_owner(self._owner(uid))))
 
     def list(self, uid: str | None = None) -> list[Session]:
         """Return the sessions that are alive, of one user or of all, the oldest first.
@@ -184,9 +217,11 @@ class Sessions:
     def _alive(self, key: str, row: Row) -> Session | None:
         """Read a record; None when it is past its time, or no session that we understand."""
         session = _parse(key, row)
-        if session is None or self._expires(session.created, row.used) <= time.time():
+        if session is None:
             return None
-        return session
+        # A store keeps a record for as long as a session may last by any clock.
+        created, used = (at + self._clock.put_forward(at) for at in (session.created, row.used))
+        return session if self._ends(created, used) > time.time() else None
 
     def _key(self, session_id: str) -> str:
         return self._key_prefix + hashlib.sha256(session_id.encode()).hexdigest()
@@ -198,7 +233,7 @@ class Sessions:
     def _owner(self, uid: str) -> str:
         return f"{self._settings.installation}:user:{uid}"
 
-    def _expires(self, created: float, used: float) -> float:
+    def _ends(self, created: float, used: float) -> float:
         return min(created + self._settings.session_lifetime, used + self._settings.idle_timeout)
 
 

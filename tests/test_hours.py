@@ -40,6 +40,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.hours]
 
 PAGES = ("/private", "/token")
 
+Clock = Callable[..., Path]
+
 
 def tokens(access_token: str, expires_in: int, refresh_token: str | None = None) -> Any:
     data: dict[str, Any] = {"access_token": access_token, "expires_in": expires_in}
@@ -438,21 +440,19 @@ def stop_answering(here: Place, how: Callable[[Handler], None] | None) -> None:
 
 
 @pytest.fixture
-def clock(tmp_path: Path) -> Callable[[float], Path]:
+def clock(tmp_path: Path) -> Clock:
+    """Let the workers see their wall clock set by so many seconds, and other ones pass."""
     file = tmp_path / "clock"
 
-    def set_to(seconds: float) -> Path:
+    def set_to(by: float, *, passed: float = 0) -> Path:
         new = tmp_path / "clock.new"
-        new.write_text(str(seconds))
+        new.write_text(f"{passed} {by}")
         return new.rename(file)
 
-    set_to(0)
     return set_to
 
 
-def test_a_clock_that_jumps_ends_no_session_in_use(
-    any_store: str, clock: Callable[[float], Path]
-) -> None:
+def test_a_clock_that_jumps_ends_no_session_in_use(any_store: str, clock: Clock) -> None:
     with place(any_store, 1, clock=clock(0)) as here:
         browser = Browser(*here.instances)
         for offset in (600, 0, -600, 0):
@@ -463,9 +463,7 @@ def test_a_clock_that_jumps_ends_no_session_in_use(
         assert REFRESH_TOKEN not in here.server.paths
 
 
-def test_a_clock_that_jumps_while_the_server_is_out(
-    any_store: str, clock: Callable[[float], Path]
-) -> None:
+def test_a_clock_that_jumps_while_the_server_is_out(any_store: str, clock: Clock) -> None:
     """What has failed a moment ago is tried again at once, not ten minutes later."""
     with place(any_store, 1, clock=clock(0)) as here:
         browser = expired(here)
@@ -480,7 +478,7 @@ def test_a_clock_that_jumps_while_the_server_is_out(
 
 
 def test_a_clock_that_jumps_in_the_middle_of_a_refresh(
-    redis_server: RedisServer, clock: Callable[[float], Path]
+    redis_server: RedisServer, clock: Clock
 ) -> None:
     """The claim is over, so another refreshes too; what the first one then hears of the old
     refresh token is no word on the session."""
@@ -507,30 +505,45 @@ def test_a_clock_that_jumps_in_the_middle_of_a_refresh(
 
 
 def test_a_clock_that_jumps_keeps_no_session_beyond_its_lifetime_plus_the_jump(
-    any_store: str, clock: Callable[[float], Path]
+    any_store: str, clock: Clock
 ) -> None:
     lifetime, step = 43200, 1500
     with place(any_store, 1, clock=clock(0)) as here:
         browser = Browser(*here.instances)
         began = time.monotonic()
         # Ten minutes back, and then in use for all its life.
-        for offset in range(-600, lifetime - 60, step):
-            clock(offset)
-            assert browser.get("/private").text == "private ada", offset
-        clock(lifetime - (time.monotonic() - began) - 30)
+        for passed in range(0, lifetime, step):
+            clock(-600, passed=passed)
+            assert browser.get("/private").text == "private ada", passed
+        clock(-600, passed=lifetime + 600 - (time.monotonic() - began) - 30)
         assert browser.get("/private").text == "private ada"
-        clock(lifetime + 1)
+        clock(-600, passed=lifetime + 601)
         assert browser.get("/private").status == 302
         assert re.fullmatch("/sso/authorize.*", browser.get("/private").headers["Location"])
         assert here.server.paths.count(GET_TOKEN) == 1
 
 
-def test_a_jump_counts_as_idle_time(any_store: str, clock: Callable[[float], Path]) -> None:
-    """Idle for 19 minutes of 30 and ten more; idle for 25 and ten more (docs: Clocks)."""
+def test_a_clock_that_is_put_forward_ends_no_session_early(any_store: str, clock: Clock) -> None:
+    """Idle for 25 minutes of 30, or with five left of its life, when the clock is put forward."""
+    lifetime, minutes = 43200, 60
     with place(any_store, 1, clock=clock(0)) as here:
         first, second = Browser(*here.instances), Browser(*here.instances)
-        clock(19 * 60 + 600)
+        clock(600, passed=25 * minutes)
         assert first.get("/private").status == 200
-        clock(25 * 60 + 600)
+        clock(600, passed=31 * minutes)
         assert second.get("/private").status == 302
+        for passed in range(50 * minutes, lifetime - 5 * minutes, 25 * minutes):
+            clock(600, passed=passed)
+            assert first.get("/private").status == 200, passed
+        clock(600, passed=lifetime - 5 * minutes)
         assert first.get("/private").status == 200
+        clock(600, passed=lifetime + 1)
+        assert first.get("/private").status == 302
+        assert here.server.paths.count(GET_TOKEN) == 2
+
+
+def test_a_machine_that_slept_is_no_clock_that_was_set(any_store: str, clock: Clock) -> None:
+    with place(any_store, 1, clock=clock(0)) as here:
+        browser = Browser(*here.instances)
+        clock(31 * 60)
+        assert browser.get("/private").status == 302

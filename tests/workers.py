@@ -29,12 +29,18 @@ SECRET_KEY = "8b7c1f02aa93e6d4-no-one-knows-this"
 
 
 def set_clock_by(file: Path) -> None:
-    """Shift this process's wall clock, as Python tells it, by the seconds that a file says.
+    """Let this process see time that a file says: seconds that have passed, and seconds by which
+    its wall clock was set besides.
 
     Debian's libfaketime is no help: under it each time.sleep of Python's is an error.
     """
-    real_time = time.time
-    time.time = lambda: real_time() + float(file.read_text())
+    real_time, real_monotonic = time.time, time.monotonic
+
+    def seconds() -> list[float]:
+        return [float(number) for number in file.read_text().split()]
+
+    time.time = lambda: real_time() + sum(seconds())
+    time.monotonic = lambda: real_monotonic() + seconds()[0]
 
 
 def create_app() -> Flask:
@@ -99,7 +105,7 @@ def sandbox(*redirect_uris: str, options: Sequence[str] = ()) -> Iterator[str]:
 class Gunicorn:
     """An application under gunicorn, with two workers.
 
-    :param clock: a file that says by how many seconds its clock is off.
+    :param clock: a file that :func:`set_clock_by` reads.
     """
 
     def __init__(
