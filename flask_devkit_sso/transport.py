@@ -9,6 +9,7 @@ cuts the connection, which ends the thread's work too.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import ssl
@@ -65,11 +66,17 @@ class _Call:
         self._lock = threading.Lock()
         self._connection: HTTPConnection | None = None
         self._given_up = False
+        self._turn = math.inf
+
+    def had_time(self, seconds: float) -> bool:
+        """Tell whether the server had so much time to answer."""
+        return time.monotonic() - self._turn >= seconds
 
     def run(self, pool: urllib3.PoolManager) -> Reply:
         _running.call = self
+        self._turn = time.monotonic()
         try:
-            time_left = self._deadline - time.monotonic()
+            time_left = self._deadline - self._turn
             if time_left <= 0:
                 raise ServerUnavailable("Too many calls of the server are under way already.")
             response = pool.request(
@@ -263,21 +270,23 @@ class Transport:
         breaker.let_pass(self._timeout)
         call = _Call(url, body, self._timeout, repeatable=repeatable)
         future = threads.submit(call.run, pool)
-        answered = True
+        answered: bool | None = True
         try:
             return future.result(self._timeout)
         except ServerUnavailable:
             answered = False
             raise
         except TimeoutError:
-            answered = False
             future.cancel()
+            # One that had its turn late, or never, says nothing of the server.
+            answered = False if call.had_time(self._timeout / 2) else None
             call.give_up()
             raise ServerUnavailable(
                 f"No whole answer from the server within {self._timeout:g} seconds."
             ) from None
         finally:
-            breaker.note(answered=answered)
+            if answered is not None:
+                breaker.note(answered=answered)
 
     def _set_up(self) -> _Process:
         pool = urllib3.PoolManager(maxsize=MAX_CALLS, ssl_context=tls_context(self._ca_bundle))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -82,8 +83,6 @@ def test_the_deadline_is_for_the_whole_call(
 def test_many_calls_that_hang_end_at_their_deadline_and_then_none_is_made_for_a_while(
     make_app: AppMaker, server: ScriptedServer
 ) -> None:
-    import threading
-
     server.answers[GET_TOKEN] = no_answer
     app = make_app(timeout=2.0)
     outcomes: list[str] = []
@@ -104,6 +103,34 @@ def test_many_calls_that_hang_end_at_their_deadline_and_then_none_is_made_for_a_
     assert len(server.seen) == calls
     time.sleep(5)
     sign_in(app.test_client())
+    sign_in(app.test_client())
+
+
+def test_a_queue_for_a_server_that_answers_is_no_outage(
+    make_app: AppMaker, server: ScriptedServer
+) -> None:
+    """Sixteen calls at once are answered after a second; who is not served in time tells nothing
+    of the server, which is asked on."""
+
+    def slowly(handler: Handler) -> None:
+        time.sleep(1)
+        says(TOKEN)(handler)
+
+    server.answers[GET_TOKEN] = slowly
+    app = make_app(timeout=2.5)
+    statuses: list[int] = []
+
+    def log_in() -> None:
+        client = app.test_client()
+        statuses.append(come_back(client, start(client)["state"]).status_code)
+
+    threads = [threading.Thread(target=log_in) for _ in range(80)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {303, 503}
+    server.answers[GET_TOKEN] = says(TOKEN)
     sign_in(app.test_client())
 
 
