@@ -11,7 +11,7 @@ PACKAGES := chromium fonts-noto-cjk redis-server
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint suite coverage screenshots docs wheel test-wheel test-lowest soak system
+.PHONY: help demo test lint suite coverage screenshots docs wheel test-lowest soak system
 .PHONY: clean hours
 .DEFAULT_GOAL := help
 
@@ -21,7 +21,7 @@ help:  ## list the targets
 demo: .venv/installed  ## start the example application and the sandbox it signs in at
 	$(PY) -m tools.demo --app-port $(APP_PORT) --sandbox-port $(SANDBOX_PORT)
 
-test: system lint suite docs test-wheel test-lowest  ## run every check below
+test: system lint suite docs test-lowest  ## run every check below
 
 lint: .venv/tools  ## ruff and mypy
 	$(PY) -m ruff check --quiet
@@ -51,10 +51,7 @@ wheel: .venv/tools  ## build the source distribution and, from it, the wheel int
 	rm -rf dist
 	$(PY) -m build --quiet
 
-test-wheel: wheel  ## the core suite against the wheel
-	tools/core-suite.sh $(PY)
-
-test-lowest: wheel  ## the core suite against the lowest declared versions
+test-lowest: wheel  ## the core suite against the wheel, with the lowest versions that are declared
 	$(PY) tools/lowest.py > dist/lowest.txt
 	tools/core-suite.sh $(PY) --constraint dist/lowest.txt
 
