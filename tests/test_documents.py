@@ -42,6 +42,9 @@ ELSEWHERE = {
     ("docs/landing.md", "python"),
     ("docs/landing.md", "text"),
     ("docs/quickstart.md", "console"),
+    ("docs/sessions.md", "html"),
+    ("docs/sessions.md", "js"),
+    ("docs/sessions.md", "python"),
     ("docs/testing.md", "python"),
 }
 """Taken by a test of their own, which fails when there is one more."""
