@@ -1,4 +1,4 @@
-"""The programs in docs/landing.md, docs/bindings.md and docs/sessions.md, as they are written there."""
+"""The programs in docs/landing.md, bindings.md and sessions.md, as they are written there."""
 
 from __future__ import annotations
 
