@@ -42,6 +42,9 @@ ELSEWHERE = {
     ("docs/landing.md", "python"),
     ("docs/landing.md", "text"),
     ("docs/quickstart.md", "console"),
+    ("docs/sessions.md", "html"),
+    ("docs/sessions.md", "js"),
+    ("docs/sessions.md", "python"),
     ("docs/testing.md", "python"),
 }
 """Taken by a test of their own, which fails when there is one more."""
@@ -343,10 +346,17 @@ def test_the_readmes_program_works_without_a_redirect_uri_on_this_machine(tmp_pa
             person.close()
 
 
-def test_the_docs_about_testing_are_a_test_module(tmp_path: Path) -> None:
-    """Run by pytest as a project of its own, which finds the plugin by its entry point."""
-    module = "\n".join(blocks("docs/testing.md", "python"))
-    (tmp_path / "test_reports.py").write_text(module, encoding="utf-8")
+def test_the_docs_about_testing_are_tests(tmp_path: Path) -> None:
+    """Run by pytest as a project of its own, which finds the plugin by its entry point.
+
+    A block that begins with the name of a file is one, and the others are a module together.
+    """
+    files = {"app.py": blocks("README.md", "python"), "test_reports.py": []}
+    for block in blocks("docs/testing.md", "python"):
+        named = re.match(r"# (\w+\.py)\n", block)
+        files.setdefault(named[1] if named else "test_reports.py", []).append(block)
+    for name, parts in files.items():
+        (tmp_path / name).write_text("\n".join(parts), encoding="utf-8")
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"],
         cwd=tmp_path,
@@ -356,4 +366,4 @@ def test_the_docs_about_testing_are_a_test_module(tmp_path: Path) -> None:
         timeout=120,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert re.search(r"^3 passed", run.stdout, re.MULTILINE), run.stdout
+    assert re.search(r"^6 passed", run.stdout, re.MULTILINE), run.stdout

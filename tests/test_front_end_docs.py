@@ -1,4 +1,4 @@
-"""The programs in docs/landing.md and docs/bindings.md, as they are written there."""
+"""The programs in docs/landing.md, bindings.md and sessions.md, as they are written there."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from flask import Flask
 from playwright.sync_api import Page, expect
 from werkzeug.wrappers import Response
 
+from flask_devkit_sso.testing import login_as
+
 from . import documents
 from .browser import Site, Watch, sends_back
 from .conftest import CODE
 from .documents import blocks
-from .scripted import GET_TOKEN, ScriptedServer
+from .scripted import GET_TOKEN, LOGOUT, ScriptedServer
 
 pytestmark = [
     pytest.mark.browser,
@@ -93,3 +95,42 @@ def test_the_binding_confirm_with_pkce(
     assert page.url == site.url("/#/files")
     (exchange,) = [seen.json for seen in server.seen if seen.path == GET_TOKEN]
     assert len(exchange["code_verifier"]) >= 43
+
+
+def test_the_ways_to_sign_out(
+    site: Site,
+    server: ScriptedServer,
+    page: Page,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    (html,) = blocks("docs/sessions.md", "html")
+    (script,) = blocks("docs/sessions.md", "js")
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates/home.html").write_text(html, encoding="utf-8")
+    site.app = app = run("docs/sessions.md", monkeypatch, tmp_path, site, server.url)
+    server.answers["/sso/oauth2/authorize"] = sends_back()
+    heading = page.locator("h1")
+
+    def sign_in() -> None:
+        page.goto(site.url("/"))
+        expect(page.get_by_text("Hello ada", exact=True)).to_be_visible()
+
+    sign_in()
+    page.get_by_role("link", name="Sign out").click()
+    page.get_by_role("button", name="Sign out").click()
+    expect(heading).to_have_text("You are signed out")
+    sign_in()
+    page.get_by_role("button", name="Sign out at once").click()
+    expect(heading).to_have_text("You are signed out")
+    sign_in()
+    page.add_script_tag(content=script, type="module")
+    expect(heading).to_have_text("You are signed out")
+    assert server.paths.count(LOGOUT) == 3
+
+    bob, admin = app.test_client(), app.test_client()
+    login_as(bob, "bob", uid="1043")
+    login_as(admin, "ada", role="Admin")
+    assert bob.post("/people/1043/end-sessions").status_code == 403
+    assert admin.post("/people/1043/end-sessions").json == {"ended": 1}
+    assert bob.get("/").status_code == 302
