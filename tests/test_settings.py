@@ -155,7 +155,7 @@ def test_what_is_missing_lets_the_application_start(
     app = make_app(**settings)
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == 1
-    assert key in errors[0].getMessage()
+    assert f"{key} is missing. Run `flask devkit-sso register`, or set" in errors[0].getMessage()
     client = app.test_client()
     assert client.get("/").text == "home"
     for path in ("/sso/authorize", "/private"):
@@ -208,6 +208,9 @@ def test_a_missing_or_weak_secret_key(
     client = app.test_client()
     assert "SECRET_KEY" in caplog.text
     assert reason(client.get("/private")) == "not_configured"
+    for line in (caplog.messages[0], caplog.messages[-1]):
+        assert ": make one with python -c 'import secrets" in line
+        assert "register" not in line, "it mends no key"
     app.testing = True  # late, as tests do it
     assert client.get("/private").status_code == (503 if key is None else 302)
 
