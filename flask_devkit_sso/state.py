@@ -110,11 +110,14 @@ class State:
         self.checked = False
 
     def end_sessions(self, uid: str) -> int:
-        """End all sessions of a user; return how many there were. Within an application context.
+        """End all sessions of a user and forget what the server said of them; return how many
+        sessions there were. Within an application context.
 
         :raises StoreUnavailable: then some may have ended: do it again.
         """
         count = self.sessions.end_all(uid) if self.sessions else 0
+        if self.upkeep:
+            self.upkeep.forget(uid)
         if count:
             signals.session_ended.send(get_app(), uid=uid, why="ended")
         return count
