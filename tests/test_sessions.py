@@ -368,6 +368,13 @@ def test_login_as_needs_no_settings_but_a_key() -> None:
     assert client.get("/x").text == "x"
 
 
+@pytest.mark.parametrize("role", ["admin", "", "Auditor"])
+def test_login_as_knows_the_roles(client: FlaskClient, role: Any) -> None:
+    with pytest.raises(ValueError, match='"Admin", "User" or None, not \'' + role):
+        login_as(client, "ada", role=role)
+    assert not signed_in(client)
+
+
 def test_login_as_says_what_it_lacks() -> None:
     from flask_devkit_sso import ConfigError
 
