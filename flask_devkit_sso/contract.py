@@ -175,9 +175,8 @@ def envelope_data(reply: Reply, interface: str) -> dict[str, Any]:
             raise ServerUnavailable(f"A gateway answered HTTP {reply.status} for the server.")
         # A fault of the server's own says nothing of where it is.
         mend = ": check the address, its path too" if reply.status < 500 else ""
-        raise ServerError(
-            f"The answer of {interface} at {reply.url} (HTTP {reply.status}) is not an envelope{mend}."
-        )
+        asked = f"{interface} at {reply.url} (HTTP {reply.status})"
+        raise ServerError(f"The answer of {asked} is not an envelope{mend}.")
     if code != "2000":
         raise ServerError(
             f"The server answered {code}: {ERRORS.get(code, 'a code the contract does not name')}.",

@@ -131,8 +131,8 @@ def _seconds(value: object) -> float:
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise _Wrong(
-            f"must be True or False, not {_kind(value)} (in the environment true or false, in lower "
-            "case)"
+            f"must be True or False, not {_kind(value)} (in the environment true or false, in "
+            "lower case)"
         )
     return value
 
