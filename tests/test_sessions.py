@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +231,29 @@ def test_an_absolute_path(make_app: AppMaker, tmp_path_factory: pytest.TempPathF
     path = tmp_path_factory.mktemp("elsewhere") / "sessions.db"
     login_as(make_app(store_url=f"sqlite:///{path}").test_client(), "bob")
     assert path.exists()
+
+
+def test_nothing_of_an_ended_session_stays_in_the_file(make_app: AppMaker, tmp_path: Path) -> None:
+    app = make_app()
+    leaving, staying = app.test_client(), app.test_client()
+
+    def left() -> bool:
+        with closing(sqlite3.connect(tmp_path / "devkit_sso.db")) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return b"name-of-who-leaves" in (tmp_path / "devkit_sso.db").read_bytes()
+
+    login_as(staying, "bob")
+    login_as(leaving, "name-of-who-leaves")
+    assert left()
+    logout(leaving)
+    assert not left()
+    for number in range(50):  # so many that whole pages become free
+        login_as(leaving, "name-of-who-leaves" + "x" * 500, uid=f"u-{number % 2}")
+    assert left()
+    with app.app_context():
+        assert [app.extensions["devkit_sso"].end_sessions(f"u-{n}") for n in (0, 1)] == [25, 25]
+    assert not left()
+    assert signed_in(staying)
 
 
 def test_a_session_outlives_the_process(make_app: AppMaker) -> None:
