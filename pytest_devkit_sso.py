@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
@@ -34,9 +35,15 @@ class Sandbox:
             ``"close"``, ``"slow"``, ``"slow-headers"``, ``"hang"``, ``"garbage"``, ``"empty"``,
             ``"huge"``, ``"redirect"``; for authorize also an RFC 6749 error such as
             ``"access_denied"``.
-        :raises urllib.error.HTTPError: when there is no such interface or way to fail.
+        :raises ValueError: when there is no such interface or way to fail; names those there are.
         """
-        self._ask("POST", "/_sandbox/fail-next", {"interface": interface, "how": how})
+        try:
+            self._ask("POST", "/_sandbox/fail-next", {"interface": interface, "how": how})
+        except HTTPError as error:
+            if error.code != 400:
+                raise
+            with error:
+                raise ValueError(json.loads(error.read())["error"]) from None
 
     @property
     def calls(self) -> list[dict[str, Any]]:

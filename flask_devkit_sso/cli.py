@@ -39,7 +39,7 @@ from .settings import (
     parse_setting,
     read_settings,
 )
-from .state import EXTENSION, NO_REDIRECT_URI, State, collecting
+from .state import EXTENSION, MAKE_A_KEY, NO_REDIRECT_URI, State, collecting
 
 _ASKED: Final = {
     "client_id": "Client id",
@@ -172,11 +172,12 @@ def register(
         return parsed
 
     given: dict[str, object] = {name: value for name, value in options.items() if value is not None}
+    from_environment = False
     if secret_stdin:
         given["client_secret"] = _read_secret()
     elif (secret := _environment().get(f"{PREFIX}CLIENT_SECRET", "")) != "":
         given["client_secret"] = secret
-        click.echo(f"The client secret is taken from {_ENVIRONMENT}_CLIENT_SECRET.")
+        from_environment = True
     values = _present(old, loaded.reading, check)
     for name, value in given.items():
         try:
@@ -187,10 +188,13 @@ def register(
     needed = list(_ASKED)
     if all(values.get(name) or getattr(settings, name) for name in INTERFACE_PATHS):
         needed.remove("server_url")
-    if can_ask:
-        for name in _ASKED:
-            if name not in given or not values[name]:
-                values[name] = _ask(name, values.get(name), name in needed, check)
+    for name in _ASKED:
+        if name == "client_secret" and from_environment:
+            # Among the questions, so that who answers them sees that this one is not asked.
+            mend = " (unset it to be asked)" if can_ask else ""
+            click.echo(f"{_ASKED[name]}: taken from {_ENVIRONMENT}_CLIENT_SECRET{mend}")
+        elif can_ask and (name not in given or not values[name]):
+            values[name] = _ask(name, values.get(name), name in needed, check)
     missing = [_option(name) for name in needed if not values.get(name)]
     if missing:
         raise click.UsageError(f"there is no terminal to ask at, so give {', '.join(missing)}")
@@ -274,7 +278,7 @@ def _ask(
 
 
 def _tell_next(loaded: Loaded, path: Path, target: Path, written: dict[str, str]) -> None:
-    reading, state = loaded.reading, loaded.state
+    reading, state, environment = loaded.reading, loaded.state, _environment()
     owner = "its owner"
     with suppress(KeyError, NotImplementedError):
         owner = target.owner()
@@ -291,14 +295,18 @@ def _tell_next(loaded: Loaded, path: Path, target: Path, written: dict[str, str]
             f"Set {PREFIX}CREDENTIALS_FILE to {path.absolute()}: the application reads "
             f"{reading.credentials} now."
         )
-    steps += [
-        f"Remove {PREFIX}{name.upper()} from app.config: it wins over the file."
-        for name in written
-        if reading.origins.get(name) == APP_CONFIG
-        and getattr(reading.settings, name) != written[name]
-    ]
+    for name in written:
+        if reading.origins.get(name) != APP_CONFIG:
+            continue
+        if getattr(reading.settings, name) != written[name]:
+            key = f"{PREFIX}{name.upper()}"
+            steps.append(
+                f"Unset FLASK_{key} (in .env and .flaskenv too): it wins over the file."
+                if key in environment
+                else f"Remove {key} from app.config: it wins over the file."
+            )
     if state is not None and "SECRET_KEY" in state.missing:
-        steps.append("Set SECRET_KEY too, which is missing.")
+        steps.append(f"Set SECRET_KEY too, which is missing: {MAKE_A_KEY}.")
     steps.append("Restart the application: it reads the file when it starts.")
     steps.append("See whether all is well: flask devkit-sso show")
     click.echo(f"Written: {target}, for {owner} alone to read.\n\nWhat to do next:")
@@ -331,8 +339,15 @@ def show(ctx: click.Context) -> None:
             shown = re.sub(r"(?<=://)[^/]*@", "***@", str(value))
             shown = shown if item.repr else re.sub(r"[?].*", "?***", shown)
         click.echo(f"{PREFIX + item.name.upper():28} {origin:18} {shown}")
+    if loaded.app is not None:
+        key = loaded.app.config.get("SECRET_KEY")
+        weak = ", but weak" if loaded.state is not None and loaded.state.weak_key else ""
+        shown = f"(set, not shown{weak})" if key else "-"
+        click.echo(f"{'SECRET_KEY':28} {APP_CONFIG if key else 'default':18} {shown}")
 
     problems = [*reading.wrong, *reading.warnings, *_missing(loaded)]
+    if not problems and not loaded.error:
+        click.echo("\nAll is well.")
     if problems:
         click.echo("\nWhat is wrong or missing:")
         for problem in problems:

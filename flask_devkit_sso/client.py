@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from authlib.oauth2.client import OAuth2Client
 
@@ -13,13 +14,19 @@ from .contract import Reply, TokenAnswer, UserInfo
 from .settings import Server
 from .transport import Transport
 
+log: Final = logging.getLogger("flask_devkit_sso")
+
 
 class Client:
-    """The client of one installation. Holds no visitor's state, so all threads may share it."""
+    """The client of one installation. Holds no visitor's state, so all threads may share it.
+
+    Logs once that a role is unknown, for the people who run the server.
+    """
 
     def __init__(self, server: Server, transport: Transport) -> None:
         self._server = server
         self._transport = transport
+        self._role_told = False
 
     def authorization_url(
         self, *, redirect_uri: str, state: str | None, code_verifier: str | None = None
@@ -65,7 +72,11 @@ class Client:
         :raises ServerError, ServerUnavailable: as :func:`contract.user_info`.
         """
         url = self._server.user_info_url
-        return contract.user_info(self._post_token(url, access_token, repeatable=True))
+        user = contract.user_info(self._post_token(url, access_token, repeatable=True))
+        if user.role is None and not self._role_told:
+            self._role_told = True
+            log.warning("getUserInfo: a role is neither Admin nor User, so it counts as none")
+        return user
 
     def is_valid(self, user: UserInfo, access_token: str) -> bool:
         """Ask whether a user is still valid (docs/protocol.md section 5); True where nobody has
@@ -99,7 +110,7 @@ class Client:
 
         :raises ServerError, ServerUnavailable: when it did not say that it has.
         """
-        contract.envelope_data(self._post_token(self._server.logout_url, access_token))
+        contract.envelope_data(self._post_token(self._server.logout_url, access_token), "logout")
 
     def _post_token(self, url: str, access_token: str, *, repeatable: bool = False) -> Reply:
         body = contract.access_token_request(

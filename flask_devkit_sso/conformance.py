@@ -168,7 +168,7 @@ class _Checker:
     def _judge(self, name: str, reply: Reply) -> str:
         """Return the code of an envelope; success under an HTTP error counts as success."""
         try:
-            contract.envelope_data(reply)
+            contract.envelope_data(reply, name.partition(" ")[2])
         except (ServerUnavailable, ServerError) as error:
             code: str | None = getattr(error, "server_code", None)
             if code is not None:

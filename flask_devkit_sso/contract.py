@@ -55,11 +55,12 @@ ROLES: Final = ("Admin", "User")
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP answer that nobody has judged yet."""
+    """An HTTP answer that nobody has judged yet; ``url`` is what was asked, without its query."""
 
     status: int
     body: bytes = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    url: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,10 +153,12 @@ def validity_request(*, client_id: str, access_token: str, field: str, user: str
     return json.dumps(body | {field: [user]}).encode()
 
 
-def envelope_data(reply: Reply) -> dict[str, Any]:
+def envelope_data(reply: Reply, interface: str) -> dict[str, Any]:
     """Judge an envelope ("Common to all") and return its ``data``, ``{}`` where there is none.
 
     Success is the code ``"2000"`` (or the integer) under a 2xx status, and nothing else.
+
+    :param interface: what an error calls it.
 
     :raises ServerError: for an error code, and for what is not an envelope.
     :raises ServerUnavailable: for 502, 503 and 504 without an envelope: a gateway on the way.
@@ -170,7 +173,10 @@ def envelope_data(reply: Reply) -> dict[str, Any]:
     if not isinstance(code, str) or not re.fullmatch(r"[0-9]{4}", code):
         if reply.status in (502, 503, 504):
             raise ServerUnavailable(f"A gateway answered HTTP {reply.status} for the server.")
-        raise ServerError(f"The server's answer (HTTP {reply.status}) is not an envelope.")
+        # A fault of the server's own says nothing of where it is.
+        mend = ": check the address, its path too" if reply.status < 500 else ""
+        asked = f"{interface} at {reply.url} (HTTP {reply.status})"
+        raise ServerError(f"The answer of {asked} is not an envelope{mend}.")
     if code != "2000":
         raise ServerError(
             f"The server answered {code}: {ERRORS.get(code, 'a code the contract does not name')}.",
@@ -191,7 +197,7 @@ def token_answer(reply: Reply) -> TokenAnswer:
 
     :raises ServerError, ServerUnavailable: as :func:`envelope_data`, and for a field amiss.
     """
-    data = envelope_data(reply)
+    data = envelope_data(reply, "getToken")
     return TokenAnswer(_text(data, "access_token"), _text(data, "refresh_token"), _lifetime(data))
 
 
@@ -200,7 +206,7 @@ def refresh_answer(reply: Reply) -> TokenAnswer:
 
     :raises ServerError, ServerUnavailable: as :func:`token_answer`.
     """
-    data = envelope_data(reply)
+    data = envelope_data(reply, "refreshToken")
     new = _text(data, "refresh_token") if data.get("refresh_token") is not None else None
     return TokenAnswer(_text(data, "access_token"), new, _lifetime(data))
 
@@ -210,7 +216,7 @@ def user_info(reply: Reply) -> UserInfo:
 
     :raises ServerError, ServerUnavailable: as :func:`token_answer`.
     """
-    data = envelope_data(reply)
+    data = envelope_data(reply, "getUserInfo")
     role = data.get("role")
     known: Role | None = "Admin" if role == "Admin" else "User" if role == "User" else None
     return UserInfo(_text(data, "uid"), _text(data, "username"), known)
@@ -222,7 +228,7 @@ def validity_answer(reply: Reply) -> bool:
     :raises ServerError, ServerUnavailable: as :func:`envelope_data`, and for what is not a list of
         exactly one boolean.
     """
-    answers = envelope_data(reply).get("validation_list")
+    answers = envelope_data(reply, "user validity").get("validation_list")
     if not isinstance(answers, list) or [type(answer) for answer in answers] != [bool]:
         raise ServerError("The server's answer has no validation_list of one boolean.")
     return bool(answers[0])

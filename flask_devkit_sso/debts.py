@@ -236,7 +236,10 @@ class Debts:
             record = json.loads(data)
             if record["version"] != RECORD_VERSION:
                 return None
+            uid, due = record["uid"], record["due"]
+            if not (isinstance(uid, str) and isinstance(due, int | float)):
+                return None
             tokens = unseal_tokens(self._keys, record["tokens"])
-            return Debt(key, record["uid"], record["due"], tokens) if tokens else None
+            return Debt(key, uid, due, tokens) if tokens else None
         except (ValueError, LookupError, TypeError):
             return None

@@ -345,7 +345,7 @@ def _ask(
     middle = (before + time.time()) / 2
     code = "2000"
     try:
-        contract.envelope_data(reply)
+        contract.envelope_data(reply, name)
     except (ServerUnavailable, ServerError) as error:
         code = getattr(error, "server_code", None) or ""
         if not code:

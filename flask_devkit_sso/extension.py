@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from flask import Blueprint, Flask, Response, has_request_context, request, url_for
 
-from .credentials import COMMAND
 from .errors import ConfigError, StoreUnavailable
 from .guard import (
     check_views,
@@ -20,7 +19,7 @@ from .guard import (
 )
 from .pages import here, is_ours, log, safe_next, store_unavailable
 from .settings import read_secret_keys, read_settings
-from .state import EXTENSION, State, collect, get_app, get_state
+from .state import EXTENSION, MAKE_A_KEY, State, collect, get_app, get_state
 from .users import Hooks
 from .views import landing, make_authorize_blueprint, make_callback_blueprint
 
@@ -179,18 +178,13 @@ class DevKitSSO:
 
 def _log_problems(state: State) -> None:
     if state.missing:
-        in_file = state.settings.missing
-        log.error(
-            "nobody can sign in: missing %s. %sSet what is missing in app.config before init_app, "
-            "or in the environment as FLASK_%s=… with app.config.from_prefixed_env()",
-            ", ".join(state.missing),
-            f"Run `{COMMAND}`, which writes {state.reading.credentials}. Or: " if in_file else "",
-            state.missing[0],
-        )
+        log.error("nobody can sign in: %s.", ". ".join(state.told_missing()))
     for warning in state.reading.warnings:
         log.warning("%s", warning)
     if state.weak_key:
-        log.warning("SECRET_KEY is weak: without debug or testing nobody can sign in with it")
+        log.warning(
+            "SECRET_KEY is weak, so without debug or testing nobody can sign in: %s", MAKE_A_KEY
+        )
     if state.settings.insecure_http:
         log.warning("DEVKIT_SSO_INSECURE_HTTP is on: secrets may travel readable for others")
 

@@ -8,6 +8,7 @@ else the English one.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import re
 import tomllib
@@ -24,6 +25,9 @@ log: Final = logging.getLogger("flask_devkit_sso")
 
 _FOLDER: Final = "devkit_sso/messages"
 _OURS: Final = Path(__file__).parent / "templates" / _FOLDER
+
+_NEAR: Final = 0.7
+"""How alike two names are, of 1, that one is taken for a slip."""
 
 _MAX_TAG: Final = 35
 """Characters of a language tag (RFC 5646 section 4.4.1). One of many parts costs the square of its
@@ -53,6 +57,7 @@ class Catalogues:
 
     def __init__(self) -> None:
         self._read: dict[str, Catalogue] | None = None
+        self._told: set[str] = set()
 
     def choose(self, app: Flask, accepted: Iterable[tuple[str, float]]) -> Catalogue:
         """Return the catalogue that a reader likes best; English, where there is none.
@@ -61,7 +66,7 @@ class Catalogues:
         """
         found = self._read
         if found is None or app.jinja_env.auto_reload:
-            found = self._read = _read_all(app)
+            found = self._read = self._read_all(app)
         for language, quality in accepted:
             if quality <= 0 or len(language) > _MAX_TAG:
                 continue
@@ -73,22 +78,34 @@ class Catalogues:
                 parts.pop()
         return found["en"]
 
+    def _read_all(self, app: Flask) -> dict[str, Catalogue]:
+        try:
+            names = app.jinja_env.list_templates()
+        except TypeError:
+            # Such a loader cannot tell what it has; asked for a name, it can.
+            names = []
+        ours = {path.stem: _parse(path.read_text("utf-8")) for path in _OURS.glob("*.toml")}
+        found = {m[1] for name in names if (m := re.fullmatch(_FOLDER + r"/([\w-]+)\.toml", name))}
+        theirs = {language: _read_theirs(app, language) for language in {*found, *ours}}
+        for language, texts in theirs.items():
+            self._tell_slips(language, texts, ours["en"])
+        english = ours["en"] | theirs["en"]
+        return {
+            language.lower(): Catalogue(language, english | ours.get(language, {}) | texts)
+            for language, texts in theirs.items()
+            if texts or language in ours
+        }
 
-def _read_all(app: Flask) -> dict[str, Catalogue]:
-    try:
-        names = app.jinja_env.list_templates()
-    except TypeError:
-        # Such a loader cannot tell what it has; asked for a name, it can.
-        names = []
-    ours = {path.stem: _parse(path.read_text("utf-8")) for path in _OURS.glob("*.toml")}
-    found = {m[1] for name in names if (m := re.fullmatch(_FOLDER + r"/([\w-]+)\.toml", name))}
-    theirs = {language: _read_theirs(app, language) for language in {*found, *ours}}
-    english = ours["en"] | theirs["en"]
-    return {
-        language.lower(): Catalogue(language, english | ours.get(language, {}) | texts)
-        for language, texts in theirs.items()
-        if texts or language in ours
-    }
+    def _tell_slips(self, language: str, texts: Iterable[str], known: Mapping[str, str]) -> None:
+        """Log, once, each name that is nearly one of ours: an application may well have others,
+        for templates of its own."""
+        place = f"templates/{_FOLDER}/{language}.toml"
+        for name in texts:
+            slip = f"{place}: {name}"
+            near = [] if name in known else difflib.get_close_matches(name, known, 1, _NEAR)
+            if near and slip not in self._told:
+                self._told.add(slip)
+                log.warning("the application's %s is no text: did you mean %s?", slip, near[0])
 
 
 def _read_theirs(app: Flask, language: str) -> dict[str, str]:

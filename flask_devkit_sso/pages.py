@@ -20,7 +20,6 @@ from flask import (
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
-from .credentials import COMMAND
 from .errors import REASONS, RETRY_AFTER, LoginFailed, StoreUnavailable
 from .logins import MAX_NEXT
 from .messages import Catalogue
@@ -244,13 +243,11 @@ def _again_url() -> str | None:
 
 
 def not_configured(problems: list[str]) -> LoginFailed:
-    """Return the failure for an application on which nobody can sign in."""
-    return LoginFailed(
-        "not_configured",
-        hint="; ".join(problems) + f". Run `{COMMAND}`, or set what is missing in app.config or in "
-        "the environment (FLASK_DEVKIT_SSO_CLIENT_ID and so on, with "
-        "app.config.from_prefixed_env()).",
-    )
+    """Return the failure for an application on which nobody can sign in.
+
+    :param problems: sentences, the mends among them.
+    """
+    return LoginFailed("not_configured", hint=". ".join(problems) + ".")
 
 
 def _private(response: Response) -> Response:

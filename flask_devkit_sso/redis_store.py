@@ -266,7 +266,10 @@ def _attempt(operation: Callable[[redis.Redis], T], client: redis.Redis, deadlin
 def _explain(error: RedisError) -> str:
     match error:
         case AuthenticationError():
-            return "refuses the user or password of DEVKIT_SSO_STORE_URL"
+            return (
+                "refuses the user or password of DEVKIT_SSO_STORE_URL (what is special in them has "
+                "to be percent-encoded)"
+            )
         case BusyLoadingError():
             return "is starting: it is loading its data"
         case TimeoutError():

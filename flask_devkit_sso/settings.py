@@ -61,7 +61,13 @@ def _token(value: object) -> str | None:
     return text
 
 
-def _url(value: object, *, fragment: bool = False, query: bool = True) -> str | None:
+def _url(
+    value: object,
+    *,
+    fragment: bool = False,
+    query: bool = True,
+    example: str = "https://auth.example.com",
+) -> str | None:
     text = _text(value)
     if text is None:
         return None
@@ -73,7 +79,7 @@ def _url(value: object, *, fragment: bool = False, query: bool = True) -> str | 
     except ValueError:
         raise _Wrong("is no URL") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise _Wrong("must be an absolute URL, like https://auth.example.com")
+        raise _Wrong(f"must be an absolute URL, like {example}")
     if parts.username is not None or "\\" in text:
         raise _Wrong("must hold neither a user name nor a backslash")
     if "#" in text and not fragment:
@@ -90,7 +96,7 @@ def _server_url(value: object) -> str | None:
 
 def _redirect_uri(value: object) -> str | None:
     # Checked but never changed: it is sent byte for byte (docs/protocol.md, "Around it").
-    return _url(value, fragment=True)
+    return _url(value, fragment=True, example="https://app.example.com/#/login")
 
 
 def _after_login(value: object) -> str | None:
@@ -124,7 +130,10 @@ def _seconds(value: object) -> float:
 
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise _Wrong(f"must be True or False, not {_kind(value)}")
+        raise _Wrong(
+            f"must be True or False, not {_kind(value)} (in the environment true or false, in "
+            "lower case)"
+        )
     return value
 
 
@@ -147,6 +156,11 @@ def _store_url(value: object) -> str | None:
     # redis-py parses its URLs; what it would pass over in silence is refused here.
     redis = r"rediss?://[^/?#]+(/[0-9]*)?([?][^#]*)?"
     if text != "memory://" and not re.fullmatch(rf"sqlite:///[^?#]*[^/?#]|{redis}", text):
+        if re.match(r"rediss?://.*@", text):
+            raise _Wrong(
+                "must be like redis://user:password@host:6379/0, with what is special in the "
+                "password percent-encoded: %2F for /, %3F for ?, %23 for #, %25 for %, %40 for @"
+            )
         raise _Wrong(
             "must be sqlite:///file, sqlite:////absolute/path/of/file, redis://host:6379/0, "
             "rediss://host:6379/0 or memory://"

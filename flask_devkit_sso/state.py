@@ -12,6 +12,7 @@ from flask import Flask, Request, current_app, url_for
 
 from . import signals
 from .client import Client
+from .credentials import COMMAND
 from .debts import Debts
 from .errors import ConfigError
 from .keys import Keys
@@ -31,6 +32,11 @@ EXTENSION = "devkit_sso"
 NO_REDIRECT_URI = f"{PREFIX}REDIRECT_URI is missing, which only a loopback host can do without"
 
 MAKE_A_KEY = "make one with python -c 'import secrets; print(secrets.token_hex())'"
+
+_SET_IT = (
+    f"Run `{COMMAND}`, or set what is missing in app.config before init_app, or in the environment "
+    "(FLASK_DEVKIT_SSO_CLIENT_ID and so on, with app.config.from_prefixed_env())"
+)
 
 _collected: ContextVar[list[Flask] | None] = ContextVar("devkit_sso_collected", default=None)
 
@@ -104,11 +110,14 @@ class State:
         self.checked = False
 
     def end_sessions(self, uid: str) -> int:
-        """End all sessions of a user; return how many there were. Within an application context.
+        """End all sessions of a user and forget what the server said of them; return how many
+        sessions there were. Within an application context.
 
         :raises StoreUnavailable: then some may have ended: do it again.
         """
         count = self.sessions.end_all(uid) if self.sessions else 0
+        if self.upkeep:
+            self.upkeep.forget(uid)
         if count:
             signals.session_ended.send(get_app(), uid=uid, why="ended")
         return count
@@ -126,26 +135,41 @@ class State:
         return f"{uri.scheme}://{uri.netloc}"
 
     def problems(self, request: Request) -> list[str]:
-        """Return what keeps everybody from signing in, each with its mend; empty when all is well.
+        """Return what keeps everybody from signing in, and the mends; empty when all is well.
 
         Debug and testing are looked at here and now: tests switch them on late.
         """
-        found = self.general_problems()
-        if self.redirect_uri(request) is None:
-            found.append(NO_REDIRECT_URI)
-        return found
+        here = [NO_REDIRECT_URI] if self.redirect_uri(request) is None else []
+        return [*self.told_missing(*here), *self._unfit()]
 
     def general_problems(self) -> list[str]:
-        """Return those of the :meth:`problems` that are the same for each request."""
+        """Return those that are the same for each request, without the mend that they share."""
         found = [f"{key} is missing" for key in self.missing]
         if "SECRET_KEY" in self.missing:
             found[-1] += f": {MAKE_A_KEY}"
+        return found + self._unfit()
+
+    def told_missing(self, *more: str) -> list[str]:
+        """Return what is missing, each with its mend: the command mends no SECRET_KEY.
+
+        :param more: what is missing besides and set in the same places.
+        """
+        found = [*(f"{key} is missing" for key in self.settings.missing), *more]
+        if found:
+            found.append(_SET_IT)
+        if "SECRET_KEY" in self.missing:
+            found.append(f"SECRET_KEY is missing: {MAKE_A_KEY}")
+        return found
+
+    def _unfit(self) -> list[str]:
+        found = []
         if not (current_app.debug or current_app.testing):
             if self.weak_key:
                 found.append(f"SECRET_KEY is shorter than 16 bytes or a placeholder: {MAKE_A_KEY}")
             if self.settings.store_url == "memory://":
                 found.append(
-                    f"{PREFIX}STORE_URL is memory://, which works with debug or testing only"
+                    f"{PREFIX}STORE_URL is memory://, which works with debug or testing only: "
+                    "leave it out for a SQLite file, or name a Redis"
                 )
         return found
 

@@ -8,7 +8,7 @@ from typing import cast
 from flask.testing import FlaskClient
 from werkzeug.test import Cookie
 
-from .contract import Role, UserInfo
+from .contract import ROLES, Role, UserInfo
 from .errors import ConfigError
 from .state import EXTENSION, State
 
@@ -21,9 +21,13 @@ def login_as(
     The session is a real one, in the application's store, and the real guard lets it pass. The
     ``on_login`` functions run, and :class:`~flask_devkit_sso.LoginRefused` comes through.
 
+    :param role: ``"Admin"``, ``"User"``, or None, for whom the server gave another one.
     :param uid: the account id; by default one made of the name, the same each time.
     :raises ConfigError: when the application has no SECRET_KEY, or not this extension.
+    :raises ValueError: for another role.
     """
+    if role not in (*ROLES, None):
+        raise ValueError(f'role is "Admin", "User" or None, not {role!r}')
     app = client.application
     state: State | None = app.extensions.get(EXTENSION)
     if state is None or state.sessions is None:

@@ -101,10 +101,10 @@ class _Call:
                 raise
             finally:
                 response.release_conn()
-            return Reply(response.status, body, response.headers)
+            return Reply(response.status, body, response.headers, self._url.partition("?")[0])
         except _HTTPError as error:
             # Not chained: some of these repeat what the server sent.
-            raise ServerUnavailable(_explain(error)) from None
+            raise ServerUnavailable(_explain(error, self._url)) from None
         finally:
             _running.call = None
 
@@ -295,7 +295,7 @@ class Transport:
         return _Process(pool, threads, _Breaker())
 
 
-def _explain(error: _HTTPError) -> str:
+def _explain(error: _HTTPError, url: str) -> str:
     """Say what went wrong in words of ours: an error's own text may repeat the server's."""
     if isinstance(error, urllib3.exceptions.MaxRetryError) and isinstance(error.reason, _HTTPError):
         error = error.reason
@@ -315,4 +315,9 @@ def _explain(error: _HTTPError) -> str:
         case urllib3.exceptions.TimeoutError():
             return "The server did not answer in time."
         case _:
-            return f"The connection to the server broke ({type(error).__name__})."
+            # A server may just close the connection when it is spoken to in the other scheme.
+            scheme = url.partition(":")[0]
+            return (
+                f"The connection to the server broke ({type(error).__name__}): does it speak "
+                f"{scheme} on this port?"
+            )

@@ -141,6 +141,13 @@ class Upkeep:
                 raise failure
         return None
 
+    def forget(self, uid: str) -> None:
+        """Delete the server's last answer about a user.
+
+        :raises StoreUnavailable: then it may still be there.
+        """
+        self._store.remove(self._user_key(uid))
+
     @property
     def _refresh_lasts(self) -> float:
         """Seconds in which a refresh surely ends: a call's deadline, and the store's work."""

@@ -105,6 +105,20 @@ def closes(handler: Handler) -> None:
     handler.connection.shutdown(socket.SHUT_RDWR)
 
 
+def tokens(
+    access_token: str, expires_in: int, refresh_token: str | None = None
+) -> Callable[[Handler], None]:
+    """Answer with tokens."""
+    data: dict[str, Any] = {"access_token": access_token, "expires_in": expires_in}
+    return says({"code": "2000", "data": data | {"refresh_token": refresh_token or "r-1"}})
+
+
+def hangs(handler: Handler) -> None:
+    """Keep a call waiting until the server stops, a minute at most; then close."""
+    handler.server.stopping.wait(60)
+    closes(handler)
+
+
 class ScriptedServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64

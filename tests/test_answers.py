@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from .conftest import come_back, reason, sign_in, start
+from .conftest import AppMaker, come_back, reason, sign_in, start
 from .scripted import ADA, GET_TOKEN, GET_USER_INFO, TOKEN, ScriptedServer, fails, says
 
 ERROR_CODES = "8101 8102 8103 8104 8105 8106 8107 8201 8202 8203 8204 8205 8206 8207 8500".split()
@@ -119,6 +119,24 @@ def test_token_answers_that_make_no_sense(
     assert server.paths == [GET_TOKEN]
 
 
+@pytest.mark.parametrize(("status", "hint"), [(200, True), (404, True), (302, True), (500, False)])
+def test_an_answer_of_something_else_names_what_was_asked(
+    make_app: AppMaker,
+    server: ScriptedServer,
+    status: int,
+    hint: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    url = f"{server.url}/sso/oauth2/getToken"
+    server.answers[GET_TOKEN] = says(b"<html>canary-body", status)
+    client = make_app(token_url=f"{url}?key=canary-key").test_client()
+    assert outcome(client) == "server_answer_invalid"
+    text = f"The answer of getToken at {url} (HTTP {status}) is not an envelope"
+    assert text in caplog.text
+    assert (f"{text}: check the address, its path too" in caplog.text) == hint
+    assert "canary" not in caplog.text
+
+
 @pytest.mark.parametrize("code", ERROR_CODES)
 def test_a_failure_under_http_200_is_a_failure(
     client: FlaskClient, server: ScriptedServer, code: str, caplog: pytest.LogCaptureFixture
@@ -175,12 +193,19 @@ def test_http_status_and_envelope_together(
     ids=str,
 )
 def test_a_role_is_admin_or_user_or_none(
-    client: FlaskClient, server: ScriptedServer, data: Any, role: str | None
+    client: FlaskClient,
+    server: ScriptedServer,
+    data: Any,
+    role: str | None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     server.answers[GET_USER_INFO] = says(user(**data))
     assert outcome(client) == "in"
     who = client.get("/who").json
     assert (who["role"], who["is_admin"]) == (role, role == "Admin")
+    sign_in(client.application.test_client())
+    told = [line for line in caplog.messages if "a role is neither Admin nor User" in line]
+    assert len(told) == (role is None), "once in a process"
     assert client.get("/admin").status_code == (200 if role == "Admin" else 403)
 
 

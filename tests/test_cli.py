@@ -122,7 +122,9 @@ def test_register_by_options_then_show(place: Place) -> None:
 
     done = place.run("show", **KEY)
     assert done.returncode == 0, done.stdout
-    rows = {line.split()[0]: line.split(maxsplit=1)[1] for line in done.stdout.splitlines()}
+    table, _, last = done.stdout.partition("\n\n")
+    assert last == "All is well.\n"
+    rows = {line.split()[0]: line.split(maxsplit=1)[1] for line in table.splitlines()}
     assert rows["DEVKIT_SSO_CLIENT_ID"] == "credentials file   20221017000000001"
     assert rows["DEVKIT_SSO_CLIENT_SECRET"] == "credentials file   (set, not shown)"
     assert rows["DEVKIT_SSO_TOKEN_URL"].split() == [
@@ -132,7 +134,9 @@ def test_register_by_options_then_show(place: Place) -> None:
     ]
     assert rows["DEVKIT_SSO_CREDENTIALS_FILE"].split() == ["default", str(place.file)]
     assert rows["DEVKIT_SSO_IDLE_TIMEOUT"].split() == ["default", "1800"]
-    assert len(rows) == 28
+    assert rows["SECRET_KEY"].split(maxsplit=1) == ["app.config", "(set, not shown)"]
+    assert KEY["FLASK_SECRET_KEY"] not in done.stdout
+    assert len(rows) == 29
 
 
 def test_show_tells_what_is_wrong_and_what_is_missing(place: Place) -> None:
@@ -147,6 +151,8 @@ def test_show_tells_what_is_wrong_and_what_is_missing(place: Place) -> None:
         "`flask devkit-sso register` asks for what is missing",
     ):
         assert text in done.stdout
+    assert re.search(r"^SECRET_KEY +default +-$", done.stdout, re.MULTILINE)
+    assert "All is well" not in done.stdout
     assert done.stderr == "", "init_app leaves it to the command to tell"
 
 
@@ -154,9 +160,12 @@ def test_show_on_a_development_machine(place: Place) -> None:
     """With debug, a redirect_uri is not needed and a weak key will do."""
     place.old_file('client_id = "x"\nclient_secret = "y"\nserver_url = "https://a.example"\n')
     weak = {"FLASK_SECRET_KEY": "dev"}
-    assert place.run("show", FLASK_DEBUG="1", **weak).returncode == 0
+    done = place.run("show", FLASK_DEBUG="1", **weak)
+    assert done.returncode == 0
+    assert done.stdout.endswith("\nAll is well.\n")
     done = place.run("show", **weak)
     assert done.returncode == 1
+    assert re.search(r"^SECRET_KEY .* \(set, not shown, but weak\)$", done.stdout, re.MULTILINE)
     assert "SECRET_KEY is shorter than 16 bytes" in done.stdout
 
 
@@ -172,6 +181,7 @@ def test_show_warns_of_a_readable_file_but_all_is_well(place: Place) -> None:
     done = place.run("show", **KEY)
     assert done.returncode == 0
     assert "can be read by every user" in done.stdout
+    assert "All is well" not in done.stdout
 
 
 # Applications that fail to load, and what is told of it.
@@ -362,7 +372,7 @@ def test_the_secret_from_the_environment(place: Place, value: str, secret: str) 
     """Read as ``from_prefixed_env`` would read it, quotes and digits alike."""
     done = place.run("register", *OPTIONS, FLASK_DEVKIT_SSO_CLIENT_SECRET=value)
     assert done.returncode == 0, done.stderr
-    assert "taken from FLASK_DEVKIT_SSO_CLIENT_SECRET" in done.stdout
+    assert "Client secret: taken from FLASK_DEVKIT_SSO_CLIENT_SECRET\n" in done.stdout
     assert place.written["client_secret"] == secret
 
 
@@ -414,9 +424,22 @@ def test_plain_http_where_the_application_allows_it(place: Place) -> None:
 
 
 def test_app_config_that_wins_is_told_of(place: Place) -> None:
-    done = place.register(FLASK_DEVKIT_SSO_CLIENT_ID="another")
-    assert "Remove DEVKIT_SSO_CLIENT_ID from app.config: it wins over the file." in done.stdout
+    left_over = {
+        "FLASK_DEVKIT_SSO_CLIENT_ID": "another",
+        "FLASK_DEVKIT_SSO_CLIENT_SECRET": OLD_CANARY,
+        "FLASK_DEVKIT_SSO_SERVER_URL": WRITTEN["server_url"],
+    }
+    done = place.register(**left_over)
+    for name in ("CLIENT_ID", "CLIENT_SECRET"):
+        text = f"Unset FLASK_DEVKIT_SSO_{name} (in .env and .flaskenv too): it wins over the file."
+        assert text in done.stdout
+    assert "SERVER_URL" not in done.stdout, "it is the same"
     assert "CREDENTIALS_FILE" not in done.stdout
+    own = "app.config['DEVKIT_SSO_CLIENT_ID'] = 'another'"
+    place.app(GOOD_APP.replace("DevKitSSO(app)", f"{own}\nDevKitSSO(app)"))
+    done = place.register()
+    assert "Remove DEVKIT_SSO_CLIENT_ID from app.config: it wins over the file." in done.stdout
+    place.app(GOOD_APP)
     done = place.register("--file=other.toml")
     assert f"{place.folder}/other.toml" in done.stdout
     assert f"the application reads {place.file} now" in done.stdout
@@ -492,7 +515,7 @@ def test_as_root_the_file_belongs_to_its_folders_owner(place: Place) -> None:
 class Terminal:
     """A person at a terminal."""
 
-    def __init__(self, place: Place, *args: str) -> None:
+    def __init__(self, place: Place, *args: str, **environment: str) -> None:
         self.master, slave = pty.openpty()
         begin = (
             "import fcntl, signal, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
@@ -503,7 +526,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-c", begin, "devkit-sso", *args],
             cwd=place.folder,
-            env=place.environment(),
+            env=place.environment(**environment),
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -547,8 +570,8 @@ Opener = Callable[..., Terminal]
 def at_terminal(place: Place) -> Iterator[Opener]:
     opened: list[Terminal] = []
 
-    def start(*args: str) -> Terminal:
-        opened.append(Terminal(place, *args))
+    def start(*args: str, **environment: str) -> Terminal:
+        opened.append(Terminal(place, *args, **environment))
         return opened[-1]
 
     yield start
@@ -598,6 +621,24 @@ def test_at_a_terminal(place: Place, at_terminal: Opener) -> None:
         "redirect_uri": "https://new.example.com/",
         "server_url": "https://other.example.com",
     }
+    assert CANARY not in terminal.shown
+
+
+def test_at_a_terminal_the_secret_of_the_environment_is_told_of(
+    place: Place, at_terminal: Opener
+) -> None:
+    """It may be left over from the sandbox."""
+    place.old_file()
+    terminal = at_terminal("register", FLASK_DEVKIT_SSO_CLIENT_SECRET=CANARY)
+    terminal.expect("Client id [old-client_id]: ")
+    terminal.type("20221017000000001\n")
+    terminal.expect("Client secret: taken from FLASK_DEVKIT_SSO_CLIENT_SECRET (unset it to be ask")
+    terminal.expect("Server URL: ")
+    terminal.type("https://auth.example.com/auth\n")
+    terminal.expect("Redirect URI: ")
+    terminal.type("https://app.example.com/#/login\n")
+    assert terminal.close() == 0
+    assert place.written == WRITTEN
     assert CANARY not in terminal.shown
 
 

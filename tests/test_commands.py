@@ -325,14 +325,20 @@ def test_doctor_on_what_the_server_answers(place: Place, server: ScriptedServer)
         ),
         "warning  clock: N seconds ahead of the server's",
         "         Mend: let both machines set their clocks by NTP",
-        "wrong    getUserInfo: The server's answer (HTTP 404) is not an envelope",
+        (
+            f"wrong    getUserInfo: The answer of getUserInfo at {server.url}/sso/oauth2/"
+            "getUserInfo (HTTP 404) is not an envelope: check the address, its path too"
+        ),
         (
             f"         Mend: does {server.url}/sso/oauth2/getUserInfo lead to the authentication "
             "server? `flask devkit-sso show` tells where each setting comes from"
         ),
         "wrong    refreshToken: says yes to what is made up",
         "         Mend: this is no server to sign people in at",
-        "wrong    logout: The connection to the server broke (ProtocolError)",
+        (
+            "wrong    logout: The connection to the server broke (ProtocolError): does it speak "
+            "http on this port?"
+        ),
         "         Mend: look at the server's own log",
     ]
     assert server.paths == [GET_TOKEN, GET_USER_INFO, REFRESH_TOKEN, LOGOUT]
@@ -647,9 +653,15 @@ def test_check_server_on_answers_that_are_no_envelopes(
         "wrong    2. getToken: envelope: message is not a string",
         "wrong    2. getToken: envelope: data is not an object",
         "note     2. getToken: HTTP status of refusals: 400",
-        "wrong    3. getUserInfo: The server's answer (HTTP 500) is not an envelope",
+        (
+            f"wrong    3. getUserInfo: The answer of getUserInfo at {server.url}/sso/oauth2/"
+            "getUserInfo (HTTP 500) is not an envelope"
+        ),
         "wrong    4. refreshToken: The server's answer says success under HTTP status 400",
-        "wrong    6. logout: The connection to the server broke (ProtocolError)",
+        (
+            "wrong    6. logout: The connection to the server broke (ProtocolError): does it speak "
+            "http on this port?"
+        ),
         "wrong    1. authorize: refuses the registered client (HTTP 404)",
         "note     1. authorize: no address given for a login",
         "Which DEVKIT_SSO_BINDING fits can't be said without a login.",

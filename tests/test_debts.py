@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -213,6 +214,22 @@ def test_what_is_past_use_is_dropped_and_logged(
         ]
     assert "canary" not in caplog.text
     assert is_nothing_left(app)
+
+
+@pytest.mark.parametrize("change", [{"due": "soon"}, {"due": None}, {"uid": 5}, {"tokens": []}])
+def test_a_record_that_makes_no_sense_keeps_no_other_from_being_paid(
+    make_worker: AppMaker, server: ScriptedServer, change: dict[str, Any]
+) -> None:
+    app = make_worker()
+    store = app.extensions["devkit_sso"].store
+    for name in ("one", "two"):
+        debt = debts(app).owe(name, "u-1", Tokens("canary-access", None, time.time() + 3600))
+        debts(app)._keep(debt, due=0)
+        if name == "one":
+            odd = json.dumps(json.loads(store.read(debt.key).data) | change)
+            assert store.update(debt.key, odd)
+    assert debts(app).pay_due() == 1
+    assert server.paths == [LOGOUT]
 
 
 def test_a_server_out_of_reach_is_asked_once_a_round(

@@ -11,17 +11,14 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
 
-from .redis_server import RedisServer, free_port
+from .redis_server import RedisServer
 from .scripted import (
     ADA,
     GET_TOKEN,
@@ -32,20 +29,17 @@ from .scripted import (
     ScriptedServer,
     closes,
     fails,
+    hangs,
     says,
+    tokens,
 )
-from .workers import Gunicorn, Person, redirect_uri, site
+from .workers import Answer, Browser, Gunicorn, Person, Place, place, site
 
 pytestmark = [pytest.mark.slow, pytest.mark.hours]
 
 PAGES = ("/private", "/token")
 
 Clock = Callable[..., Path]
-
-
-def tokens(access_token: str, expires_in: int, refresh_token: str | None = None) -> Any:
-    data: dict[str, Any] = {"access_token": access_token, "expires_in": expires_in}
-    return says({"code": "2000", "data": data | {"refresh_token": refresh_token or "r-1"}})
 
 
 SECOND = tokens("second", 3600)
@@ -57,98 +51,6 @@ def slow(seconds: float, answer: Callable[[Handler], None]) -> Callable[[Handler
         answer(handler)
 
     return later
-
-
-def hangs(handler: Handler) -> None:
-    handler.server.stopping.wait(60)
-    closes(handler)
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    text: str
-    headers: dict[str, str]
-
-
-class Browser:
-    """Signed in by the scripted server, at one or more instances of one installation."""
-
-    def __init__(self, *instances: Gunicorn) -> None:
-        self.instances = instances
-        session = requests.Session()
-        session.trust_env = False
-        url = instances[0].url
-        start = session.get(f"{url}/sso/authorize", allow_redirects=False, timeout=60)
-        (state,) = parse_qs(urlsplit(start.headers["Location"]).query)["state"]
-        back = f"{url}/sso/callback"
-        query = {"code": "code-1", "state": state}
-        answer = session.get(back, params=query, allow_redirects=False, timeout=60)
-        assert answer.status_code == 303, answer.text
-        self._cookie = "; ".join(f"{c.name}={c.value}" for c in session.cookies)
-        session.close()
-
-    def _send(self, path: str, instance: Gunicorn, method: str) -> http.client.HTTPConnection:
-        netloc = urlsplit(instance.url).netloc
-        connection = http.client.HTTPConnection(netloc, timeout=90)
-        headers = {"Cookie": self._cookie, "Connection": "close"}
-        headers |= {"Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
-        connection.request(method, path, headers=headers)
-        return connection
-
-    def _receive(self, connection: http.client.HTTPConnection) -> Answer:
-        with connection.getresponse() as response:
-            text = response.read().decode()
-            return Answer(response.status, text, dict(response.headers))
-
-    def get(self, path: str, instance: Gunicorn | None = None, method: str = "GET") -> Answer:
-        return self._receive(self._send(path, instance or self.instances[0], method))
-
-    def get_at_once(self, path: str, number: int) -> list[Answer]:
-        """As many requests at the same time: all are sent before the first answer is read."""
-        instances = self.instances * number
-        sent = [self._send(path, instance, "GET") for instance in instances[:number]]
-        return [self._receive(connection) for connection in sent]
-
-
-@dataclass
-class Place:
-    """Instances of one installation and the scripted server, which another may replace."""
-
-    store_url: str
-    instances: list[Gunicorn]
-    server: ScriptedServer
-
-    def refreshes(self) -> int:
-        return self.server.paths.count(REFRESH_TOKEN)
-
-
-@contextmanager
-def place(
-    store_url: str,
-    instances: int | None = None,
-    clock: Path | None = None,
-    **settings: str,
-) -> Iterator[Place]:
-    """Run the server and the instances: by default two of them where they share a Redis."""
-    number = instances or (2 if store_url.startswith("redis") else 1)
-    ports = [free_port() for _ in range(number)]
-    settings.setdefault("redirect_uri", redirect_uri(ports[0]))
-    settings.setdefault("timeout", "2")
-    server = ScriptedServer()
-    with ExitStack() as stack:
-        made = Place(store_url, [], server)
-        stack.callback(lambda: made.server.stop())
-        for port in ports:
-            gunicorn = Gunicorn(
-                server.url,
-                store_url,
-                port=port,
-                clock=clock,
-                **settings,
-            )
-            made.instances.append(stack.enter_context(gunicorn))
-        yield made
 
 
 def wait_until(what: Callable[[], bool], seconds: float = 60) -> None:

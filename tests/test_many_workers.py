@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from .redis_server import RedisServer, free_port
+from .processes import free_port
+from .redis_server import RedisServer
 from .workers import Gunicorn, Person, Trouble, load, redirect_uri, sandbox, site
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workers")]

@@ -312,6 +312,25 @@ def test_a_third_language(with_templates: Callable[[dict[str, bytes]], Flask]) -
     spoken(client.get("/sso/signed-out", headers={"Accept-Language": "en,fr;q=0.9"}), "en")
 
 
+def test_a_text_whose_name_is_misspelt_is_told_of_once(
+    with_templates: Callable[[dict[str, bytes]], Flask], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = with_templates(
+        {
+            "devkit_sso/messages/fr.toml": FRENCH + b'[actions]\nsign_in = "x"\n',
+            "devkit_sso/messages/en.toml": b'[logout]\ntitel = "x"\n[our_menu]\nhelp = "Help"\n',
+        }
+    )
+    app.debug = app.jinja_env.auto_reload = True  # so that they are read each time
+    for _ in range(2):
+        app.test_client().get("/sso/signed-out")
+    folder = "the application's templates/devkit_sso/messages"
+    assert sorted(line for line in caplog.messages if "did you mean" in line) == [
+        f"{folder}/en.toml: logout.titel is no text: did you mean logout.title?",
+        f"{folder}/fr.toml: actions.sign_in is no text: did you mean action.sign_in?",
+    ]
+
+
 def test_other_wording(with_templates: Callable[[dict[str, bytes]], Flask]) -> None:
     app = with_templates(
         {

@@ -10,7 +10,6 @@ from . import processes
 
 MODULE = """
 import sys
-import urllib.error
 
 import pytest
 import requests
@@ -58,8 +57,10 @@ def test_first(devkit_sso_sandbox):
         ("getToken", "2000"),
         ("getUserInfo", "2000"),
     ]
-    with pytest.raises(urllib.error.HTTPError):
+    with pytest.raises(ValueError, match="ways to fail of getToken are four digits, empty,"):
         devkit_sso_sandbox.fail_next("getToken", "by magic")
+    with pytest.raises(ValueError, match="interface is one of authorize, getToken, "):
+        devkit_sso_sandbox.fail_next("gettoken", "8202")
     urls.append(devkit_sso_sandbox.url)
 
 

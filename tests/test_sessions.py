@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +233,29 @@ def test_an_absolute_path(make_app: AppMaker, tmp_path_factory: pytest.TempPathF
     assert path.exists()
 
 
+def test_nothing_of_an_ended_session_stays_in_the_file(make_app: AppMaker, tmp_path: Path) -> None:
+    app = make_app()
+    leaving, staying = app.test_client(), app.test_client()
+
+    def left() -> bool:
+        with closing(sqlite3.connect(tmp_path / "devkit_sso.db")) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return b"name-of-who-leaves" in (tmp_path / "devkit_sso.db").read_bytes()
+
+    login_as(staying, "bob")
+    login_as(leaving, "name-of-who-leaves")
+    assert left()
+    logout(leaving)
+    assert not left()
+    for number in range(50):  # so many that whole pages become free
+        login_as(leaving, "name-of-who-leaves" + "x" * 500, uid=f"u-{number % 2}")
+    assert left()
+    with app.app_context():
+        assert [app.extensions["devkit_sso"].end_sessions(f"u-{n}") for n in (0, 1)] == [25, 25]
+    assert not left()
+    assert signed_in(staying)
+
+
 def test_a_session_outlives_the_process(make_app: AppMaker) -> None:
     before = make_app().test_client()
     login_as(before, "bob")
@@ -366,6 +389,13 @@ def test_login_as_needs_no_settings_but_a_key() -> None:
     assert client.get("/x").status_code == 503
     login_as(client, "bob")
     assert client.get("/x").text == "x"
+
+
+@pytest.mark.parametrize("role", ["admin", "", "Auditor"])
+def test_login_as_knows_the_roles(client: FlaskClient, role: Any) -> None:
+    with pytest.raises(ValueError, match='"Admin", "User" or None, not \'' + role):
+        login_as(client, "ada", role=role)
+    assert not signed_in(client)
 
 
 def test_login_as_says_what_it_lacks() -> None:

@@ -54,10 +54,13 @@ from .scripted import ScriptedServer
         ({"timeout": 0}, "must be above zero"),
         ({"timeout": float("nan")}, "must be above zero"),
         ({"login_ttl": True}, "not bool"),
-        ({"pkce": "yes"}, "must be True or False, not str"),
+        ({"pkce": "True"}, "must be True or False, not str (in the environment true or false, in"),
+        ({"redirect_uri": "app.example/#/"}, "absolute URL, like https://app.example.com/#/login"),
         ({"binding": "cookie"}, "DEVKIT_SSO_BINDING must be"),
         ({"store_url": "postgres://x"}, "must be sqlite:///file"),
         ({"store_url": "sqlite:///"}, "must be sqlite:///file"),
+        ({"store_url": "redis://:canary/x@h"}, "with what is special in the password percent-enc"),
+        ({"store_url": "redis://:canary#x@h"}, "%23 for #"),
         ({"cookie_name": "a b"}, "may hold letters, digits"),
         ({"ca_bundle": "/nowhere/ca.pem"}, "is no readable PEM file"),
         ({"revalidate_after": 1000}, "OUTAGE_GRACE (900) must be at least"),
@@ -71,6 +74,7 @@ def test_what_is_wrong_is_refused_with_the_remedy(
     with pytest.raises(ConfigError) as refused:
         make_app(**settings)
     assert text in str(refused.value)
+    assert "canary" not in str(refused.value)
     assert isinstance(refused.value, SSOError)
 
 
@@ -151,7 +155,7 @@ def test_what_is_missing_lets_the_application_start(
     app = make_app(**settings)
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == 1
-    assert key in errors[0].getMessage()
+    assert f"{key} is missing. Run `flask devkit-sso register`, or set" in errors[0].getMessage()
     client = app.test_client()
     assert client.get("/").text == "home"
     for path in ("/sso/authorize", "/private"):
@@ -204,6 +208,9 @@ def test_a_missing_or_weak_secret_key(
     client = app.test_client()
     assert "SECRET_KEY" in caplog.text
     assert reason(client.get("/private")) == "not_configured"
+    for line in (caplog.messages[0], caplog.messages[-1]):
+        assert ": make one with python -c 'import secrets" in line
+        assert "register" not in line, "it mends no key"
     app.testing = True  # late, as tests do it
     assert client.get("/private").status_code == (503 if key is None else 302)
 

@@ -28,7 +28,8 @@ from flask_devkit_sso.stores import Store
 from flask_devkit_sso.testing import login_as
 
 from .conftest import CLIENT_SECRET, CODE, AppMaker, carry_cookies, cookies, sign_in, start
-from .redis_server import RedisServer, free_port
+from .processes import free_port
+from .redis_server import RedisServer
 from .scripted import LOGOUT, ScriptedServer, fails
 
 

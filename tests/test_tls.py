@@ -149,6 +149,18 @@ def test_a_ca_that_is_not_known(
     assert server.seen == []
 
 
+@pytest.mark.parametrize("spoken", ["http", "https"])
+def test_the_wrong_scheme_is_asked_about(
+    make_app: AppMaker, server: TLSServer, spoken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = server if spoken == "http" else ScriptedServer()
+    netloc = urlsplit(other.url).netloc
+    client = make_app(server_url=f"{spoken}://{netloc}").test_client()
+    assert reason(come_back(client, start(client)["state"])) == "server_unavailable"
+    assert f"does it speak {spoken} on this port?" in caplog.text
+    other.stop()
+
+
 def yesterday() -> datetime:
     return datetime.now(UTC) - timedelta(days=1)
 

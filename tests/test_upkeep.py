@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -369,6 +370,30 @@ def test_what_the_server_says_of_a_user_takes_effect_in_every_session(
     server.answers[GET_USER_INFO] = person()
     assert [client.get("/admin").status_code for client in clients] == [200, 200]
     assert server.paths == [GET_USER_INFO] * 2
+
+
+def test_with_a_users_sessions_goes_what_the_server_said_of_the_user(
+    make_token_app: Callable[..., Flask],
+) -> None:
+    app = make_token_app(revalidate_after=300)
+    state = app.extensions["devkit_sso"]
+    client = app.test_client()
+    sign_in(client)
+
+    def told() -> list[str]:
+        rows = state.store.below(f"{state.settings.installation}:user:")
+        return [row.data for row in rows.values() if "ada" in row.data]
+
+    session = state.sessions.list("u-1")[0]
+    state.sessions.change(session, lambda latest: replace(latest, asked=time.time() - 299))
+    assert username(client) == "ada"
+    deadline = time.monotonic() + 10
+    while not told() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(told()) == 1
+    with app.app_context():
+        state.end_sessions("u-1")
+    assert told() == []
 
 
 def test_one_question_an_interval_however_many_requests(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
@@ -14,15 +15,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import requests
 from flask import Flask
 
 from flask_devkit_sso import DevKitSSO, current_user, login_required
 
-from .redis_server import free_port
+from . import processes
+from .processes import ROOT, free_port
+from .scripted import REFRESH_TOKEN, ScriptedServer
 
-ROOT = Path(__file__).parent.parent
 CLIENT_ID = "20221017000000001"
 CLIENT_SECRET = "canary-client-secret-51fe"
 SECRET_KEY = "8b7c1f02aa93e6d4-no-one-knows-this"
@@ -82,24 +85,9 @@ def create_app() -> Flask:
 def sandbox(*redirect_uris: str, options: Sequence[str] = ()) -> Iterator[str]:
     """Run the sandbox as a process of its own; yields its URL."""
     arguments = [text for uri in redirect_uris for text in ("--redirect-uri", uri)]
-    arguments += [*options]
-    arguments += ["--port", "0", "--client-id", CLIENT_ID, "--client-secret", CLIENT_SECRET]
-    with subprocess.Popen(
-        [sys.executable, "-m", "flask_devkit_sso.sandbox", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout
-            for line in process.stdout:
-                if found := re.match(r"export FLASK_DEVKIT_SSO_SERVER_URL=(\S+)", line):
-                    yield found[1]
-                    break
-        finally:
-            process.terminate()
-            process.wait(10)
+    arguments += [*options, "--client-id", CLIENT_ID, "--client-secret", CLIENT_SECRET]
+    with processes.sandbox(*arguments) as exported:
+        yield exported["SERVER_URL"]
 
 
 class Gunicorn:
@@ -212,6 +200,93 @@ def site(
             stack.enter_context(Gunicorn(server_url, store_url, port=port, clock=None, **settings))
             for port in ports
         ]
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    text: str
+    headers: dict[str, str]
+
+
+class Browser:
+    """Signed in by the scripted server, at one or more instances of one installation."""
+
+    def __init__(self, *instances: Gunicorn) -> None:
+        self.instances = instances
+        session = requests.Session()
+        session.trust_env = False
+        url = instances[0].url
+        start = session.get(f"{url}/sso/authorize", allow_redirects=False, timeout=60)
+        (state,) = parse_qs(urlsplit(start.headers["Location"]).query)["state"]
+        back = f"{url}/sso/callback"
+        query = {"code": "code-1", "state": state}
+        answer = session.get(back, params=query, allow_redirects=False, timeout=60)
+        assert answer.status_code == 303, answer.text
+        self._cookie = "; ".join(f"{c.name}={c.value}" for c in session.cookies)
+        session.close()
+
+    def _send(self, path: str, instance: Gunicorn, method: str) -> http.client.HTTPConnection:
+        netloc = urlsplit(instance.url).netloc
+        connection = http.client.HTTPConnection(netloc, timeout=90)
+        headers = {"Cookie": self._cookie, "Connection": "close"}
+        headers |= {"Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
+        connection.request(method, path, headers=headers)
+        return connection
+
+    def _receive(self, connection: http.client.HTTPConnection) -> Answer:
+        with connection.getresponse() as response:
+            text = response.read().decode()
+            return Answer(response.status, text, dict(response.headers))
+
+    def get(self, path: str, instance: Gunicorn | None = None, method: str = "GET") -> Answer:
+        return self._receive(self._send(path, instance or self.instances[0], method))
+
+    def get_at_once(self, path: str, number: int) -> list[Answer]:
+        """As many requests at the same time: all are sent before the first answer is read."""
+        instances = self.instances * number
+        sent = [self._send(path, instance, "GET") for instance in instances[:number]]
+        return [self._receive(connection) for connection in sent]
+
+
+@dataclass
+class Place:
+    """Instances of one installation and the scripted server, which another may replace."""
+
+    store_url: str
+    instances: list[Gunicorn]
+    server: ScriptedServer
+
+    def refreshes(self) -> int:
+        return self.server.paths.count(REFRESH_TOKEN)
+
+
+@contextmanager
+def place(
+    store_url: str,
+    instances: int | None = None,
+    clock: Path | None = None,
+    **settings: str,
+) -> Iterator[Place]:
+    """Run the server and the instances: by default two of them where they share a Redis."""
+    number = instances or (2 if store_url.startswith("redis") else 1)
+    ports = [free_port() for _ in range(number)]
+    settings.setdefault("redirect_uri", redirect_uri(ports[0]))
+    settings.setdefault("timeout", "2")
+    server = ScriptedServer()
+    with ExitStack() as stack:
+        made = Place(store_url, [], server)
+        stack.callback(lambda: made.server.stop())
+        for port in ports:
+            gunicorn = Gunicorn(
+                server.url,
+                store_url,
+                port=port,
+                clock=clock,
+                **settings,
+            )
+            made.instances.append(stack.enter_context(gunicorn))
+        yield made
 
 
 class Trouble(Exception):

@@ -21,9 +21,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.redis_server import RedisServer
-from tests.scripted import GET_TOKEN, REFRESH_TOKEN
-from tests.test_hours import Browser, hangs, place, tokens
-from tests.workers import Gunicorn, load, site
+from tests.scripted import GET_TOKEN, REFRESH_TOKEN, hangs, tokens
+from tests.workers import Browser, Gunicorn, load, place, site
 
 PEOPLE = 4
 

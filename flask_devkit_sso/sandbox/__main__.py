@@ -32,7 +32,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     add("--port", default=9000, type=int, help="0: any free one (default: %(default)s)")
-    add("--tls", default=False, action="store_true", help="https, with a new CA of its own")
+    add(
+        "--tls",
+        default=False,
+        action="store_true",
+        help="https, with a new CA of its own; needs trustme (python -m pip install trustme)",
+    )
     add("--client-id", help=f"default: {CLIENT_ID}")
     add("--client-secret", help="default: a new random one")
     add(

@@ -12,7 +12,7 @@ from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import BadRequest
 
 from .envelope import SUCCESS, envelope
-from .faults import INTERFACES, is_known
+from .faults import INTERFACES, is_known, ways
 from .state import Call, the_state
 from .upstream import CONNECTION
 
@@ -41,7 +41,7 @@ def fail_next() -> tuple[str, int]:
     if interface not in INTERFACES:
         raise BadRequest(f"The interface is one of {', '.join(INTERFACES)}.")
     if not isinstance(how, str) or not is_known(interface, how):
-        raise BadRequest("There is no such way to fail.")
+        raise BadRequest(f"The ways to fail of {interface} are {ways(interface)}.")
     if type(times) is not int or not 1 <= times <= _MOST_TIMES:
         raise BadRequest(f"The times are 1 to {_MOST_TIMES}.")
     the_state().fail_next(interface, how, times)

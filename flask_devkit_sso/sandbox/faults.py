@@ -41,6 +41,13 @@ def is_known(interface: str, how: str) -> bool:
     return bool(_INSTEAD.fullmatch(how) or _SPOILED.fullmatch(how))
 
 
+def ways(interface: str) -> str:
+    """Name the ways in which an interface can be made to fail."""
+    names = ["four digits", "empty", "garbage", "redirect", "http500 or another 4xx or 5xx"]
+    names += ["huge", "slow", "slow-headers", "close", "hang"]
+    return ", ".join(names + [*AUTHORIZE_ERRORS] * (interface == "authorize"))
+
+
 def spoil(how: str | None, right: Callable[[], Response]) -> Response:
     """Answer the current request in a wrong way; None: in the right way.
 
