@@ -227,7 +227,7 @@ def _open_store(url: str, folder: str) -> Store:
         if error.name != "redis":
             raise
         raise ConfigError(
-            f"{PREFIX}STORE_URL needs redis-py: pip install flask-devkit-sso[redis]"
+            f"{PREFIX}STORE_URL needs redis-py: pip install 'flask-devkit-sso[redis]'"
         ) from None
     return RedisStore(url)
 

@@ -414,7 +414,7 @@ except ConfigError as error:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True
     )
-    assert "pip install flask-devkit-sso[redis]" in done.stdout
+    assert "pip install 'flask-devkit-sso[redis]'" in done.stdout
 
 
 def test_the_password_shows_nowhere(
