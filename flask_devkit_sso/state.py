@@ -33,11 +33,6 @@ NO_REDIRECT_URI = f"{PREFIX}REDIRECT_URI is missing, which only a loopback host 
 
 MAKE_A_KEY = "make one with python -c 'import secrets; print(secrets.token_hex())'"
 
-_SET_IT = (
-    f"Run `{COMMAND}`, or set what is missing in app.config before init_app, or in the environment "
-    "(FLASK_DEVKIT_SSO_CLIENT_ID and so on, with app.config.from_prefixed_env())"
-)
-
 _collected: ContextVar[list[Flask] | None] = ContextVar("devkit_sso_collected", default=None)
 
 
@@ -156,7 +151,11 @@ class State:
         """
         found = [*(f"{key} is missing" for key in self.settings.missing), *more]
         if found:
-            found.append(_SET_IT)
+            found.append(
+                f"Run `{COMMAND}`, which writes {self.reading.credentials}, or set what is missing "
+                "in app.config before init_app, or in the environment (FLASK_DEVKIT_SSO_CLIENT_ID "
+                "and so on, with app.config.from_prefixed_env())"
+            )
         if "SECRET_KEY" in self.missing:
             found.append(f"SECRET_KEY is missing: {MAKE_A_KEY}")
         return found

@@ -155,7 +155,7 @@ def test_what_is_missing_lets_the_application_start(
     app = make_app(**settings)
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == 1
-    assert f"{key} is missing. Run `flask devkit-sso register`, or set" in errors[0].getMessage()
+    assert f"{key} is missing. Run `flask devkit-sso register`, which" in errors[0].getMessage()
     client = app.test_client()
     assert client.get("/").text == "home"
     for path in ("/sso/authorize", "/private"):
