@@ -331,9 +331,13 @@ class Upkeep:
         row = self._store.read(self._user_key(uid))
         if row is None:
             return None
-        data = json.loads(row.data)
-        known = _Known(UserInfo(**data["user"]), data["asked"])
-        return known if self._is_young(known.asked, EARLY) else None
+        try:
+            data = json.loads(row.data)
+            known = _Known(UserInfo(**data["user"]), data["asked"])
+            return known if self._is_young(known.asked, EARLY) else None
+        except (ValueError, LookupError, TypeError):
+            # Written by another version.
+            return None
 
     def _user_key(self, uid: str) -> str:
         return f"{self._settings.installation}:user:{hashlib.sha256(uid.encode()).hexdigest()}"

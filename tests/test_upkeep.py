@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -373,27 +372,30 @@ def test_what_the_server_says_of_a_user_takes_effect_in_every_session(
 
 
 def test_with_a_users_sessions_goes_what_the_server_said_of_the_user(
-    make_token_app: Callable[..., Flask],
+    make_token_app: Callable[..., Flask], server: ScriptedServer, tmp_path: Path
 ) -> None:
-    app = make_token_app(revalidate_after=300)
-    state = app.extensions["devkit_sso"]
-    client = app.test_client()
-    sign_in(client)
+    app = make_token_app()
+    two_browsers(app, server)[0].get("/who")
+    with closing(sqlite3.connect(tmp_path / "devkit_sso.db")) as other:
+        ada = "SELECT count(*) FROM record WHERE data LIKE '%ada%'"
+        assert other.execute(ada).fetchone() == (3,)
+        with app.app_context():
+            assert DevKitSSO().end_sessions("u-1") == 2
+        assert other.execute(ada).fetchone() == (0,)
 
-    def told() -> list[str]:
-        rows = state.store.below(f"{state.settings.installation}:user:")
-        return [row.data for row in rows.values() if "ada" in row.data]
 
-    session = state.sessions.list("u-1")[0]
-    state.sessions.change(session, lambda latest: replace(latest, asked=time.time() - 299))
-    assert username(client) == "ada"
-    deadline = time.monotonic() + 10
-    while not told() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert len(told()) == 1
-    with app.app_context():
-        state.end_sessions("u-1")
-    assert told() == []
+@pytest.mark.parametrize("data", ["{", "{}", '{"user": {"uid": 1}, "asked": 0}', "[]"])
+def test_what_another_version_wrote_of_a_user_is_asked_for_anew(
+    make_token_app: Callable[..., Flask], server: ScriptedServer, tmp_path: Path, data: str
+) -> None:
+    clients = two_browsers(make_token_app(), server)
+    assert username(clients[0]) == "ada"
+    with closing(sqlite3.connect(tmp_path / "devkit_sso.db")) as other:
+        changed = other.execute("UPDATE record SET data = ? WHERE key LIKE '%:user:%'", (data,))
+        assert changed.rowcount == 1
+        other.commit()
+    assert username(clients[1]) == "ada"
+    assert server.paths == [GET_USER_INFO] * 2
 
 
 def test_one_question_an_interval_however_many_requests(
