@@ -164,7 +164,7 @@ def envelope_data(reply: Reply, interface: str) -> dict[str, Any]:
     :raises ServerUnavailable: for 502, 503 and 504 without an envelope: a gateway on the way.
     """
     try:
-        envelope = json.loads(reply.body)
+        envelope = json.loads(reply.body, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         envelope = None
     code = envelope.get("code") if isinstance(envelope, dict) else None
@@ -190,6 +190,14 @@ def envelope_data(reply: Reply, interface: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ServerError("The server's answer has a data that is not an object.")
     return data
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a name that comes twice: an answer must not mean one thing here, another elsewhere."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
 
 
 def token_answer(reply: Reply) -> TokenAnswer:

@@ -72,14 +72,19 @@ def visit() -> Visit:
 def current_visit() -> Visit:
     """Return the current request's visit, once the server's word on its user is young enough.
 
-    :raises LoginFailed: as :func:`visit`, and ``server_unavailable`` when there is no such word.
+    :raises LoginFailed: as :func:`visit`, ``server_unavailable`` when there is no such word, and
+        ``not_configured`` where nobody could be asked for one.
     """
-    now, upkeep = visit(), get_state().upkeep
-    if now.session is not None and upkeep is not None and not now.is_current:
+    now, state = visit(), get_state()
+    # A session that tests made has no tokens, and needs no server.
+    if now.session is not None and now.session.sealed_tokens is not None and not now.is_current:
         now.is_current, session = True, now.session
         now.remember(None)
+        problems = state.problems(request)
+        if problems or state.upkeep is None:
+            raise failed(not_configured(problems))
         with _explained_failures():
-            now.remember(upkeep.current(session))
+            now.remember(state.upkeep.current(session))
     return now
 
 

@@ -235,8 +235,12 @@ class Logins:
         if opened is None:
             return None
         held = json.loads(opened)
-        user, tokens = UserInfo(**held.pop("user")), TokenAnswer(**held.pop("tokens"))
-        return Held(user, tokens, **held)
+        try:
+            user, tokens = UserInfo(**held.pop("user")), TokenAnswer(**held.pop("tokens"))
+            return Held(user, tokens, **held)
+        except (LookupError, TypeError):
+            # Sealed by another version.
+            return None
 
     def _sent_redirect_uri(self, redirect_uri: str, proof: str) -> str:
         """Put the proof into a redirect_uri, where that is the binding."""

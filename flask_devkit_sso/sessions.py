@@ -259,9 +259,9 @@ def _parse(key: str, row: Row) -> Session | None:
         if record["version"] != RECORD_VERSION:
             return None
         user = UserInfo(record["uid"], record["username"], record["role"])
-        times = (record["created"], row.used, record["asked"], record["due"])
-        return Session(key, user, *times, record["tokens"], row.data)
-    except (ValueError, LookupError, TypeError):
+        created, asked, due = (float(record[name]) for name in ("created", "asked", "due"))
+        return Session(key, user, created, row.used, asked, due, record["tokens"], row.data)
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
 
 

@@ -176,7 +176,8 @@ class State:
         """Tell whether the redirect_uri leads to a path, and no view of ours is there: then the
         landing page has to read the answer out of the address."""
         uri = self.settings.redirect_uri
-        if uri is None or ("#" not in uri and path == url_for("devkit_sso_callback.callback")):
+        callback = f"{self.settings.url_prefix}/callback"
+        if uri is None or ("#" not in uri and path.endswith(callback)):
             return False
         # Flask would redirect from one to the other, and a browser would carry the fragment along.
         return path.rstrip("/") == unquote(urlsplit(uri).path).rstrip("/")

@@ -8,6 +8,7 @@ cuts the connection, which ends the thread's work too.
 
 from __future__ import annotations
 
+import http.client
 import logging
 import math
 import os
@@ -37,6 +38,8 @@ MAX_IDLE: Final = 4.0
 """Seconds for which a connection is kept for the next call. Standard servers close theirs after 5
 (docs/protocol.md, "What standard servers do besides"): a code must not be sent into the closing."""
 
+_WITHOUT_BODY: Final = (101, 204, 205, 304)
+
 BREAK_AFTER: Final = 3
 """Calls without an answer, one after another, after which a process stops calling for a while."""
 
@@ -62,15 +65,17 @@ class _Call:
         self._url = url
         self._body = body
         self._repeatable = repeatable
-        self._deadline = time.monotonic() + timeout
+        self._made = time.monotonic()
+        self._deadline = self._made + timeout
         self._lock = threading.Lock()
         self._connection: HTTPConnection | None = None
         self._given_up = False
         self._turn = math.inf
 
-    def had_time(self, seconds: float) -> bool:
-        """Tell whether the server had so much time to answer."""
-        return time.monotonic() - self._turn >= seconds
+    @property
+    def waited(self) -> float:
+        """Seconds until it had its turn; infinite if it had none."""
+        return self._turn - self._made
 
     def run(self, pool: urllib3.PoolManager) -> Reply:
         _running.call = self
@@ -90,6 +95,9 @@ class _Call:
                 redirect=False,
                 preload_content=False,
             )
+            if response.status in _WITHOUT_BODY:
+                # What follows all the same must not be there for the next call.
+                response.close()
             try:
                 body = b""
                 while chunk := response.read(MAX_BODY + 1 - len(body)):
@@ -144,9 +152,25 @@ for _name in ("urllib3.connection", "urllib3.connectionpool"):
     logging.getLogger(_name).addFilter(_is_harmless)
 
 
+class _FinalResponse(http.client.HTTPResponse):
+    """Reads over interim answers (RFC 9110 section 15.2), of which http.client knows 100 alone.
+
+    One that were taken for the answer would leave the real one to the next call, which is another
+    person's.
+    """
+
+    def _read_status(self) -> tuple[str, int, str]:
+        found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+        while 100 <= found[1] < 200 and found[1] != 101:
+            http.client.parse_headers(self.fp)
+            found = super()._read_status()  # type: ignore[misc]
+        return found
+
+
 class _CuttableConnection(HTTPConnection):
     """A connection that its call can find, and that is not used again after a long idle time."""
 
+    response_class = _FinalResponse
     _idle_since: float | None = None
 
     def connect(self) -> None:
@@ -224,7 +248,8 @@ class _Process(NamedTuple):
 
     pool: urllib3.PoolManager
     threads: ThreadPoolExecutor
-    breaker: _Breaker
+    breakers: dict[str, _Breaker]
+    """By interface: one that hangs is not hidden by one that answers."""
 
 
 class Transport:
@@ -264,35 +289,36 @@ class Transport:
     def _send(self, url: str, body: bytes | None, *, repeatable: bool) -> Reply:
         pid = os.getpid()
         try:
-            pool, threads, breaker = self._by_process[pid]
+            pool, threads, breakers = self._by_process[pid]
         except KeyError:
-            pool, threads, breaker = self._by_process.setdefault(pid, self._set_up())
+            pool, threads, breakers = self._by_process.setdefault(pid, self._set_up())
+        breaker = breakers.setdefault(url.partition("?")[0], _Breaker())
         breaker.let_pass(self._timeout)
         call = _Call(url, body, self._timeout, repeatable=repeatable)
         future = threads.submit(call.run, pool)
-        answered: bool | None = True
+        answered = True
         try:
             return future.result(self._timeout)
         except ServerUnavailable:
             answered = False
             raise
         except TimeoutError:
+            answered = False
             future.cancel()
-            # One that had its turn late, or never, says nothing of the server.
-            answered = False if call.had_time(self._timeout / 2) else None
             call.give_up()
             raise ServerUnavailable(
                 f"No whole answer from the server within {self._timeout:g} seconds."
             ) from None
         finally:
-            if answered is not None:
+            # One that had its turn late, or never, says nothing of the server.
+            if answered or call.waited < self._timeout / 2:
                 breaker.note(answered=answered)
 
     def _set_up(self) -> _Process:
         pool = urllib3.PoolManager(maxsize=MAX_CALLS, ssl_context=tls_context(self._ca_bundle))
         pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
         threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="devkit-sso")
-        return _Process(pool, threads, _Breaker())
+        return _Process(pool, threads, {})
 
 
 def _explain(error: _HTTPError, url: str) -> str:

@@ -14,7 +14,17 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from .conftest import AppMaker, come_back, reason, sign_in, start
-from .scripted import GET_TOKEN, GET_USER_INFO, TOKEN, Handler, ScriptedServer, closes, says
+from .scripted import (
+    ADA,
+    GET_TOKEN,
+    GET_USER_INFO,
+    TOKEN,
+    Handler,
+    ScriptedServer,
+    closes,
+    says,
+    tokens,
+)
 
 TIMEOUT = 1.5
 """Seconds; what a test waits for is asserted at three times this."""
@@ -132,6 +142,68 @@ def test_a_queue_for_a_server_that_answers_is_no_outage(
     assert set(statuses) == {303, 503}
     server.answers[GET_TOKEN] = says(TOKEN)
     sign_in(app.test_client())
+
+
+def by_code(first: Callable[[Handler], object]) -> Callable[[Handler], None]:
+    """Give tokens that name who they are for; before ada's does something, and takes its time."""
+
+    def answer(handler: Handler) -> None:
+        who = handler.server.seen[-1].json["authorization_code"]
+        if who == "ada":
+            first(handler)
+            handler.wfile.flush()
+            time.sleep(0.3)
+        tokens(who, 3600)(handler)
+
+    return answer
+
+
+def who_has_the_token(handler: Handler) -> None:
+    who = handler.server.seen[-1].json["access_token"]
+    says(ADA | {"data": {"uid": f"u-{who}", "username": who, "role": "User"}})(handler)
+
+
+def one_after_another(app: Flask, server: ScriptedServer) -> list[str | None]:
+    """Two people sign in, with codes that are their names; return who they are then."""
+    server.answers[GET_USER_INFO] = who_has_the_token
+    found = []
+    for who in ("ada", "bob"):
+        client = app.test_client()
+        come_back(client, start(client)["state"], who)
+        found.append(client.get("/who").json["username"])
+    return found
+
+
+@pytest.mark.parametrize("status", ["100 Continue", "102 Processing", "103 Early Hints", "199 x"])
+def test_an_interim_answer_leaves_the_real_one_to_nobody_else(
+    app: Flask, server: ScriptedServer, status: str
+) -> None:
+    head = f"HTTP/1.1 {status}\r\nLink: </x>; rel=preload\r\n\r\n".encode()
+    server.answers[GET_TOKEN] = by_code(lambda handler: handler.wfile.write(head * 3))
+    assert one_after_another(app, server) == ["ada", "bob"]
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("status", ["101 x", "204 x", "205 x\r\nContent-Length: 0", "304 x"])
+def test_what_follows_an_answer_without_a_body_is_read_by_nobody(
+    app: Flask, server: ScriptedServer, status: str
+) -> None:
+    head = f"HTTP/1.1 {status}\r\n\r\n".encode()
+    server.answers[GET_TOKEN] = by_code(lambda handler: handler.wfile.write(head))
+    assert one_after_another(app, server) == [None, "bob"]
+    assert server.connections == 2
+
+
+def test_an_interface_that_hangs_is_not_hidden_by_one_that_answers(
+    make_app: AppMaker, server: ScriptedServer
+) -> None:
+    server.answers[GET_USER_INFO] = no_answer
+    app = make_app(timeout=TIMEOUT)
+    for _ in range(3):
+        assert fails_within_the_deadline(app.test_client()) == "server_unavailable"
+    assert server.paths == [GET_TOKEN, GET_USER_INFO] * 3
+    assert fails_within_the_deadline(app.test_client()) == "server_unavailable"
+    assert server.paths == [GET_TOKEN, GET_USER_INFO] * 3 + [GET_TOKEN]
 
 
 def cuts_the_body(handler: Handler) -> None:

@@ -46,7 +46,7 @@
 
   const answer = own && top === self ? read(location) : null;
   if (!answer) {
-    // Ask for the application's own page instead, if need be twice.
+    // It is the application's turn; ask again, if need be twice.
     if (!pass) return;
     const mine = `${pass}${tab("id", Math.random())}=`;
     const asked = () => +(document.cookie.split(mine)[1]?.[0] ?? 0);
@@ -59,12 +59,12 @@
 
   history.replaceState(null, "", own.pathname + own.search + own.hash);
   if (!pass) {
-    // Its scripts would run into a login half done. Browsers paint nothing before there is a body.
+    // Its scripts would run into a login half done. Nothing is painted without a body.
     document.write("<body>");
     stop();
   }
 
-  // What the site says of a login that failed is its page; scripts in it don't run.
+  // In the place of this page; its scripts don't run.
   const show = (html) => {
     const told = new DOMParser().parseFromString(html, "text/html");
     document.replaceChild(told.documentElement, root);
@@ -75,8 +75,11 @@
     body: JSON.stringify({ ...answer, login: tab("login"), hash: tab("hash") }),
   })
     .then(async (response) => {
-      if (!response.ok) return show(await response.text());
-      const next = response.redirected ? response.url : (await response.json()).next;
+      const { headers, redirected, url } = response;
+      const isPage = headers.get("Content-Type")?.startsWith("text/html");
+      if (isPage && !redirected) return show(await response.text());
+      const { next } = redirected ? { next: url } : await response.json();
+      if (!next) throw next;
       // location.replace loads nothing where only the hash differs.
       history.replaceState(null, "", next);
       location.reload();
