@@ -64,6 +64,8 @@ def test_token_answers_that_are_accepted(
 
 
 INVALID: list[Any] = [
+    b'{"code": "8204", "data": {"access_token": "a", "refresh_token": "r"}, "code": "2000"}',
+    b'{"code": "2000", "data": {"access_token": "a", "access_token": "b", "refresh_token": "r"}}',
     b"",
     b"<html>hello</html>",
     b"\xff\xfe",

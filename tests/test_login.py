@@ -582,3 +582,11 @@ def test_two_applications_from_one_extension_object(
     carry_cookies(clients[0], stranger)
     assert not stranger.get("/who").json["is_authenticated"]
     assert clients[0].get("/who").json["is_authenticated"]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "x" * 300, "a b", ""])
+def test_a_host_that_the_application_does_not_trust(make_app: AppMaker, host: str) -> None:
+    app = make_app()
+    app.config["TRUSTED_HOSTS"] = ["localhost"]
+    for path in ("/", "/private", "/sso/authorize", "/sso/callback?code=C", "/nowhere"):
+        assert app.test_client().get(path, headers={"Host": host}).status_code == 400

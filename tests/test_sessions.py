@@ -363,6 +363,32 @@ def test_a_record_of_another_version_is_no_session_and_stays(
         assert connection.execute("SELECT count(*) FROM record").fetchone() == (1,)
 
 
+RECORD = '{"version": 1, "uid": "u", "username": "u", "role": null, "tokens": null, "due": 1, '
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "[" * 100_000,
+        '{"version": 1}',
+        RECORD + f'"asked": 1, "created": {"9" * 400}}}',
+        RECORD + '"asked": 1, "created": "x"}',
+        RECORD + '"asked": null, "created": 1}',
+    ],
+    ids=lambda data: str(data)[-20:],
+)
+def test_a_record_that_makes_no_sense_is_no_session(
+    app: Flask, client: FlaskClient, tmp_path: Path, data: str
+) -> None:
+    login_as(client, "bob")
+    with sqlite3.connect(tmp_path / "devkit_sso.db") as connection:
+        connection.execute("UPDATE record SET data = ?", (data,))
+    assert not signed_in(client)
+    login_as(client, "eve")
+    listed = app.extensions["devkit_sso"].sessions.list()
+    assert [session.user.username for session in listed] == ["eve"]
+
+
 def test_login_as_and_logout(app: Flask, client: FlaskClient) -> None:
     cookie = login_as(client, "ada", role="Admin")
     assert client.get("/admin").text == "admin"

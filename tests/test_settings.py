@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 
 from flask_devkit_sso import ConfigError, DevKitSSO, SSOError, login_required
+from flask_devkit_sso.testing import login_as
 
 from .conftest import CLIENT_ID, AppMaker, reason, sign_in, start
 from .scripted import ScriptedServer
@@ -213,6 +214,27 @@ def test_a_missing_or_weak_secret_key(
         assert "register" not in line, "it mends no key"
     app.testing = True  # late, as tests do it
     assert client.get("/private").status_code == (503 if key is None else 302)
+
+
+def test_what_goes_missing_is_told_to_who_is_signed_in_too(
+    make_app: AppMaker, server: ScriptedServer
+) -> None:
+    """... since nobody could ask whether they still may be."""
+    client = make_app().test_client()
+    sign_in(client)
+    cookies = client._cookies
+    assert client.get("/private").text == "private ada"
+    server.seen.clear()
+    for app in (make_app(client_secret=None), make_app(store_url="memory://")):
+        other = app.test_client()
+        other._cookies = cookies
+        assert reason(other.get("/private")) == "not_configured"
+        assert other.get("/").text == "home"
+        # What tests make needs no server.
+        app.testing = True
+        login_as(other, "bob")
+        assert other.get("/private").text == "private bob"
+    assert server.seen == []
 
 
 def test_a_store_in_memory_is_for_debug_and_testing_only(make_app: AppMaker) -> None:
