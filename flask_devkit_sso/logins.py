@@ -34,6 +34,9 @@ _NAME_LENGTH: Final = 8
 """Characters of the nonce in a cookie's name."""
 
 
+_ONE_KEY: Final = "If it happens again and again: do all workers have one SECRET_KEY, and keep it?"
+
+
 @dataclass(frozen=True)
 class Answer:
     """What came back from authorize (docs/protocol.md section 1), each parameter as often as it
@@ -187,11 +190,14 @@ class Logins:
         except SignatureExpired:
             raise LoginFailed("login_expired") from None
         except BadData:
-            raise LoginFailed("state_mismatch" if has_logins else "login_unknown") from None
+            raise LoginFailed(
+                "state_mismatch" if has_logins else "login_unknown", hint=_ONE_KEY
+            ) from None
         login = self.find(nonce[:_NAME_LENGTH], cookies)
         if login is None or login.nonce != nonce:
             lost = not has_logins and self._store.read(self._used_up(nonce)) is None
-            raise LoginFailed("cookie_missing" if lost else "login_unknown")
+            reason = "cookie_missing" if lost else "login_unknown"
+            raise LoginFailed(reason, hint=_ONE_KEY if lost else "")
         return login
 
     def _unproven(self) -> LoginFailed:

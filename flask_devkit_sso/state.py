@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -149,7 +150,7 @@ class State:
 
         :param more: what is missing besides and set in the same places.
         """
-        found = [*(f"{key} is missing" for key in self.settings.missing), *more]
+        found = [*(_is_missing(key) for key in self.settings.missing), *more]
         if found:
             found.append(
                 f"Run `{COMMAND}`, which writes {self.reading.credentials}, or set what is missing "
@@ -157,7 +158,7 @@ class State:
                 "and so on, with app.config.from_prefixed_env())"
             )
         if "SECRET_KEY" in self.missing:
-            found.append(f"SECRET_KEY is missing: {MAKE_A_KEY}")
+            found.append(f"{_is_missing('SECRET_KEY')}: {MAKE_A_KEY}")
         return found
 
     def _unfit(self) -> list[str]:
@@ -189,6 +190,15 @@ class State:
         if is_loopback(_host(request)):
             return url_for("devkit_sso_callback.callback", _external=True)
         return None
+
+
+def _is_missing(key: str) -> str:
+    if f"FLASK_{key}" not in os.environ:
+        return f"{key} is missing"
+    return (
+        f"{key} is missing, since FLASK_{key} is set but not read "
+        "(app.config.from_prefixed_env() belongs before init_app)"
+    )
 
 
 def get_app() -> Flask:

@@ -106,7 +106,11 @@ def login() -> Response:
         return _leave_for(next_url)
     if "lost" in request.args:
         # The page on the way out has seen that this browser keeps no cookie of ours.
-        raise LoginFailed("cookie_missing")
+        raise LoginFailed(
+            "cookie_missing",
+            hint="The browser keeps no cookie of this application, or comes back under another "
+            "name of it than the redirect_uri's; or the workers have several SECRET_KEYs.",
+        )
     parts, state = _parts(), get_state()
     elsewhere = state.right_origin(request)
     if elsewhere and "bounced" not in request.args:

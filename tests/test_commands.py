@@ -195,9 +195,10 @@ def test_doctor_where_all_is_well(place: Place) -> None:
             f"ok       TLS of 127.0.0.1, port {port}: TLSv1.x, the certificate is good until then "
             f"(trusted are {ca_bundle})"
         ),
+        "ok       getToken: answers as it should to what is made up (8202)",
         (
-            "ok       getToken: answers as it should to what is made up (8202); whether it takes "
-            "the client secret shows at a login, if it looks at the code first"
+            "note     not asked: whether the client secret and the redirect URI are right, if the "
+            "server looks at the code first: a login shows it, or flask devkit-sso check-server"
         ),
         "ok       clock: the server's is the same, give or take a minute",
         "ok       getUserInfo: answers as it should to what is made up (8205)",

@@ -9,11 +9,12 @@ import configparser
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,9 @@ def has_hooks(names: dict[str, Any]) -> None:
     assert client.get("/color").location == "/sso/authorize?next=/color"
     login_as(client, "ada", uid="1001")
     assert client.get("/color").text == "green"
-    assert names["accounts"] == {"1001": {"color": "green", "name": "ada"}}
+    with closing(sqlite3.connect("accounts.db")) as connection:
+        rows = connection.execute("SELECT uid, name, color FROM account").fetchall()
+    assert rows == [("1001", "ada", "green")]
 
 
 def is_healthy(names: dict[str, Any]) -> None:

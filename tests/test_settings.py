@@ -216,6 +216,18 @@ def test_a_missing_or_weak_secret_key(
     assert client.get("/private").status_code == (503 if key is None else 302)
 
 
+def test_an_environment_that_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("FLASK_DEVKIT_SSO_SERVER_URL", "https://auth.example.com")
+    monkeypatch.setenv("FLASK_SECRET_KEY", "8b7c1f02aa93e6d4-no-one-knows-this")
+    DevKitSSO(Flask("tests", instance_path=str(tmp_path)))
+    for key in ("DEVKIT_SSO_SERVER_URL", "SECRET_KEY"):
+        assert f"{key} is missing, since FLASK_{key} is set but not read" in caplog.text
+    assert "DEVKIT_SSO_CLIENT_ID is missing. " in caplog.text
+    assert "no-one-knows-this" not in caplog.text
+
+
 def test_what_goes_missing_is_told_to_who_is_signed_in_too(
     make_app: AppMaker, server: ScriptedServer
 ) -> None:
