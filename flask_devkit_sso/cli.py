@@ -497,10 +497,11 @@ def check_server(ctx: click.Context) -> None:
     """
     loaded = load(ctx.ensure_object(ScriptInfo))
     reading = loaded.reading
-    _tell_error(loaded)
+    server, redirect_uri = reading.settings.server, reading.settings.redirect_uri
+    if loaded.app or not (server and redirect_uri):
+        _tell_error(loaded)
     if loaded.app is None:
         click.echo(f"The settings are those that the environment ({_ENVIRONMENT}_…) gives.")
-    server, redirect_uri = reading.settings.server, reading.settings.redirect_uri
     if reading.wrong:
         raise click.ClickException("\n".join(["The settings are not right:", *reading.wrong]))
     if server is None or redirect_uri is None:

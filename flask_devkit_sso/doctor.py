@@ -128,6 +128,12 @@ def _redirect_uri(found: Findings, app: Flask, state: State) -> None:
     urls = app.url_map.bind("localhost")
     callback = urls.build("devkit_sso_callback.callback")
     path = unquote(urlsplit(uri).path) or "/"
+    if uri.startswith("https:") and is_loopback(urlsplit(uri).hostname):
+        found.warning(
+            what,
+            f"{uri} is https on this machine",
+            "the application, or a proxy in front of it, has to speak https there; else http://",
+        )
     if path == callback:
         found.ok(what, f"{uri} leads to the callback")
     elif path.endswith(callback):
@@ -340,7 +346,8 @@ def _ask(
     try:
         reply = transport.post(url, body)
     except (ServerUnavailable, ServerError) as error:
-        found.wrong(name, str(error.description).rstrip("."), "look at the server's own log")
+        mend = f"is {url} right, its scheme and port too? If so, look at the server's own log"
+        found.wrong(name, str(error.description).rstrip("."), mend)
         return
     middle = (before + time.time()) / 2
     code = "2000"

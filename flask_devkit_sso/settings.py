@@ -175,7 +175,7 @@ def _pem_file(value: object) -> str | None:
             ssl.create_default_context(cafile=text)
         except OSError as error:
             raise _Wrong(
-                f"is no readable PEM file of certificates ({type(error).__name__})"
+                f"is no readable PEM file of certificates: {text} ({type(error).__name__})"
             ) from None
     return text
 
