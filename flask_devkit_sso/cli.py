@@ -295,10 +295,9 @@ def _tell_next(loaded: Loaded, path: Path, target: Path, written: dict[str, str]
             f"Set {PREFIX}CREDENTIALS_FILE to {path.absolute()}: the application reads "
             f"{reading.credentials} now."
         )
-    for name in written:
-        if reading.origins.get(name) != APP_CONFIG:
-            continue
-        if getattr(reading.settings, name) != written[name]:
+    for name, value in written.items():
+        wins = reading.origins.get(name) == APP_CONFIG
+        if wins and getattr(reading.settings, name) != value:
             key = f"{PREFIX}{name.upper()}"
             steps.append(
                 f"Unset FLASK_{key} (in .env and .flaskenv too): it wins over the file."

@@ -41,7 +41,8 @@ MAX_IDLE: Final = 4.0
 _WITHOUT_BODY: Final = (101, 204, 205, 304)
 
 BREAK_AFTER: Final = 3
-"""Calls without an answer, one after another, after which a process stops calling for a while."""
+"""Calls of an interface without an answer, one after another, after which a process stops calling
+it for a while."""
 
 BREAK_FOR: Final = 5.0
 """Seconds until it tries again, by one call at a time."""

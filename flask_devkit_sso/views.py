@@ -208,16 +208,20 @@ def confirm() -> Response:
 
 def landing_js() -> Response:
     """The landing page's script, with the redirect_uri filled in."""
+    texts = catalogue()
+    no_answer = render_template(
+        "devkit_sso/no_answer.html", language=texts.language, sso_text=texts.markup
+    )
     script = render_template(
         "devkit_sso/landing.js",
         redirect_uri=get_state().settings.redirect_uri or "",
-        no_answer=page("no_answer.html").get_data(as_text=True),
+        no_answer=no_answer,
     )
     response = make_response(script)
     response.mimetype = "text/javascript"
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Content-Type-Options"] = "nosniff"
-    speaks(response, catalogue().language)
+    speaks(response, texts.language)
     response.add_etag()
     response.make_conditional(request)
     return response
