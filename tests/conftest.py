@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from werkzeug.test import Cookie, TestResponse
 
 from flask_devkit_sso import DevKitSSO, current_user, login_required, role_required
@@ -25,6 +25,10 @@ REDIRECT_URI = "http://localhost/sso/callback"
 
 AppMaker = Callable[..., Flask]
 
+# Only a failure waits for so long: a busy machine is none.
+PATIENCE = 20_000
+expect.set_options(timeout=PATIENCE)
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -38,7 +42,7 @@ def browser() -> Iterator[Browser]:
 def context(browser: Browser) -> Iterator[BrowserContext]:
     # The certificates of tests are of no CA that Chromium knows.
     made = browser.new_context(ignore_https_errors=True)
-    made.set_default_timeout(10_000)
+    made.set_default_timeout(PATIENCE)
     yield made
     made.close()
 

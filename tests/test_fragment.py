@@ -724,6 +724,13 @@ def test_a_browser_that_tells_a_reload_from_nothing(
     assert tab.url == site.url("/#/mine")
 
 
+def travel(page: Page, direction: str) -> None:
+    left = page.url
+    page.evaluate(f"history.{direction}()")
+    expect(page).not_to_have_url(left)
+    assert CODE not in page.url
+
+
 @pytest.mark.parametrize("binding", BINDINGS)
 def test_back_and_forward_with_the_browsers_cache_of_pages(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, browser: Browser, binding: str
@@ -752,13 +759,9 @@ def test_back_and_forward_with_the_browsers_cache_of_pages(
         expect(page.locator("h1")).to_have_text("ada")
         for _ in range(2):
             while page.url != site.url("/start"):
-                page.evaluate("history.back()")
-                page.wait_for_timeout(300)
-                assert CODE not in page.url
+                travel(page, "back")
             expect(page.locator("#h")).to_have_attribute("data-kept", "true")
-            page.evaluate("history.forward()")
-            page.wait_for_timeout(300)
-            assert CODE not in page.url
+            travel(page, "forward")
         assert not any(CODE in url for url in watch.history())
         assert len(exchanges(server)) == 1
         assert "cross_site" not in page.content()
