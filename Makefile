@@ -30,7 +30,7 @@ lint: .venv/tools  ## ruff and mypy
 
 suite: .venv/tools system  ## the whole test suite, with coverage
 	$(PY) -m coverage erase
-	$(PY) -m coverage run -m pytest -n 3 --dist loadgroup -m "not hours"
+	$(PY) -m coverage run -m pytest -n 4 --dist loadgroup -m "not hours"
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
 
