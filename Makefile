@@ -9,6 +9,7 @@ MODE ?= kill
 
 PACKAGES := chromium fonts-noto-cjk redis-server
 PY := .venv/bin/python
+SUITE := pytest -n 3 --dist loadgroup -m "not hours"
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help demo test lint suite coverage screenshots docs wheel test-lowest soak system
@@ -28,16 +29,16 @@ lint: .venv/tools  ## ruff and mypy
 	$(PY) -m ruff format --check --quiet
 	$(PY) -m mypy
 
-suite: .venv/tools system  ## the whole test suite, with coverage
-	$(PY) -m coverage erase
-	$(PY) -m coverage run -m pytest -n 4 --dist loadgroup -m "not hours"
-	$(PY) -m coverage combine --quiet
-	$(PY) -m coverage report
+suite: .venv/tools system  ## the whole test suite
+	$(PY) -m $(SUITE)
 
 hours: .venv/tools system  ## refreshes, outages and clocks under gunicorn; no part of test
 	$(PY) -m pytest -m hours
 
-coverage: .venv/tools  ## report the coverage of the last suite again
+coverage: .venv/tools system  ## the suite again, slower, and a report of the branches it takes
+	$(PY) -m coverage erase
+	$(PY) -m coverage run -m $(SUITE)
+	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
 
 # Three of them are in docs/images.

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 CHROMIUM = {
     "executable_path": "/usr/bin/chromium",
-    "args": ["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+    "args": [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        # Starting a process for each site and tab takes longer than most tests.
+        "--renderer-process-limit=1",
+    ],
 }
 
 

@@ -32,6 +32,8 @@ pytestmark = [
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 SIZES = {"phone": {"width": 360, "height": 480}, "desktop": {"width": 1280, "height": 720}}
+# axe takes its time. Colours depend on the scheme alone, and sizes on the size.
+JUDGED = [("phone", "light"), ("desktop", "dark")]
 LONG_NAME = "Wolfeschlegelsteinhausenbergerdorff von der Königlichen Sternwarte"[:64]
 HTML = {"Accept": "text/html"}
 
@@ -52,8 +54,8 @@ def look(page: Page, name: str) -> None:
             where = f"{name}-{size}-{scheme}"
             if SCREENSHOTS:
                 page.screenshot(path=Path(SCREENSHOTS, f"{where}.png"), full_page=True)
-            found = Axe().run(page)
-            assert found.response["violations"] == [], where
+            if (size, scheme) in JUDGED:
+                assert Axe().run(page).response["violations"] == [], where
             assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], where
     for place in range(page.locator(REACHABLE).count()):
         page.keyboard.press("Tab")
