@@ -28,6 +28,7 @@ from .contract import INTERFACE_PATHS
 from .credentials import COMMAND, KEYS, MAX_SIZE, Credentials, read_credentials, write_credentials
 from .errors import ConfigError, StoreUnavailable
 from .findings import Findings
+from .guard import check_views
 from .sessions import Session
 from .settings import (
     APP_CONFIG,
@@ -376,6 +377,10 @@ def _missing(loaded: Loaded) -> list[str]:
         return ["Flask-DevKit-SSO is not on this application: call DevKitSSO().init_app(app)"]
     with loaded.app.app_context():
         found = loaded.state.general_problems()
+    try:
+        check_views(loaded.app)
+    except ConfigError as error:
+        found.append(str(error))
     if loaded.reading.settings.redirect_uri is None and not loaded.app.debug:
         found.append(NO_REDIRECT_URI)
     return found
@@ -439,7 +444,8 @@ def end_sessions(info: ScriptInfo, /, uid: str) -> None:
             count = state.end_sessions(uid)
     except StoreUnavailable as error:
         raise click.ClickException(f"{error} Some sessions may have ended: do it again.") from None
-    click.echo(f"Ended: {count} session{'' if count == 1 else 's'}.")
+    hint = "" if count else " (is it a UID, as `flask devkit-sso sessions list` shows them?)"
+    click.echo(f"Ended: {count} session{'' if count == 1 else 's'}{hint}.")
 
 
 def _served(info: ScriptInfo) -> tuple[Flask, State]:

@@ -185,7 +185,7 @@ def _store(found: Findings, store: Store, settings: Settings) -> None:
             str(error).rstrip("."),
             "look at the disk's free space and the rights of file and folder, and who you are now"
             if isinstance(store, SQLiteStore)
-            else f"are host, password and number in {PREFIX}STORE_URL right? Then look at its log",
+            else f"look at {PREFIX}STORE_URL (host, password, number), and at that Redis's log",
         )
         return
     if row is None or (row.data, removed) != ("probe", "probe"):

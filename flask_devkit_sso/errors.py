@@ -90,16 +90,20 @@ class ServerError(SSOError, BadGateway):
     """The authentication server answered with an error, or with something unintelligible.
 
     ``server_code`` is the envelope's code (docs/protocol.md, "Common to all"), or None when the
-    answer was not an envelope that the contract describes.
+    answer was not an envelope that the contract describes. ``reason`` is the one for which a login
+    fails by it.
     """
 
     def __init__(self, message: str, server_code: str | None = None) -> None:
         super().__init__(message)
         self.server_code = server_code
+        self.reason = "server_rejected" if server_code else "server_answer_invalid"
 
 
 class ServerUnavailable(SSOError, ServiceUnavailable):
     """The authentication server could not be reached, or did not answer in time."""
+
+    reason = "server_unavailable"
 
     def __init__(self, message: str) -> None:
         super().__init__(message, retry_after=RETRY_AFTER)

@@ -183,7 +183,8 @@ def failed(error: LoginFailed) -> LoginFailed:
     level = logging.ERROR if error.reason == "not_configured" else logging.WARNING
     log.log(
         level,
-        "login failed: %s (reference %s, see %s)%s",
+        "%s failed: %s (reference %s, see %s)%s",
+        "login" if _is_about_login(error) else "request",
         error.reason,
         reference,
         documented,
@@ -226,10 +227,13 @@ def store_unavailable(error: StoreUnavailable) -> Any:
     return current_app.handle_user_exception(failure)
 
 
+def _is_about_login(error: LoginFailed) -> bool:
+    """Tell whether another login may help: not whom an outage meets on the application's pages."""
+    return error.reason not in _NO_LOGIN and is_ours(request)
+
+
 def _login_url(error: LoginFailed, next: str | None = None) -> str | None:
-    if error.reason in _NO_LOGIN:
-        return None
-    return url_for("devkit_sso_authorize.login", next=next)
+    return url_for("devkit_sso_authorize.login", next=next) if _is_about_login(error) else None
 
 
 def _again_url() -> str | None:

@@ -501,12 +501,18 @@ def is_loopback(host: str | None) -> bool:
 def read_secret_keys(config: Mapping[str, Any]) -> list[bytes]:
     """Return ``SECRET_KEY`` and then ``SECRET_KEY_FALLBACKS``; empty when there is no key.
 
-    :raises ConfigError: for a key that is neither str nor bytes.
+    :raises ConfigError: for a key that is neither str nor bytes, and for fallbacks without a list:
+        each character of a string would be a key.
     """
-    key = config.get("SECRET_KEY")
+    key, fallbacks = config.get("SECRET_KEY"), config.get("SECRET_KEY_FALLBACKS") or []
+    if not isinstance(fallbacks, list | tuple):
+        raise ConfigError(
+            "SECRET_KEY_FALLBACKS must be a list of keys: in the environment as JSON, "
+            """FLASK_SECRET_KEY_FALLBACKS='["…"]'"""
+        )
     if not key:
         return []
-    keys = [key, *(config.get("SECRET_KEY_FALLBACKS") or ())]
+    keys = [key, *fallbacks]
     if not all(isinstance(item, str | bytes) and item for item in keys):
         raise ConfigError("SECRET_KEY and SECRET_KEY_FALLBACKS must be strings or bytes")
     return [item.encode() if isinstance(item, str) else item for item in keys]

@@ -101,7 +101,7 @@ class State:
                     app, hooks, store, self.sessions, self.client, self.debts, settings
                 )
         self.missing = [*settings.missing, *([] if secret_keys else ["SECRET_KEY"])]
-        self.weak_key = bool(secret_keys) and is_weak(secret_keys[0])
+        self.weak_key = bool(secret_keys) and any(map(is_weak, secret_keys))
         self.catalogues = Catalogues()
         self.checked = False
 
@@ -165,7 +165,10 @@ class State:
         found = []
         if not (current_app.debug or current_app.testing):
             if self.weak_key:
-                found.append(f"SECRET_KEY is shorter than 16 bytes or a placeholder: {MAKE_A_KEY}")
+                found.append(
+                    "SECRET_KEY is shorter than 16 bytes or a placeholder, or one of "
+                    f"SECRET_KEY_FALLBACKS is: {MAKE_A_KEY}"
+                )
             if self.settings.store_url == "memory://":
                 found.append(
                     f"{PREFIX}STORE_URL is memory://, which works with debug or testing only: "

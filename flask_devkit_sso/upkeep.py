@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Final, NamedTuple
 
@@ -99,8 +98,14 @@ class Upkeep:
             return session
         usable = self._age(session.asked) < settings.outage_grace
         if job is not None:
-            with suppress(ServerError, ServerUnavailable, TimeoutError):
+            try:
                 job.result(min(PATIENCE, settings.timeout) if usable else settings.timeout)
+            except StoreUnavailable:
+                # One that can be read but not written to keeps us from asking the server.
+                if not usable:
+                    raise
+            except (ServerError, ServerUnavailable, TimeoutError):
+                pass
         latest = self._sessions.reload(session)
         if latest is not None and self._age(latest.asked) >= settings.outage_grace:
             raise ServerUnavailable(
@@ -182,8 +187,10 @@ class Upkeep:
         def done(job: Future[None]) -> None:
             del jobs[session.key]
             error = job.exception()
-            if error is not None and not isinstance(error, (ServerError, ServerUnavailable)):
-                # There may be no request that waits for it and would say so.
+            # There may be no request that waits for it and would say so.
+            if isinstance(error, StoreUnavailable):
+                log.warning("a session could not be looked after: %s", error)
+            elif error is not None and not isinstance(error, (ServerError, ServerUnavailable)):
                 log.error("a session could not be looked after", exc_info=error)
 
         # Outside the lock: a job that is done already calls back here and now.
@@ -388,11 +395,11 @@ class Upkeep:
                 if mine:
                     claim.fail()
                     mine = False
-                    fault = isinstance(error, ServerError)
                     log.log(
-                        logging.ERROR if fault else logging.WARNING,
-                        "a session could not be looked after: %s",
+                        logging.ERROR if isinstance(error, ServerError) else logging.WARNING,
+                        "a session could not be looked after: %s See docs/failures.md#%s",
                         error.description,
+                        error.reason,
                     )
                 raise
             finally:

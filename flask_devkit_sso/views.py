@@ -392,11 +392,8 @@ def _exchange(
     try:
         tokens = client.exchange(code, redirect_uri=redirect_uri, code_verifier=login.code_verifier)
         return Held(client.user_info(tokens.access_token), tokens, asked, next_url)
-    except ServerUnavailable as error:
-        raise LoginFailed("server_unavailable", hint=error.description or "") from error
-    except ServerError as error:
-        reason = "server_rejected" if error.server_code else "server_answer_invalid"
-        raise LoginFailed(reason, hint=error.description or "") from error
+    except (ServerError, ServerUnavailable) as error:
+        raise LoginFailed(error.reason, hint=error.description or "") from error
 
 
 def _sign_in(sessions: Sessions, held: Held) -> None:

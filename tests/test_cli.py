@@ -237,6 +237,23 @@ def test_without_any_application(place: Place) -> None:
     assert place.written == WRITTEN
 
 
+@pytest.mark.parametrize("command", ["show", "doctor"])
+def test_a_view_that_is_guarded_too_late(place: Place, command: str) -> None:
+    place.app("""
+from flask import Flask
+from flask_devkit_sso import DevKitSSO, login_required
+app = Flask(__name__)
+DevKitSSO(app)
+@login_required
+@app.get("/")
+def home():
+    return "open"
+""")
+    done = place.run(command)
+    assert done.returncode == 1
+    assert "app.home (endpoint home). Write @login_required and" in done.stdout
+
+
 # Applications that come as far as init_app, where it would raise or they fail afterwards.
 HALF = {
     "setting": ("app.config['DEVKIT_SSO_TIMEOUT'] = '5'", "", "DEVKIT_SSO_TIMEOUT must be a n"),

@@ -107,13 +107,14 @@ def test_every_reason_in_both_languages_for_people_and_scripts(
             "login_url": None if reason in NO_LOGIN else "/sso/authorize",
         }
 
-        lines = [line for line in caplog.messages if line.startswith("login failed: ")]
+        what = "request" if reason in NO_LOGIN else "login"
+        lines = [line for line in caplog.messages if line.startswith(f"{what} failed: ")]
         for reference, line in zip(
             (re.findall(r"<code>(\w+)</code>", page.text)[0], told.json["reference"]),
             lines[-2:],
             strict=True,
         ):
-            head = f"login failed: {reason} (reference {reference}, see docs/failures.md#{reason})"
+            head = f"{what} failed: {reason} (reference {reference}, see docs/failures.md#{reason})"
             assert line.startswith(head)
         for response in (page, told):
             assert ("Retry-After" in response.headers) == (status == 503)

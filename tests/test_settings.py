@@ -216,6 +216,26 @@ def test_a_missing_or_weak_secret_key(
     assert client.get("/private").status_code == (503 if key is None else 302)
 
 
+@pytest.mark.parametrize("fallbacks", ["an-old-key-of-28-characters-", b"bytes", 12345, {"a": 1}])
+def test_fallback_keys_that_are_no_list(make_app: AppMaker, fallbacks: Any) -> None:
+    """Each character of a string would be a key, and cookies could be forged with it."""
+    config = make_app().config
+    app = Flask("tests")
+    app.config.update(config, SECRET_KEY_FALLBACKS=fallbacks)
+    with pytest.raises(ConfigError, match="SECRET_KEY_FALLBACKS must be a list") as refused:
+        DevKitSSO(app)
+    assert "an-old-key" not in str(refused.value)
+
+
+def test_a_weak_fallback_key_is_as_weak(make_app: AppMaker) -> None:
+    config = make_app().config
+    app = Flask("tests")
+    app.config.update(config, SECRET_KEY_FALLBACKS=["dev"])
+    DevKitSSO(app)
+    app.add_url_rule("/private", view_func=login_required(lambda: "private"))
+    assert reason(app.test_client().get("/private")) == "not_configured"
+
+
 def test_an_environment_that_is_not_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

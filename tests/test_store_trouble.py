@@ -212,6 +212,23 @@ def test_redis_that_can_be_read_only(
     all_is_well(client, app.test_client())
 
 
+def test_redis_that_can_be_read_only_keeps_from_asking_about_users(
+    redis_server: RedisServer, make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last answer holds until it is OUTAGE_GRACE old, as when the server cannot be asked."""
+    settings = {"revalidate_after": 1, "outage_grace": 4}
+    client = make_app(store_url=redis_server.url, **settings).test_client()
+    sign_in(client)
+    with out_of_memory(redis_server):
+        time.sleep(1.1)
+        assert client.get("/private").text == "private ada"
+        (told,) = [record for record in caplog.records if "looked after" in record.getMessage()]
+        assert (told.levelname, told.exc_info) == ("WARNING", None)
+        time.sleep(3)
+        is_store_trouble(timely(partial(client.get, "/private")))
+    assert client.get("/private").text == "private ada"
+
+
 @pytest.mark.parametrize("own_handler", [False, True])
 def test_views_that_need_more_than_the_session(
     redis_server: RedisServer, make_app: AppMaker, server: ScriptedServer, own_handler: bool

@@ -527,6 +527,11 @@ def test_a_fault_is_an_outage_never_a_yes_and_never_a_logout(
     assert [r.levelno for r in caplog.records if r.getMessage() == told] == [level]
     if fault == "8201":
         assert "check DEVKIT_SSO_CLIENT_ID" in told
+    code = fault.isdecimal()
+    section = {"closes": "server_unavailable"}.get(fault) or (
+        "server_rejected" if code else "server_answer_invalid"
+    )
+    assert told.endswith(f" See docs/failures.md#{section}")
     time.sleep(2.1)
     for client in (first, second):
         response = client.get("/admin")
@@ -534,6 +539,12 @@ def test_a_fault_is_an_outage_never_a_yes_and_never_a_logout(
         assert response.headers["Retry-After"] == "5"
         assert "Set-Cookie" not in response.headers
         assert client.get("/ping").text == "pong"
+    # Who is signed in needs no other login.
+    assert '<a class="button primary" href="/admin">Try again</a>' in response.text
+    assert "If you were signed in, you still are." in response.text
+    assert client.get("/admin", headers={"Accept": "application/json"}).json["login_url"] is None
+    assert "request failed: server_unavailable (reference " in caplog.text
+    assert "login failed" not in caplog.text
     # However many requests, one try each five seconds.
     assert len(server.paths) == (2 if fault == "closes" else 1)
     # Full service within five seconds of the server's return, and nobody signs in again.
