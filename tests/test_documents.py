@@ -9,6 +9,7 @@ import configparser
 import json
 import os
 import re
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -19,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import trustme
 from flask import Flask
 from playwright.sync_api import expect, sync_playwright
 
 from flask_devkit_sso import LoginRefused
 from flask_devkit_sso.testing import login_as
+from pytest_devkit_sso import Sandbox
 
 from . import documents, processes
 from .browser import CHROMIUM
@@ -46,6 +49,7 @@ ELSEWHERE = {
     ("docs/sessions.md", "html"),
     ("docs/sessions.md", "js"),
     ("docs/sessions.md", "python"),
+    ("docs/testing.md", "bash"),
     ("docs/testing.md", "python"),
 }
 """Taken by a test of their own, which fails when there is one more."""
@@ -347,6 +351,16 @@ def test_the_readmes_program_works_without_a_redirect_uri_on_this_machine(tmp_pa
             assert answer.status_code == (200 if sees else 403)
             assert sees in answer.text
             person.close()
+
+
+def test_what_the_docs_change_at_a_sandbox(devkit_sso_sandbox: Sandbox) -> None:
+    (block,) = blocks("docs/testing.md", "bash")
+    for line in block.splitlines():
+        curl, url, option, body = shlex.split(line)
+        assert (curl, option) == ("curl", "--json")
+        there = url.replace("http://127.0.0.1:9000", devkit_sso_sandbox.url)
+        json_type = {"Content-Type": "application/json"}
+        requests.post(there, data=body, headers=json_type, timeout=10).raise_for_status()
 
 
 def test_the_docs_about_testing_are_tests(tmp_path: Path) -> None:
