@@ -11,8 +11,8 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cached_property
@@ -25,7 +25,15 @@ from flask.cli import NoAppException, ScriptInfo, pass_script_info
 
 from . import conformance, doctor
 from .contract import INTERFACE_PATHS
-from .credentials import COMMAND, KEYS, MAX_SIZE, Credentials, read_credentials, write_credentials
+from .credentials import (
+    COMMAND,
+    KEYS,
+    MAX_SIZE,
+    Credentials,
+    follow_links,
+    read_credentials,
+    write_credentials,
+)
 from .errors import ConfigError, StoreUnavailable
 from .findings import Findings
 from .guard import check_views
@@ -162,7 +170,8 @@ def register(
     if secret_stdin and (can_ask or sys.stdin is None):
         raise click.UsageError("--secret-stdin reads from a pipe; leave it out to be asked")
     path = path or _path(loaded, can_ask)
-    old = read_credentials(path, required=False)
+    with _not_written(path):
+        old = read_credentials(follow_links(path), required=False)
     for problem in old.wrong:
         click.echo(f"The present file will be replaced: {problem}", err=True)
 
@@ -201,14 +210,20 @@ def register(
         raise click.UsageError(f"there is no terminal to ask at, so give {', '.join(missing)}")
 
     written = {name: value for name, value in values.items() if value}
-    try:
+    with _not_written(path):
         target = write_credentials(path, written)
+    _tell_next(loaded, path, target, written)
+
+
+@contextmanager
+def _not_written(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise click.ClickException(
             f"{path} could not be written ({reason}); nothing has changed"
         ) from None
-    _tell_next(loaded, path, target, written)
 
 
 def _tell_error(loaded: Loaded) -> None:
@@ -426,8 +441,10 @@ def _row(session: Session) -> tuple[str, ...]:
 
 
 def _printable(text: str) -> str:
-    """What the server sent must not steer the terminal."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+    """What the server sent must not steer the terminal, nor be more than it can show."""
+    encoding = sys.stdout.encoding
+    shown = "".join(char if char.isprintable() else "\ufffd" for char in text)
+    return shown.encode(encoding, "replace").decode(encoding)
 
 
 @sessions.command("end")

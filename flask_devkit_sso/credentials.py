@@ -7,6 +7,7 @@ content is in any message, since what looks like a wrong key may be the secret.
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import os
 import re
@@ -161,10 +162,27 @@ def _line_of(key: str, text: str) -> int | None:
     return text.count("\n", 0, found.start()) + 1 if found else None
 
 
+def follow_links(path: Path) -> Path:
+    """Return where a path leads to.
+
+    :raises OSError: for a loop of links; and for root, where a link is another user's, who could
+        have root read and replace any file.
+    """
+    is_root = os.name == "posix" and os.geteuid() == 0
+    for _ in range(40):
+        if not path.is_symlink():
+            return Path(os.path.realpath(path.parent), path.name)
+        if is_root and path.lstat().st_uid != 0:
+            raise OSError(None, f"{path} is a link of another user's, which root does not follow")
+        path = path.parent / path.readlink()
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
 def write_credentials(path: Path, values: Mapping[str, str]) -> Path:
     """Write a credentials file, whole or not at all, for its owner alone; return where it is now.
 
-    A symbolic link stays, and the file it leads to is replaced. A folder that is not there is made.
+    A symbolic link stays, and the file it leads to is replaced (:func:`follow_links`). A folder
+    that is not there is made.
     Run as root, the file gets the owner of the one before, else of its folder: the application
     shall be able to read it.
 
@@ -179,13 +197,13 @@ def write_credentials(path: Path, values: Mapping[str, str]) -> Path:
     content = ("\n".join(lines) + "\n").encode()
     if len(content) > MAX_SIZE or max(map(len, lines)) > _MAX_LINE:
         raise OSError(None, "a value is too long")
-    with suppress(FileNotFoundError):
-        # Raises for a loop of links, which has no end to write to.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise OSError(None, "there is something that is not a regular file")
-    target = Path(os.path.realpath(path))
+    target = follow_links(path)
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    owner = (target if target.exists() else target.parent).stat()
+    owner = target.parent.stat()
+    with suppress(FileNotFoundError):
+        owner = target.lstat()
+        if not stat.S_ISREG(owner.st_mode):
+            raise OSError(None, "there is something that is not a regular file")
     descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

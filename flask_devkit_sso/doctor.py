@@ -389,7 +389,7 @@ def _ask(
 def _clock(found: Findings, date: str | None, here: float) -> None:
     try:
         there = parsedate_to_datetime(date or "").timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         found.ok("clock", "the server does not tell its time")
         return
     # The header has whole seconds.

@@ -255,6 +255,9 @@ def _attempt(operation: Callable[[redis.Redis], T], client: redis.Redis, deadlin
             if time.monotonic() > deadline:
                 raise
             return operation(client)
+    except (ValueError, TypeError, RecursionError):
+        # What redis-py makes of an answer that no Redis gives, and of a record that is not text.
+        raise StoreUnavailable("What answers is no Redis, or has odd records.") from None
     except RedisError as error:
         if isinstance(error, ReadOnlyError):
             # It may have been the primary until now: ask the name anew where that is.
@@ -299,10 +302,12 @@ def _read_all(client: redis.Redis, keys: list[str]) -> dict[str, Row]:
 
 
 def _row(fields: Any) -> Row | None:
-    data, used, expires = fields
-    if data is None or float(expires) <= time.time():
+    try:
+        data, used, expires = fields[0], float(fields[1]), float(fields[2])
+    except (ValueError, TypeError):
+        # Not there, or not ours.
         return None
-    return Row(data, float(used))
+    return Row(data, used) if data is not None and expires > time.time() else None
 
 
 def _call_id() -> str:

@@ -259,6 +259,9 @@ def _parse(key: str, row: Row) -> Session | None:
         if record["version"] != RECORD_VERSION:
             return None
         user = UserInfo(record["uid"], record["username"], record["role"])
+        texts = (user.uid, user.username, user.role or "", record["tokens"] or "")
+        if not all(isinstance(text, str) for text in texts):
+            return None
         created, asked, due = (float(record[name]) for name in ("created", "asked", "due"))
         return Session(key, user, created, row.used, asked, due, record["tokens"], row.data)
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError):

@@ -296,7 +296,10 @@ class Transport:
         breaker = breakers.setdefault(url.partition("?")[0], _Breaker())
         breaker.let_pass(self._timeout)
         call = _Call(url, body, self._timeout, repeatable=repeatable)
-        future = threads.submit(call.run, pool)
+        try:
+            future = threads.submit(call.run, pool)
+        except RuntimeError:
+            raise ServerUnavailable("This process is ending.") from None
         answered = True
         try:
             return future.result(self._timeout)

@@ -311,7 +311,8 @@ class Upkeep:
                 self._end(session, "token_refused")
                 return
         if verdict is None:
-            if self._sessions.end_all(session.user.uid):
+            # This one by its key too, should the store have lost the list of the user's sessions.
+            if self._sessions.end_all(session.user.uid) or self._sessions.end(session):
                 self._tell_ended(session.user.uid, "user_invalid")
         elif verdict.uid != session.user.uid:
             self._end(session, "another_user")

@@ -529,6 +529,24 @@ def test_as_root_the_file_belongs_to_its_folders_owner(place: Place) -> None:
     assert (place.file.stat().st_uid, place.file.stat().st_gid) == (owner.st_uid, owner.st_gid)
 
 
+def test_as_root_no_link_of_another_user_is_followed(place: Place, tmp_path: Path) -> None:
+    """... who could have any file read and replaced."""
+    another = tmp_path / "another.toml"
+    another.write_text(f'client_secret = "{CANARY}-of-another"\n')
+    another.chmod(0o600)
+    place.file.parent.mkdir()
+    place.file.symlink_to(another)
+    if os.geteuid() == 0:
+        os.chown(place.file, 65534, 65534, follow_symlinks=False)
+        done = place.register()
+        assert done.returncode == 1
+        assert "is a link of another user's, which root does not follow" in done.stderr
+        assert another.read_text() == f'client_secret = "{CANARY}-of-another"\n'
+        os.chown(place.file, 0, 0, follow_symlinks=False)
+    assert place.register().returncode == 0
+    assert place.file.is_symlink()
+
+
 class Terminal:
     """A person at a terminal."""
 

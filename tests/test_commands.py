@@ -111,6 +111,9 @@ def test_sessions_of_an_application_that_serves(
             assert timedelta(seconds=-1) < age < timedelta(minutes=2)
     assert all(cookie.value not in done.stdout for cookie in cookies)
 
+    plain = place.run("sessions", "list", **environment, PYTHONIOENCODING="ascii")
+    assert plain.stdout == done.stdout.replace("\ufffd", "?")
+
     one = place.run("sessions", "list", "uid-of-bob", **environment)
     assert [re.split(r"  +", row) for row in one.stdout.splitlines()[1:]] == [found[1]]
 
@@ -303,18 +306,29 @@ def test_doctor_on_stores(
     assert f"wrong    store: The session store {file} cannot be used" in done.stdout
 
 
-def test_doctor_on_what_the_server_answers(place: Place, server: ScriptedServer) -> None:
-    def an_hour_ago(handler: Handler) -> None:
+@pytest.mark.parametrize("date", ["soon", "Mon, 01 Jan 2024 00:00:00 +9999999999999999"])
+def test_doctor_on_dates_that_are_none(place: Place, server: ScriptedServer, date: str) -> None:
+    server.answers[GET_TOKEN] = refuses_at(date)
+    done = place.run("doctor", **settings(SERVER_URL=server.url))
+    assert "ok       clock: the server does not tell its time" in done.stdout, done.stderr
+
+
+def refuses_at(date: str) -> Callable[[Handler], None]:
+    def answer(handler: Handler) -> None:
         body = json.dumps({"code": "8204", "message": "no", "data": {}}).encode()
         handler.send_response_only(200)
-        past = datetime.now(UTC) - timedelta(hours=1)
-        handler.send_header("Date", past.strftime("%a, %d %b %Y %H:%M:%S GMT"))
+        handler.send_header("Date", date)
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body)
 
+    return answer
+
+
+def test_doctor_on_what_the_server_answers(place: Place, server: ScriptedServer) -> None:
+    past = datetime.now(UTC) - timedelta(hours=1)
     server.answers |= {
-        GET_TOKEN: an_hour_ago,
+        GET_TOKEN: refuses_at(past.strftime("%a, %d %b %Y %H:%M:%S GMT")),
         GET_USER_INFO: says(b"<html>" + CANARY.encode(), 404),
         LOGOUT: closes,
     }
@@ -719,6 +733,16 @@ class StrictServer(ScriptedServer):
         self.asked += 1
         data = {"uid": f"u-{self.asked}", "username": "ada", "role": "User"}
         says({"code": "2000", "message": "", "data": data})(handler)
+
+
+@pytest.mark.parametrize("body", [b'garbage "2000"', b'["2000"]', b'{"code": "2000"'])
+def test_answers_that_only_look_like_success(
+    place: Place, server: ScriptedServer, body: bytes
+) -> None:
+    server.answers |= {GET_TOKEN: says(body), GET_USER_INFO: says(body)}
+    status, shown = check_server(place, lambda _: "", **settings(SERVER_URL=server.url))
+    assert status == 1
+    assert "wrong    2. getToken: The answer of getToken at " in shown
 
 
 @pytest.mark.slow

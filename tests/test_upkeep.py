@@ -20,6 +20,7 @@ from flask_devkit_sso import DevKitSSO, session_ended, token_refreshed
 from flask_devkit_sso.testing import login_as
 
 from .conftest import AppMaker, cookies, reason, sign_in
+from .redis_server import RedisServer
 from .scripted import (
     ADA,
     GET_TOKEN,
@@ -577,9 +578,14 @@ def test_when_the_server_hangs_a_page_waits_a_moment_and_then_not_at_all(
 # The user validity interface, where the three settings are given (section 5)
 
 
-def with_validity(make_token_app: Callable[..., Flask], server: ScriptedServer, key: str) -> Flask:
+def with_validity(
+    make_token_app: Callable[..., Flask], server: ScriptedServer, key: str, **settings: Any
+) -> Flask:
     return make_token_app(
-        validity_url=server.url + VALIDITY, validity_field="accounts", validity_key=key
+        validity_url=server.url + VALIDITY,
+        validity_field="accounts",
+        validity_key=key,
+        **settings,
     )
 
 
@@ -618,6 +624,20 @@ def test_a_user_who_is_not_valid_is_out_everywhere(
         assert username(second) is None
     assert heard == [("u-1", "user_invalid")]
     assert server.seen == []
+
+
+def test_a_user_who_is_not_valid_is_out_though_the_list_of_sessions_is_lost(
+    make_token_app: Callable[..., Flask], server: ScriptedServer, redis_server: RedisServer
+) -> None:
+    """Redis throws it away, where it is set up to throw things away."""
+    app = with_validity(make_token_app, server, "uid", store_url=redis_server.url)
+    first, second = two_browsers(app, server)
+    server.answers[VALIDITY] = says({"code": "2000", "data": {"validation_list": [False]}})
+    with redis_server.admin() as admin:
+        (index,) = admin.keys("devkit_sso:owner:*:user:*")
+        admin.delete(index)
+    for client in (first, second):
+        assert client.get("/private").status_code == 302
 
 
 @pytest.mark.parametrize(
