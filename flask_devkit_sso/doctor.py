@@ -85,6 +85,7 @@ def examine(found: Findings, app: Flask | None, reading: Reading, missing: list[
         _redirect_uri(found, app, state)
         if state.store is not None:
             _store(found, state.store, settings)
+        _credentials_folder(found, reading, state.store)
     _proxies(found)
     server = settings.server
     if reading.wrong or server is None:
@@ -193,25 +194,35 @@ def _store(found: Findings, store: Store, settings: Settings) -> None:
         return
     if isinstance(store, SQLiteStore):
         found.ok("store", f"{store.path} can be written and read")
-        _modes(found, store.path)
+        _modes(found, store.path, "change sessions", "read who is signed in")
+        _modes(found, store.path.parent, "change sessions")
     else:
         found.ok("store", "Redis can be written and read")
 
 
-def _modes(found: Findings, file: Path) -> None:
+def _credentials_folder(found: Findings, reading: Reading, store: Store | None) -> None:
+    path = reading.credentials
+    if path is None or reading.wrong or not path.is_file():
+        return
+    # With the store's file in it, it has been looked at.
+    if not isinstance(store, SQLiteStore) or store.path.parent != path.parent:
+        _modes(found, path.parent, "put another credentials file there")
+
+
+def _modes(found: Findings, path: Path, writers: str, readers: str = "") -> None:
+    """Look at who may write to a path, and if that does harm read it, and what they can do then."""
     # Windows has no such bits.
     if os.name != "posix":
         return
-    for path in (file, file.parent):
-        what, mode = f"mode of {path}", path.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            found.wrong(what, f"{_mode(mode)}: every user can change sessions", "chmod o-w")
-        elif mode & (stat.S_IWGRP | stat.S_IWOTH):
-            found.warning(what, f"{_mode(mode)}: other users can change sessions", "chmod go-w")
-        elif path == file and mode & (stat.S_IRGRP | stat.S_IROTH):
-            found.warning(what, f"{_mode(mode)}: others can read who is signed in", "chmod go-r")
-        else:
-            found.ok(what, _mode(mode))
+    what, mode = f"mode of {path}", path.stat().st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        found.wrong(what, f"{_mode(mode)}: every user can {writers}", "chmod o-w")
+    elif mode & (stat.S_IWGRP | stat.S_IWOTH):
+        found.warning(what, f"{_mode(mode)}: other users can {writers}", "chmod go-w")
+    elif readers and mode & (stat.S_IRGRP | stat.S_IROTH):
+        found.warning(what, f"{_mode(mode)}: others can {readers}", "chmod go-r")
+    else:
+        found.ok(what, _mode(mode))
 
 
 def _proxies(found: Findings) -> None:

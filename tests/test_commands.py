@@ -306,6 +306,17 @@ def test_doctor_on_stores(
     assert f"wrong    store: The session store {file} cannot be used" in done.stdout
 
 
+def test_doctor_on_a_folder_where_all_may_put_a_credentials_file(place: Place) -> None:
+    place.register()
+    place.file.parent.chmod(0o777)
+    done = place.run("doctor", **settings(STORE_URL="redis://127.0.0.1:1"))
+    assert done.returncode == 1
+    told = (
+        f"wrong    mode of {place.file.parent}: 0777: every user can put another credentials file"
+    )
+    assert told in done.stdout
+
+
 @pytest.mark.parametrize("date", ["soon", "Mon, 01 Jan 2024 00:00:00 +9999999999999999"])
 def test_doctor_on_dates_that_are_none(place: Place, server: ScriptedServer, date: str) -> None:
     server.answers[GET_TOKEN] = refuses_at(date)
