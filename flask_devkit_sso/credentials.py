@@ -182,9 +182,8 @@ def write_credentials(path: Path, values: Mapping[str, str]) -> Path:
     """Write a credentials file, whole or not at all, for its owner alone; return where it is now.
 
     A symbolic link stays, and the file it leads to is replaced (:func:`follow_links`). A folder
-    that is not there is made.
-    Run as root, the file gets the owner of the one before, else of its folder: the application
-    shall be able to read it.
+    that is not there is made. Run as root, the file gets the owner of the one before, else of its
+    folder: the application shall be able to read it.
 
     :param values: printable texts by key.
     :raises OSError: when that cannot be done; what was there before is still there then.

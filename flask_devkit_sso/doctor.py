@@ -105,10 +105,18 @@ def _settings(found: Findings, reading: Reading, missing: list[str]) -> None:
     if not reading.wrong and not missing and not reading.settings.missing:
         sources = " and ".join(sorted(set(reading.origins.values()))) or "the defaults"
         found.ok("settings", f"nothing is wrong or missing; they come from {sources}")
-    path = reading.credentials
-    if path is not None and not reading.wrong and path.is_file():
-        # What is wrong with it has been told of.
+    path = _credentials_file(reading)
+    if path is not None:
         found.ok("credentials file", f"{path}, mode {_mode(path.stat().st_mode)}")
+
+
+def _credentials_file(reading: Reading) -> Path | None:
+    """Return the path of the file that is read; None where there is none.
+
+    Also where anything is wrong: what is wrong with the file has been told of then.
+    """
+    path = reading.credentials
+    return path if path is not None and not reading.wrong and path.is_file() else None
 
 
 def _mode(mode: int) -> str:
@@ -201,11 +209,10 @@ def _store(found: Findings, store: Store, settings: Settings) -> None:
 
 
 def _credentials_folder(found: Findings, reading: Reading, store: Store | None) -> None:
-    path = reading.credentials
-    if path is None or reading.wrong or not path.is_file():
-        return
+    path = _credentials_file(reading)
     # With the store's file in it, it has been looked at.
-    if not isinstance(store, SQLiteStore) or store.path.parent != path.parent:
+    looked_at = store.path.parent if isinstance(store, SQLiteStore) else None
+    if path is not None and path.parent != looked_at:
         _modes(found, path.parent, "put another credentials file there")
 
 
@@ -374,8 +381,7 @@ def _ask(
             )
             return
     if code in right:
-        text = f"answers as it should to what is made up ({code})"
-        found.ok(name, text)
+        found.ok(name, f"answers as it should to what is made up ({code})")
         if name == "getToken":
             found.note(
                 "not asked",

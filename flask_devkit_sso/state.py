@@ -101,7 +101,7 @@ class State:
                     app, hooks, store, self.sessions, self.client, self.debts, settings
                 )
         self.missing = [*settings.missing, *([] if secret_keys else ["SECRET_KEY"])]
-        self.weak_key = bool(secret_keys) and any(map(is_weak, secret_keys))
+        self.weak_key = any(map(is_weak, secret_keys))
         self.catalogues = Catalogues()
         self.checked = False
 

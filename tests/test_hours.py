@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import requests
 
+from .conftest import wait_until
 from .redis_server import RedisServer
 from .scripted import (
     ADA,
@@ -51,13 +52,6 @@ def slow(seconds: float, answer: Callable[[Handler], None]) -> Callable[[Handler
         answer(handler)
 
     return later
-
-
-def wait_until(what: Callable[[], bool], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 # One refresh, however many ask

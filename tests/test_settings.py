@@ -13,7 +13,7 @@ from flask import Flask
 from flask_devkit_sso import ConfigError, DevKitSSO, SSOError, login_required
 from flask_devkit_sso.testing import login_as
 
-from .conftest import CLIENT_ID, AppMaker, reason, sign_in, start
+from .conftest import CLIENT_ID, AppMaker, carry_cookies, reason, sign_in, start
 from .scripted import ScriptedServer
 
 
@@ -254,12 +254,11 @@ def test_what_goes_missing_is_told_to_who_is_signed_in_too(
     """... since nobody could ask whether they still may be."""
     client = make_app().test_client()
     sign_in(client)
-    cookies = client._cookies
     assert client.get("/private").text == "private ada"
     server.seen.clear()
     for app in (make_app(client_secret=None), make_app(store_url="memory://")):
         other = app.test_client()
-        other._cookies = cookies
+        carry_cookies(client, other)
         assert reason(other.get("/private")) == "not_configured"
         assert other.get("/").text == "home"
         # What tests make needs no server.

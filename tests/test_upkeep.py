@@ -528,10 +528,8 @@ def test_a_fault_is_an_outage_never_a_yes_and_never_a_logout(
     assert [r.levelno for r in caplog.records if r.getMessage() == told] == [level]
     if fault == "8201":
         assert "check DEVKIT_SSO_CLIENT_ID" in told
-    code = fault.isdecimal()
-    section = {"closes": "server_unavailable"}.get(fault) or (
-        "server_rejected" if code else "server_answer_invalid"
-    )
+    section = "server_rejected" if fault.isdecimal() else "server_answer_invalid"
+    section = "server_unavailable" if fault == "closes" else section
     assert told.endswith(f" See docs/failures.md#{section}")
     time.sleep(2.1)
     for client in (first, second):
