@@ -13,7 +13,7 @@ SUITE := pytest -n 3 --dist loadgroup -m "not hours"
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help demo test lint suite coverage screenshots docs wheel test-lowest soak system
-.PHONY: clean hours
+.PHONY: clean hours quick
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -31,6 +31,9 @@ lint: .venv/tools  ## ruff and mypy
 
 suite: .venv/tools system  ## the whole test suite
 	$(PY) -m $(SUITE)
+
+quick: .venv/tools  ## the tests that need neither a browser nor Redis, for use at every save
+	$(PY) -m pytest -q -n 2 -m "not (browser or redis or slow or hours)"
 
 hours: .venv/tools system  ## refreshes, outages and clocks under gunicorn; no part of test
 	$(PY) -m pytest -m hours

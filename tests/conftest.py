@@ -31,6 +31,14 @@ PATIENCE = 20_000
 expect.set_options(timeout=PATIENCE)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a Redis, so that ``make quick`` can leave it out."""
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        if "redis_server" in getattr(item, "fixturenames", ()) or "redis" in params.values():
+            item.add_marker(pytest.mark.redis)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:

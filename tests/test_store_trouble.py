@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,20 @@ from werkzeug.test import TestResponse
 
 from flask_devkit_sso import DevKitSSO, LoginFailed
 
-from .conftest import AppMaker, come_back, cookies, reason, sign_in, start, wait_until
+from .conftest import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    REDIRECT_URI,
+    SECRET_KEY,
+    AppMaker,
+    come_back,
+    cookies,
+    reason,
+    sign_in,
+    start,
+    wait_until,
+)
+from .processes import ROOT, environment
 from .redis_server import RedisServer
 from .scripted import GET_TOKEN, TOKEN, ScriptedServer, says
 
@@ -385,28 +399,46 @@ def test_sqlite_that_can_not_be_used(
     all_is_well(client, app.test_client())
 
 
+def write_below(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Sign in, in a process of its own, with a session store below a folder.
+
+    Root may write anywhere, so as root the process runs without that capability. It stays root
+    otherwise, because the package may lie below a folder that only root can enter.
+    """
+    program = """
+from tests.apps import create_app
+from tests.conftest import come_back, start
+from tests.test_store_trouble import is_store_trouble
+client = create_app().test_client()
+is_store_trouble(come_back(client, start(client)["state"]))
+"""
+    given_up = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    settings = {
+        "SECRET_KEY": SECRET_KEY,
+        "DEVKIT_SSO_CLIENT_ID": CLIENT_ID,
+        "DEVKIT_SSO_CLIENT_SECRET": CLIENT_SECRET,
+        "DEVKIT_SSO_SERVER_URL": "http://127.0.0.1:9",
+        "DEVKIT_SSO_REDIRECT_URI": REDIRECT_URI,
+        "DEVKIT_SSO_STORE_URL": f"sqlite:///{folder}/sessions.db",
+    }
+    return subprocess.run(
+        [*(given_up if os.geteuid() == 0 else []), sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment(**settings) | {"INSTANCE": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_a_folder_that_is_read_only(make_app: AppMaker, tmp_path: Path) -> None:
-    """For root nothing is read-only, so somebody else tries."""
     folder = tmp_path / "closed"
     folder.mkdir(mode=0o555)
-    app = make_app(store_url=f"sqlite:///{folder}/sessions.db")
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        with suppress(BaseException):
-            if os.getuid() == 0:
-                for parent in (tmp_path, *tmp_path.parents):
-                    if parent.owner() == "root" and parent != Path("/") and parent != Path("/tmp"):
-                        parent.chmod(parent.stat().st_mode | 0o011)
-                os.setgid(65534)
-                os.setuid(65534)
-            client = app.test_client()
-            is_store_trouble(come_back(client, start(client)["state"]))
-            status = 0
-        os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
+    done = write_below(folder)
+    assert done.returncode == 0, done.stderr
+    assert "store_unavailable" in done.stderr
     assert list(folder.iterdir()) == []
     folder.chmod(0o755)
-    client = app.test_client()
+    client = make_app(store_url=f"sqlite:///{folder}/sessions.db").test_client()
     sign_in(client)
     assert client.get("/private").text == "private ada"
