@@ -46,7 +46,7 @@ coverage: .venv/tools system  ## the suite again, slower, and a report of the br
 
 # Three of them are in docs/images.
 screenshots: .venv/tools system  ## pictures of every page, in screenshots
-	SCREENSHOTS=screenshots $(PY) -m pytest -q tests/test_accessibility.py
+	SCREENSHOTS=screenshots $(PY) -m pytest -q tests/web/test_accessibility.py
 
 docs: .venv/tools  ## build the documentation into docs/_build
 	$(PY) -m sphinx -q -W --keep-going -n docs docs/_build

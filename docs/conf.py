@@ -3,8 +3,8 @@ from importlib.metadata import version as installed_version
 
 from sphinx.application import Sphinx
 
-from flask_devkit_sso.credentials import KEYS
-from flask_devkit_sso.settings import PREFIX, Settings
+from flask_devkit_sso.config.credentials import KEYS
+from flask_devkit_sso.config.settings import PREFIX, Settings
 
 project = "Flask-DevKit-SSO"
 author = "Flask-DevKit-SSO contributors"

@@ -9,7 +9,6 @@ from .errors import (
     SSOError,
 )
 from .extension import DevKitSSO
-from .guard import current_user, login_required, public, role_required
 from .signals import (
     logged_out,
     login_failed,
@@ -17,6 +16,7 @@ from .signals import (
     session_ended,
     token_refreshed,
 )
+from .web.guard import current_user, login_required, public, role_required
 
 __all__ = [
     "ConfigError",

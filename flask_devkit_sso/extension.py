@@ -8,8 +8,11 @@ from typing import Any, TypeVar
 
 from flask import Blueprint, Flask, Response, has_request_context, request, url_for
 
+from .config.settings import read_secret_keys, read_settings
 from .errors import ConfigError, StoreUnavailable
-from .guard import (
+from .service import EXTENSION, MAKE_A_KEY, State, collect, get_app, get_state
+from .users import Hooks
+from .web.guard import (
     check_views,
     current_access_token,
     current_user,
@@ -17,11 +20,8 @@ from .guard import (
     is_guardable,
     require_user,
 )
-from .pages import here, is_ours, log, safe_next, store_unavailable
-from .settings import read_secret_keys, read_settings
-from .state import EXTENSION, MAKE_A_KEY, State, collect, get_app, get_state
-from .users import Hooks
-from .views import landing, make_authorize_blueprint, make_callback_blueprint
+from .web.pages import here, is_ours, log, safe_next, store_unavailable
+from .web.views import landing, make_authorize_blueprint, make_callback_blueprint
 
 F = TypeVar("F", bound=Callable[..., Any])
 

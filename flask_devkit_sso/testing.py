@@ -8,9 +8,9 @@ from typing import cast
 from flask.testing import FlaskClient
 from werkzeug.test import Cookie
 
-from .contract import ROLES, Role, UserInfo
 from .errors import ConfigError
-from .state import EXTENSION, State
+from .protocol.contract import ROLES, Role, UserInfo
+from .service import EXTENSION, State
 
 
 def login_as(

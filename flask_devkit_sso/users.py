@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from .contract import Role, UserInfo
+from .protocol.contract import Role, UserInfo
 
 
 class User:

@@ -17,32 +17,70 @@ import flask_devkit_sso
 
 PACKAGE = Path(flask_devkit_sso.__file__).parent
 
-LADDER = """
-errors signals messages contract users
-credentials settings keys stores sqlite_store redis_store transport
-client sessions debts upkeep logins
-state pages guard views extension
-testing findings doctor conformance cli __init__
+LAYERS = """
+errors signals messages
+protocol
+users
+config
+store
+session
+service
+web
+extension
+testing
+cli
 """.split()
-"""Each module imports only what stands before it."""
+"""Modules and folders of the package: each imports only what stands before it."""
 
 
-def imported(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            names |= {node.module} if node.module else {alias.name for alias in node.names}
-    return {name.split(".")[0] for name in names}
+def modules() -> dict[str, Path]:
+    """Return all modules but those of the sandbox, by their dotted names."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts[0] != "sandbox":
+            found[".".join(part for part in parts if part != "__init__")] = path
+    return found
 
 
-def test_imports_run_one_way() -> None:
-    assert {path.stem for path in PACKAGE.glob("*.py")} == set(LADDER)
-    for rung, name in enumerate(LADDER):
-        assert imported(PACKAGE / f"{name}.py") <= set(LADDER[:rung]), name
+def imported(name: str, path: Path) -> set[str]:
+    """Return the modules of the package that a module imports, by their dotted names."""
+    folder = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("flask_devkit_sso") for alias in node.names), name
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [part for part in folder if part][: len(folder) - node.level + 1]
+            base += node.module.split(".") if node.module else []
+            for alias in node.names:
+                inner = ".".join([*base, alias.name])
+                found.add(inner if inner in modules() else ".".join(base))
+    return found
+
+
+def layer(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def test_imports_go_one_way() -> None:
+    assert {layer(name) for name in modules() if name} == set(LAYERS)
+    for name, path in modules().items():
+        allowed = LAYERS[: LAYERS.index(layer(name))] if name else LAYERS
+        for other in imported(name, path):
+            assert layer(other) in allowed or layer(other) == layer(name) != "", (name, other)
+
+
+def test_there_are_no_import_cycles() -> None:
+    left = {name: imported(name, path) - {name} for name, path in modules().items()}
+    while free := [name for name, others in left.items() if not others & left.keys()]:
+        for name in free:
+            del left[name]
+    assert left == {}
 
 
 def test_the_contract_is_pure() -> None:
-    source = (PACKAGE / "contract.py").read_text()
+    source = (PACKAGE / "protocol/contract.py").read_text()
     roots = {
         alias.name.split(".")[0]
         for node in ast.walk(ast.parse(source))
@@ -60,8 +98,8 @@ def test_the_sandbox_shares_nothing_with_the_client() -> None:
                 assert not module.startswith("flask_devkit_sso") or ".sandbox" in module
             if isinstance(node, ast.ImportFrom):
                 assert node.level < 2, path
-    for name in LADDER:
-        assert "sandbox" not in imported(PACKAGE / f"{name}.py")
+    for name, path in modules().items():
+        assert not any(layer(other) == "sandbox" for other in imported(name, path)), name
 
 
 def test_the_pytest_plugin_imports_nothing_of_ours_before_it_is_used() -> None:

@@ -1,0 +1,3 @@
+"""Settings: reading them from ``app.config`` and the credentials file, and checking them.
+
+It may import errors and protocol."""

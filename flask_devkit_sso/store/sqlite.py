@@ -1,0 +1,242 @@
+"""SQLite for all workers of one host, and memory for tests."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from ..errors import StoreUnavailable
+from .base import DEADLINE, Row
+
+SCHEMA_VERSION: Final = 1
+"""SQLite's ``user_version``; a file of another version is not touched."""
+
+
+class SQLiteStore:
+    """A :class:`~flask_devkit_sso.stores.Store` in a SQLite file in WAL mode, for threads,
+    processes and forks.
+
+    :param path: the file; it is made with mode 0600 at the first use, its folder with 0700.
+    """
+
+    _CLEAN_UP: Final = 20
+    """Expired records that an :meth:`add` removes: more than it adds, and a bounded work."""
+
+    _OPENING: Final = 0.5
+    """Of the deadline's seconds, what may be spent on opening the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # Idle connections by process. Those of a parent stay here, unused and unclosed: closing
+        # one in a child would reach into the parent's file.
+        self._idle: dict[int, deque[_Connection]] = {}
+
+    def add(self, key: str, data: str, *, expires: float, owner: str | None = None) -> bool:
+        now = time.time()
+        with self._connection() as connection:
+            # One transaction, so that there is one lock to wait for.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(
+                "DELETE FROM record WHERE key IN"
+                " (SELECT key FROM record WHERE expires <= ? LIMIT ?)",
+                (now, self._CLEAN_UP),
+            )
+            cursor = connection.execute(
+                "INSERT INTO record (key, owner, data, used, expires) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, data = excluded.data,"
+                " used = excluded.used, expires = excluded.expires WHERE expires <= excluded.used",
+                (key, owner, data, now, expires),
+            )
+            added = cursor.rowcount == 1
+            connection.execute("COMMIT")
+        return added
+
+    def read(self, key: str) -> Row | None:
+        with self._connection() as connection:
+            found = connection.execute(
+                "SELECT data, used FROM record WHERE key = ? AND expires > ?", (key, time.time())
+            ).fetchone()
+        return Row(*found) if found else None
+
+    def update(self, key: str, data: str, *, expected: str | None = None) -> bool:
+        with self._connection() as connection:
+            cursor = connection.execute(
+                "UPDATE record SET data = ?"
+                " WHERE key = ? AND expires > ? AND data = coalesce(?, data)",
+                (data, key, time.time(), expected),
+            )
+            return cursor.rowcount == 1
+
+    def touch(self, key: str, *, used: float, expires: float) -> None:
+        with self._connection() as connection:
+            connection.execute(
+                "UPDATE record SET used = ?, expires = ?"
+                " WHERE key = ? AND used < ? AND expires > ?",
+                (used, expires, key, used, time.time()),
+            )
+
+    def remove(self, key: str, *, data: str | None = None) -> str | None:
+        with self._connection() as connection:
+            rows = connection.execute(
+                "DELETE FROM record WHERE key = ? AND expires > ? AND data = coalesce(?, data)"
+                " RETURNING data",
+                (key, time.time(), data),
+            ).fetchall()
+        return rows[0][0] if rows else None
+
+    def remove_owner(self, owner: str) -> list[str]:
+        with self._connection() as connection:
+            rows = connection.execute(
+                "DELETE FROM record WHERE owner = ? RETURNING data, expires", (owner,)
+            ).fetchall()
+        return [data for data, expires in rows if expires > time.time()]
+
+    def of_owner(self, owner: str) -> dict[str, Row]:
+        return self._rows("owner = ?", owner)
+
+    def below(self, prefix: str) -> dict[str, Row]:
+        # A range of the primary key, which LIKE would not use.
+        return self._rows("key >= ? AND key < ?", prefix, prefix + "\U0010ffff")
+
+    def _rows(self, condition: str, *values: str) -> dict[str, Row]:
+        with self._connection() as connection:
+            rows = connection.execute(
+                f"SELECT key, data, used FROM record WHERE {condition} AND expires > ?",  # noqa: S608
+                (*values, time.time()),
+            ).fetchall()
+        return {key: Row(data, used) for key, data, used in rows}
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        idle = self._idle.setdefault(os.getpid(), deque())
+        try:
+            connection = self._take(idle) or self._open()
+            try:
+                yield connection
+            except BaseException:
+                connection.close()
+                raise
+            idle.append(connection)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(
+                f"The session store {self.path} cannot be used: {error}"
+            ) from error
+
+    def _take(self, idle: deque[_Connection]) -> _Connection | None:
+        """Return an idle connection to the file that is there now: one to a file that was deleted
+        or replaced would write where nobody reads."""
+        with suppress(IndexError):
+            while True:
+                connection = idle.pop()
+                if connection.file == self._file():
+                    return connection
+                connection.close()
+        return None
+
+    def _file(self) -> tuple[int, int] | None:
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _open(self) -> _Connection:
+        """Open the file. One that is just being set up by another process is "locked" at once,
+        without SQLite's own waiting, so this waits itself."""
+        until = time.monotonic() + self._OPENING
+        while True:
+            try:
+                return self._try_to_open()
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > until:
+                    raise
+            time.sleep(0.02)
+
+    def _try_to_open(self) -> _Connection:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            # SQLite gives the WAL files the mode of the database's, and the file at the end of a
+            # link that of the umask.
+            path = self.path.resolve()
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            try:
+                if os.name == "posix" and os.geteuid() == 0:
+                    # A command run as root must not keep the application out of it.
+                    owner = path.parent.stat()
+                    with suppress(OSError):
+                        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            finally:
+                os.close(descriptor)
+        file = self._file()
+        connection = sqlite3.connect(
+            self.path,
+            timeout=self._OPENING / 2,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=_Connection,
+        )
+        connection.file = file
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            # What is deleted is overwritten: a record names a person. Some builds do so by default.
+            connection.execute("PRAGMA secure_delete = ON")
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                connection.executescript(_SCHEMA)
+            elif version != SCHEMA_VERSION:
+                raise sqlite3.DatabaseError(f"written by another version (schema {version})")
+            connection.execute(f"PRAGMA busy_timeout = {(DEADLINE - self._OPENING) * 1000:.0f}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+class _Connection(sqlite3.Connection):
+    """A connection that knows its file: device and inode."""
+
+    file: tuple[int, int] | None = None
+
+
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS record (
+    key TEXT PRIMARY KEY,
+    owner TEXT,
+    data TEXT NOT NULL,
+    used REAL NOT NULL,
+    expires REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS record_owner ON record (owner) WHERE owner IS NOT NULL;
+CREATE INDEX IF NOT EXISTS record_expires ON record (expires);
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+"""
+
+
+class MemoryStore(SQLiteStore):
+    """The same in memory, for tests: gone with the process, and not shared with others."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(":memory:"))
+        self._lock = threading.Lock()
+        self._only: sqlite3.Connection | None = None
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            if self._only is None:
+                self._only = sqlite3.connect(
+                    ":memory:", isolation_level=None, check_same_thread=False
+                )
+                self._only.executescript(_SCHEMA)
+            yield self._only

@@ -1,0 +1,3 @@
+"""Requests and responses: the routes, the guards and the pages.
+
+It may import everything except extension, testing and cli."""

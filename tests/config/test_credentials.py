@@ -1,0 +1,367 @@
+"""The credentials file: every way in which it can be wrong, and what holds when it is right."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_devkit_sso import ConfigError, DevKitSSO
+
+from ..conftest import SECRET_KEY, reason, sign_in, start
+from ..scripted import ScriptedServer
+
+CANARY = "canary-in-the-file-77c1"
+GOOD = f"""\
+client_id = "20221017000000001"
+client_secret = "{CANARY}"
+server_url = "https://auth.example.com"
+redirect_uri = "https://app.example.com/#/login"
+"""
+MEND = "`flask devkit-sso register`"
+
+Maker = Callable[..., Flask]
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where the file belongs."""
+    return tmp_path / "devkit_sso.toml"
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Maker:
+    def make(**settings: Any) -> Flask:
+        app = Flask("tests", instance_path=str(tmp_path))
+        app.config["SECRET_KEY"] = SECRET_KEY
+        app.config.update({f"DEVKIT_SSO_{name.upper()}": v for name, v in settings.items()})
+        DevKitSSO(app)
+        return app
+
+    return make
+
+
+def refused(make: Maker, **settings: Any) -> str:
+    """What the start is refused with; it never holds what the file holds."""
+    with pytest.raises(ConfigError) as error:
+        make(**settings)
+    shown = f"{error.value} {error.value!r} {error.value.__cause__!r} {error.value.__context__!r}"
+    assert CANARY not in shown
+    return str(error.value)
+
+
+CONTENTS: dict[str, tuple[str | bytes, str]] = {
+    "no quotes": (f"client_id = 1\nclient_secret = {CANARY}\n", ", line 2, column "),
+    "no value": (f'client_secret = "{CANARY}"\nclient_id = \n', ", line 2, column "),
+    "open quote": (f'client_secret = "{CANARY}\n', ", line 1, column "),
+    "open quotes": (f'client_secret = """{CANARY}\n', " is not valid TOML"),
+    "the same twice": (f'client_id = "{CANARY}"\nclient_id = "{CANARY}"\n', ", line 2, column "),
+    "table twice": (f"[{CANARY}]\n[{CANARY}]\n", ", line 2, column "),
+    "bad escape": (f'client_secret = "{CANARY}\\q"\n', ", line 1, column "),
+    "leading zeros": (f'client_id = 00123\nclient_secret = "{CANARY}"\n', ", line 1, column "),
+    "NUL": (f'client_secret = "{CANARY}\0"\n', ", line 1, column "),
+    "JSON": (f'{{"client_secret": "{CANARY}"}}', ", line 1, column "),
+    "env file": (f"export CLIENT_SECRET={CANARY}\n", ", line 1, column "),
+    "lone CR": (f'client_secret = "{CANARY}"\rclient_id = "x"\r', ", line 1, column "),
+    "nested": (f"# {CANARY}\nclient_id = {'[' * 4_000}\n", " is not valid TOML"),
+    "huge int": (f"# {CANARY}\nclient_id = {'1' * 4_080}\n", ", line 2: client_id has more"),
+    "huge hex int": (f"# {CANARY}\nclient_id = 0x{'f' * 4_080}\n", ", line 2: client_id has more"),
+    "float": (f'client_secret = "{CANARY}"\nclient_id = 1.5\n', ", line 2: client_id must be a s"),
+    "bool": (f'client_secret = "{CANARY}"\nclient_id = true\n', ", line 2: client_id must be a s"),
+    "date": (f"client_id = 2022-10-17\n# {CANARY}\n", "client_id must be a string, not date"),
+    "list": (f'client_secret = ["{CANARY}"]\n', ", line 1: client_secret must be a string, not l"),
+    "table": (f'[client_secret]\nx = "{CANARY}"\n', ", line 1: client_secret must be a string, n"),
+    "dotted": (f'client_secret.x = "{CANARY}"\n', ", line 1: client_secret must be a string, not"),
+    "own table": (f'[devkit_sso]\nclient_secret = "{CANARY}"\n', ", line 1: this key is none of"),
+    "misspelt": (f'\nclient_secrt = "{CANARY}"\n', ", line 2: this key is none of"),
+    "nearest": (f'client-secret = "{CANARY}"\n', "perhaps client_secret is meant"),
+    "of app.config": (f'DEVKIT_SSO_TOKEN_URL = "{CANARY}"\n', "perhaps token_url is meant"),
+    "secret as key": (f'{CANARY} = "client_secret"\n', ", line 1: this key is none of"),
+    "another setting": (f'binding = "{CANARY}"\n', ", line 1: this key is none of"),
+    "many keys": ("".join(f"{CANARY}{i} = 1\n" for i in range(2_000)), ", line 10: this key is"),
+    "long line": (f"# {CANARY}\n{'a.' * 32_000}a = 1\n", ", line 2: is longer than 4096"),
+    "many dots": (f"# {CANARY}\n" + f"{'a.' * 2_000}a = 1\n" * 16, ", line 3, column "),
+    "many tables": (f"# {CANARY}\n" + "[[a.b]]\n" * 8_000, ": this key is none of"),
+    "space": (f'client_secret = "{CANARY} "\n', ", line 1: client_secret has a space"),
+    "line break": (f'client_secret = "{CANARY}\\n"\n', ", line 1: client_secret has a space"),
+    "no URL": (f'server_url = "{CANARY}"\n', ", line 1: server_url must be an absolute URL"),
+    "user in URL": (f'server_url = "https://x:{CANARY}@a.example"\n', "neither a user name"),
+    "http": (f'server_url = "http://{CANARY}.example"\n', ", line 1: server_url is plain http"),
+    "latin-1": (f'#\nclient_secret = "{CANARY}\xe9"\n'.encode("latin-1"), ", line 2: is not UTF-8"),
+    "UTF-16": (f'client_secret = "{CANARY}"\n'.encode("utf-16"), ", line 1: is not UTF-8"),
+    "binary": (bytes(range(256)) + CANARY.encode(), ", line 2: is not UTF-8"),
+    "64 KiB and 1": (GOOD.encode().ljust(64 * 1024 + 1, b"#"), " is larger than 64 KiB"),
+}
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_content_that_is_wrong(make: Maker, file: Path, name: str) -> None:
+    content, text = CONTENTS[name]
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    begun = time.monotonic()
+    told = refused(make)
+    assert time.monotonic() - begun < 30
+    assert text in told
+    assert all(str(file) in line and MEND in line for line in told.splitlines())
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+    (path / "client_secret").write_text(CANARY)
+
+
+def link(target: str) -> Callable[[Path], None]:
+    return lambda path: path.symlink_to(target)
+
+
+def mode(bits: int) -> Callable[[Path], None]:
+    def make_file(path: Path) -> None:
+        path.write_text(GOOD)
+        path.chmod(bits)
+
+    return make_file
+
+
+def behind_a_link(bits: int) -> Callable[[Path], None]:
+    def make_file(path: Path) -> None:
+        mode(bits)(path.with_name("target"))
+        path.symlink_to("target")
+
+    return make_file
+
+
+THINGS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "FIFO": (fifo, " is not a regular file"),
+    "endless device": (link("/dev/zero"), " is not a regular file"),
+    "empty device": (link("/dev/null"), " is not a regular file"),
+    "terminal": (link("/dev/ptmx"), " is not a regular file"),
+    "folder": (folder, " is not a regular file"),
+    "link to a folder": (link("/"), " is not a regular file"),
+    "loop of links": (link("devkit_sso.toml"), " cannot be read (Too many levels of symbolic"),
+    "dangling link": (link("nowhere"), " is a link to a file that is not there"),
+    "link through a file": (link("/etc/passwd/x"), " is a link to a file that is not there"),
+    "writable by the group": (mode(0o620), " can be written by other users"),
+    "writable by others": (mode(0o602), " can be written by other users"),
+    "link to a writable one": (behind_a_link(0o660), " can be written by other users"),
+}
+
+
+@pytest.mark.parametrize("name", THINGS)
+def test_something_that_is_no_proper_file(make: Maker, file: Path, name: str) -> None:
+    make_thing, text = THINGS[name]
+    make_thing(file)
+    open_files = Path("/proc/self/fd")
+    before = len(list(open_files.iterdir()))
+    told = refused(make)
+    assert len(list(open_files.iterdir())) == before
+    assert f"{file}{text}" in told
+    assert MEND in told
+
+
+def test_a_socket(make: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the address of a socket is short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("devkit_sso.toml")
+        assert "cannot be read" in refused(make)
+
+
+UNPRIVILEGED = """
+import os, sys
+from flask import Flask
+from flask_devkit_sso import ConfigError, DevKitSSO
+DevKitSSO(Flask("imports-what-is-needed", instance_path="/nowhere"))
+os.chdir("/")
+if os.geteuid() == 0:
+    os.setuid(65534)
+try:
+    DevKitSSO(Flask("tests", instance_path=sys.argv[1]))
+except ConfigError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("unreadable", ["file", "folder"])
+def test_without_the_right_to_read_it(file: Path, unreadable: str) -> None:
+    file.write_text(GOOD)
+    (file if unreadable == "file" else file.parent).chmod(0)
+    command = [sys.executable, "-c", UNPRIVILEGED, str(file.parent)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    finally:
+        file.parent.chmod(0o700)
+    assert f"{file} cannot be read (Permission denied)" in done.stdout
+    assert MEND in done.stdout
+    assert CANARY not in done.stdout + done.stderr
+
+
+def test_the_one_that_is_named_must_be_there(make: Maker, tmp_path: Path) -> None:
+    told = refused(make, credentials_file="elsewhere.toml")
+    assert f"{tmp_path}/elsewhere.toml is not there" in told
+    assert MEND in told
+    assert f"{tmp_path}/no/x.toml is not there" in refused(make, credentials_file="no/x.toml")
+    assert "CREDENTIALS_FILE must be a string, not float" in refused(make, credentials_file=1.5)
+    assert "cannot be read (File name too long)" in refused(make, credentials_file="x" * 300)
+
+
+def test_all_that_is_wrong_is_told_at_once(make: Maker, file: Path) -> None:
+    file.write_text("client_id = 1.5\nsecret = 1\n")
+    assert len(refused(make, timeout=0).splitlines()) == 3
+
+
+RIGHT = {
+    "plain": GOOD.encode(),
+    "CRLF": GOOD.replace("\n", "\r\n").encode(),
+    "byte order mark": b"\xef\xbb\xbf" + GOOD.encode(),
+    "digits": GOOD.replace('"20221017000000001"', "20221017000000001").encode(),
+    "comments": b"# Ask Ada.\n\n" + GOOD.replace("\n", "  # x\n").encode(),
+    "64 KiB": GOOD.encode().ljust(64 * 1024, b"\n"),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_content_that_is_right(make: Maker, file: Path, name: str) -> None:
+    file.write_bytes(RIGHT[name])
+    sent = start(make().test_client())
+    assert sent["client_id"] == "20221017000000001"
+    assert sent["redirect_uri"] == "https://app.example.com/#/login"
+
+
+def test_without_a_file_all_is_as_the_application_says(make: Maker, tmp_path: Path) -> None:
+    sent = start(
+        make(
+            client_id="x",
+            client_secret="y",
+            server_url="https://auth.example.com",
+            redirect_uri="https://app.example.com/",
+        ).test_client()
+    )
+    assert sent["client_id"] == "x"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_named_file_below_the_instance_folder_or_anywhere(make: Maker, tmp_path: Path) -> None:
+    path = tmp_path / "other.toml"
+    path.write_text(GOOD)
+    for named in ("other.toml", str(path)):
+        assert start(make(credentials_file=named).test_client())["client_id"].startswith("2022")
+
+
+def test_links_as_kubernetes_mounts_a_secret(
+    make: Maker, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``file → ..data/file``, ``..data → ..2026_01_01``; readable by the pod's group."""
+    mounted = file.parent / "..2026_01_01"
+    mounted.mkdir()
+    mode(0o440)(mounted / file.name)
+    (file.parent / "..data").symlink_to(mounted.name)
+    file.symlink_to(f"..data/{file.name}")
+    assert start(make().test_client())["client_id"] == "20221017000000001"
+    assert caplog.text == ""
+
+
+def test_readable_by_all_is_warned_of(
+    make: Maker, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mode(0o644)(file)
+    make()
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert f"{file} holds the client secret and can be read by every user" in caplog.text
+    assert CANARY not in caplog.text
+
+
+def test_app_config_wins_key_by_key(make: Maker, file: Path, server: ScriptedServer) -> None:
+    file.write_text(GOOD)
+    client = make(server_url=server.url, redirect_uri="http://localhost/sso/callback").test_client()
+    sign_in(client)
+    assert server.seen[0].json["client_id"] == "20221017000000001"
+    assert server.seen[0].json["client_secret"] == CANARY
+    assert start(make(client_id="mine").test_client())["client_id"] == "mine"
+
+
+def test_an_empty_value_in_app_config_is_none(make: Maker, file: Path) -> None:
+    file.write_text(GOOD + 'token_url = "https://tokens.example.com/"\n')
+    app = make(client_id="", token_url=None)
+    settings = app.extensions["devkit_sso"].settings
+    assert settings.client_id == "20221017000000001"
+    assert settings.token_url == "https://tokens.example.com/"
+
+
+HALVES = {
+    "empty file": ("", "CLIENT_ID DEVKIT_SSO_CLIENT_SECRET DEVKIT_SSO_SERVER_URL"),
+    "only comments": (f"# {CANARY}", "CLIENT_ID DEVKIT_SSO_CLIENT_SECRET DEVKIT_SSO_SERVER_URL"),
+    "no secret": ('client_id = "x"\nserver_url = "https://a.example"', "CLIENT_SECRET"),
+    "empty secret": (GOOD.replace(CANARY, ""), "CLIENT_SECRET"),
+    "no id": (f'client_secret = "{CANARY}"\nserver_url = "https://a.example"', "CLIENT_ID"),
+    "no server": (f'client_id = "x"\nclient_secret = "{CANARY}"', "SERVER_URL"),
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_half_filled_lets_the_application_start(
+    make: Maker, file: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    content, missing = HALVES[name]
+    file.write_text(content)
+    app = make()
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    told = record.getMessage()
+    for key in f"DEVKIT_SSO_{missing}".split():
+        assert f"{key} is missing. " in told
+    assert f"which writes {file}, or set" in told
+    assert MEND in told
+    assert reason(app.test_client().get("/sso/authorize")) == "not_configured"
+    assert caplog.text.count(MEND) == 2, "in the log of the failed login too"
+    assert CANARY not in caplog.text
+
+
+def test_what_the_file_lacks_may_be_in_app_config(
+    make: Maker, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file.write_text(f'client_secret = "{CANARY}"\n')
+    app = make(client_id="x", server_url="https://a.example", redirect_uri="https://b.example/")
+    assert start(app.test_client())["client_id"] == "x"
+    assert caplog.text == ""
+
+
+def test_it_is_read_once(make: Maker, file: Path) -> None:
+    file.write_text(GOOD)
+    client = make().test_client()
+    file.write_text("nonsense")
+    assert start(client)["client_id"] == "20221017000000001"
+
+
+def test_two_installations_do_not_meet(make: Maker, file: Path) -> None:
+    """A session is of the values in force, wherever they come from."""
+    file.write_text(GOOD)
+    by_file = make().extensions["devkit_sso"].cookie_name
+    assert make(client_id="20221017000000001").extensions["devkit_sso"].cookie_name == by_file
+    assert make(client_id="other").extensions["devkit_sso"].cookie_name != by_file
+
+
+def test_nothing_shows_the_secret(make: Maker, file: Path) -> None:
+    file.write_text(GOOD)
+    state = make().extensions["devkit_sso"]
+    assert "20221017000000001" in repr(state.reading)
+    assert CANARY not in repr(state.reading) + repr(vars(state))

@@ -1,0 +1,386 @@
+"""The blocks of README and docs, executed as they stand.
+
+What the front-end pages show runs in test_front_end_docs.
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import re
+import shlex
+import sqlite3
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import trustme
+from flask import Flask
+from playwright.sync_api import expect, sync_playwright
+
+from flask_devkit_sso import LoginRefused
+from flask_devkit_sso.testing import login_as
+from pytest_devkit_sso import Sandbox
+
+from .. import documents, processes
+from ..browser import CHROMIUM
+from ..cli.test_register import CANARY, KEY, Place, Terminal
+from ..documents import DOCUMENTS, blocks, every_block, shows
+from ..processes import Person
+
+pytestmark = [pytest.mark.checkout, pytest.mark.slow]
+
+ELSEWHERE = {
+    ("README.md", "python"),
+    ("docs/bindings.md", "python"),
+    ("docs/commands.md", "console"),
+    ("docs/landing.md", "html"),
+    ("docs/landing.md", "js"),
+    ("docs/landing.md", "python"),
+    ("docs/landing.md", "text"),
+    ("docs/quickstart.md", "console"),
+    ("docs/sessions.md", "html"),
+    ("docs/sessions.md", "js"),
+    ("docs/sessions.md", "python"),
+    ("docs/testing.md", "bash"),
+    ("docs/testing.md", "python"),
+}
+"""Taken by a test of their own, which fails when there is one more."""
+
+READ_ONLY = {
+    # What a log line looks like; test_pages has the real ones.
+    ("docs/failures.md", "text"),
+    # An address that only a server makes.
+    ("docs/protocol.md", "text"),
+    # A picture.
+    ("docs/sessions.md", "text"),
+}
+
+FOR_SPHINX = {"{eval-rst}", "{toctree}"}
+
+
+def check_yaml(text: str) -> None:
+    """Read by a parser: Docker is not on every machine."""
+    import yaml
+
+    assert yaml.safe_load(text)["services"]
+
+
+def check_ini(text: str) -> None:
+    """Read by a parser: neither systemd nor uWSGI are on every machine."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(text)
+    assert parser.sections()
+
+
+def check_nginx(text: str) -> None:
+    """Read by nginx' own makers' parser, which knows where a directive may stand and what it takes:
+    nginx itself is not on every machine."""
+    import crossplane
+
+    path = Path("app.conf")
+    path.write_text(f"events {{}}\nhttp {{\n{text}}}\n")
+    parsed = crossplane.parse(str(path), strict=True)
+    assert parsed["status"] == "ok", parsed["errors"]
+
+
+def check_console(text: str) -> None:
+    """Run in the folder of an application; what a command prints is compared where it is shown."""
+    Place(Path.cwd())
+    for command, expected in transcript(text):
+        assert shows(play(command), expected or "…\n")
+
+
+CHECKS: dict[str, Callable[[str], object]] = {
+    "console": check_console,
+    "ini": check_ini,
+    "json": json.loads,
+    "nginx": check_nginx,
+    "toml": tomllib.loads,
+    "yaml": check_yaml,
+}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_block_is_checked(
+    document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for language, text in every_block(document):
+        taken = (document, language) in ELSEWHERE | READ_ONLY or language in FOR_SPHINX
+        if language == "python" and not taken:
+            assert document in PROGRAMS
+        elif not taken:
+            CHECKS[language](text)
+
+
+def test_nothing_is_taken_that_is_not_there() -> None:
+    there = {(name, language) for name in DOCUMENTS for language, _ in every_block(name)}
+    assert ELSEWHERE | READ_ONLY | {(name, "python") for name in PROGRAMS} <= there
+
+
+def transcript(text: str) -> list[tuple[str, str]]:
+    """Return each command of a console block with what it shows."""
+    found = re.findall(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE)
+    assert "".join(f"$ {command}\n{shown}" for command, shown in found) == text
+    return found
+
+
+def play(command: str, **environment: str) -> str:
+    """Run a command of a document here; return what it prints."""
+    # Where a container's secret would be.
+    Path("client_secret").write_text(f"{CANARY}\n")
+    done = subprocess.run(
+        ["/bin/sh", "-ec", command.replace("/run/secrets/", "./")],
+        env=shell_environment() | KEY | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def shell_environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return processes.environment() | {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+# The programs: each is run, and does what its page says.
+
+
+def signs_in(names: dict[str, Any]) -> None:
+    client = names["app"].test_client()
+    assert client.get("/", headers={"Accept": "text/html"}).location == "/sso/authorize?next=/"
+    login_as(client, "ada")
+    assert client.get("/").text == "Hello ada"
+
+
+def has_hooks(names: dict[str, Any]) -> None:
+    client = names["app"].test_client()
+    with pytest.raises(LoginRefused):
+        login_as(client, "eve", role=None)
+    assert client.get("/color").location == "/sso/authorize?next=/color"
+    login_as(client, "ada", uid="1001")
+    assert client.get("/color").text == "green"
+    with closing(sqlite3.connect("accounts.db")) as connection:
+        rows = connection.execute("SELECT uid, name, color FROM account").fetchall()
+    assert rows == [("1001", "ada", "green")]
+
+
+def is_healthy(names: dict[str, Any]) -> None:
+    app: Flask = names["app"]
+    app.add_url_rule("/other", "other", lambda: "other")
+    client = app.test_client()
+    assert client.get("/healthz").text == "ok"
+    assert client.get("/static/none").status_code == 404
+    assert client.get("/other").location == "/sso/authorize?next=/other"
+
+
+def answers_by_itself(names: dict[str, Any]) -> None:
+    Path("templates").mkdir()
+    Path("templates/sorry.html").write_text("{{ reason }} {{ reference }}")
+    answer = names["app"].test_client().get("/sso/callback?code=1&state=2")
+    assert answer.status_code == 400
+    assert re.fullmatch("login_unknown [0-9a-f]{8}", answer.text)
+
+
+def forgets(names: dict[str, Any]) -> None:
+    clients = [names["app"].test_client() for _ in range(2)]
+    for client in clients:
+        login_as(client, "ada", uid="1001")
+    assert names["forget"]("1001") == 2
+    assert names["forget"]("1001") == 0
+
+
+def has_a_factory(names: dict[str, Any]) -> None:
+    client = names["create_app"]().test_client()
+    login_as(client, "bob")
+    assert client.get("/reports").text == "Hello bob"
+    assert client.get("/admin").status_code == 403
+    login_as(client, "ada", role="Admin")
+    assert client.get("/admin").text == "Only for Admin"
+    # Twice, since one object serves several applications.
+    assert names["create_app"]() is not client.application
+
+
+PROGRAMS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "docs/api.md": has_hooks,
+    "docs/deployment.md": is_healthy,
+    "docs/failures.md": answers_by_itself,
+    "docs/index.md": signs_in,
+    "docs/privacy.md": forgets,
+    "docs/quickstart.md": has_a_factory,
+}
+
+
+@pytest.mark.parametrize("document", PROGRAMS)
+def test_a_program(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "\n".join(blocks(document, "python"))
+    url = "http://127.0.0.1:9"
+    PROGRAMS[document](documents.run(program, monkeypatch, tmp_path, DEVKIT_SSO_SERVER_URL=url))
+
+
+def test_the_readme_begins_with_a_whole_program() -> None:
+    text = (processes.ROOT / "README.md").read_text(encoding="utf-8")
+    first_screen = text.splitlines()[:40]
+    assert "## What it does not do" in first_screen
+    (program,) = blocks("README.md", "python")
+    assert len(program.split()) < 80
+    assert blocks("docs/quickstart.md", "python")[0] == program
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    text = (processes.ROOT / "README.md").read_text(encoding="utf-8")
+    pages = set(DOCUMENTS) - {"README.md", "docs/index.md"}
+    assert set(re.findall(r"\((docs/\w+\.md)\)", text)) == pages
+
+
+def quickstart() -> list[str]:
+    """Return the console blocks: installing (the core suite does that with the wheel), the sandbox,
+    the application, registering, the CA, showing."""
+    _, *rest = found = blocks("docs/quickstart.md", "console")
+    assert len(found) == 6
+    return rest
+
+
+def test_the_sandbox_prints_what_the_quickstart_shows() -> None:
+    (_, _), (command, shown) = transcript(quickstart()[0])
+    assert command == "python -m flask_devkit_sso.sandbox"
+    with processes.sandbox() as exported:
+        pass
+    port = exported["SERVER_URL"].rpartition(":")[2]
+    assert shows(exported["text"].replace(f":{port}", ":9000"), shown)
+
+
+def test_the_quickstarts_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registers at a terminal, then looks at what came of it."""
+    *_, register, bundle, show = quickstart()
+    monkeypatch.chdir(tmp_path)
+    terminal = Terminal(Place(tmp_path), "register")
+    try:
+        for label, value in re.findall(r"^([CSR][^:]*): ?(.*)$", register, re.MULTILINE):
+            terminal.expect(f"{label}: ")
+            terminal.type(f"{value or CANARY}\n")
+        assert terminal.close() == 0
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()
+    ((command, shown),) = transcript(register)
+    assert command == "flask devkit-sso register"
+    assert shows(terminal.shown.replace("\r\n", "\n"), shown)
+
+    ((command, shown),) = transcript(show)
+    assert shows(play(command), shown)
+    trustme.CA().cert_pem.write_to_path("private-ca.pem")
+    ((trust, _),) = transcript(bundle)
+    printed = play(f"{trust.replace('/etc/ssl/', '')}\n{command}")
+    assert "DEVKIT_SSO_CA_BUNDLE         app.config         private-ca.pem\n" in printed
+
+
+@contextmanager
+def the_readmes_program(folder: Path, *, leave_out: str = " ") -> Iterator[str]:
+    """Run it as the quickstart says, beside a sandbox; yields its address.
+
+    On another port than 5000, which may be taken here.
+    """
+    (program,) = blocks("README.md", "python")
+    (folder / "app.py").write_text(program, encoding="utf-8")
+    port = processes.free_port()
+    url = f"http://127.0.0.1:{port}"
+    (key, _), (run, _) = transcript(quickstart()[1])
+    assert key.startswith("export FLASK_SECRET_KEY=$(python -c ")
+    assert run == "flask run"
+    uris = [f"--redirect-uri={url}/#/login", f"--redirect-uri={url}/sso/callback"]
+    with processes.sandbox(*uris) as exported:
+        lines = [line for line in exported["text"].splitlines() if line.startswith("export ")]
+        lines = [line for line in lines if f"_{leave_out}=" not in line]
+        with (
+            (folder / "log").open("wb") as log,
+            subprocess.Popen(
+                ["/bin/sh", "-ec", "\n".join([*lines, key, f"exec {run} --port {port}"])],
+                cwd=folder,
+                env=shell_environment(),
+                stdout=log,
+                stderr=log,
+            ) as process,
+        ):
+            try:
+                processes.wait_for(url, process)
+                yield url
+            finally:
+                process.terminate()
+                process.wait(30)
+
+
+PEOPLE = {"ada": "Only for Admin", "bob": "", "anybody": ""}
+"""Who may sign in, and what they see on the page for Admin."""
+
+
+@pytest.mark.browser
+def test_the_readmes_program_signs_people_in(tmp_path: Path) -> None:
+    with the_readmes_program(tmp_path) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(**CHROMIUM)  # type: ignore[arg-type]
+        for username, sees in PEOPLE.items():
+            page = browser.new_context().new_page()
+            page.goto(f"{url}/")
+            page.get_by_label("Or type any name").fill(username)
+            page.get_by_role("button", name="Sign in").click()
+            expect(page.locator("body")).to_have_text(f"Hello {username}")
+            answer = page.goto(f"{url}/admin")
+            assert answer
+            assert answer.status == (200 if sees else 403)
+            assert sees in page.inner_text("body")
+        browser.close()
+
+
+def test_the_readmes_program_works_without_a_redirect_uri_on_this_machine(tmp_path: Path) -> None:
+    with the_readmes_program(tmp_path, leave_out="REDIRECT_URI") as url:
+        for username, sees in PEOPLE.items():
+            person = Person(username)
+            assert person.sign_in(url).text == f"Hello {username}"
+            answer = person.get(f"{url}/admin")
+            assert answer.status_code == (200 if sees else 403)
+            assert sees in answer.text
+            person.close()
+
+
+def test_what_the_docs_change_at_a_sandbox(devkit_sso_sandbox: Sandbox) -> None:
+    (block,) = blocks("docs/testing.md", "bash")
+    for line in block.splitlines():
+        curl, url, option, body = shlex.split(line)
+        assert (curl, option) == ("curl", "--json")
+        there = url.replace("http://127.0.0.1:9000", devkit_sso_sandbox.url)
+        json_type = {"Content-Type": "application/json"}
+        requests.post(there, data=body, headers=json_type, timeout=10).raise_for_status()
+
+
+def test_the_docs_about_testing_are_tests(tmp_path: Path) -> None:
+    """Run by pytest as a project of its own, which finds the plugin by its entry point.
+
+    A block that begins with the name of a file is one, and the others are a module together.
+    """
+    files = {"app.py": blocks("README.md", "python"), "test_reports.py": []}
+    for block in blocks("docs/testing.md", "python"):
+        named = re.match(r"# (\w+\.py)\n", block)
+        files.setdefault(named[1] if named else "test_reports.py", []).append(block)
+    for name, parts in files.items():
+        (tmp_path / name).write_text("\n".join(parts), encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        env=processes.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert re.search(r"^6 passed", run.stdout, re.MULTILINE), run.stdout

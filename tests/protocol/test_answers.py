@@ -1,0 +1,266 @@
+"""Judging the server's answers: docs/protocol.md "Common to all", sections 2 and 3.
+
+Each answer is spelled out as bytes or JSON here, and sent over a socket.
+"""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from ..conftest import AppMaker, come_back, reason, sign_in, start
+from ..scripted import ADA, GET_TOKEN, GET_USER_INFO, TOKEN, ScriptedServer, fails, says
+
+ERROR_CODES = "8101 8102 8103 8104 8105 8106 8107 8201 8202 8203 8204 8205 8206 8207 8500".split()
+
+
+def token(**data: Any) -> dict[str, Any]:
+    merged = TOKEN["data"] | data  # type: ignore[operator]
+    return TOKEN | {"data": {name: v for name, v in merged.items() if v is not ...}}
+
+
+def user(**data: Any) -> dict[str, Any]:
+    merged = ADA["data"] | data  # type: ignore[operator]
+    return ADA | {"data": {name: v for name, v in merged.items() if v is not ...}}
+
+
+def outcome(client: FlaskClient) -> str:
+    """How a login ends: "in", or the reason why not; never anything in between."""
+    response = come_back(client, start(client)["state"])
+    signed_in = client.get("/who").json["is_authenticated"]
+    if response.status_code == 303:
+        assert signed_in
+        return "in"
+    assert not signed_in
+    assert response.status_code in (502, 503)
+    return reason(response)
+
+
+ACCEPTED = [
+    TOKEN,
+    TOKEN | {"code": 2000},
+    {"code": "2000", "data": TOKEN["data"]},
+    TOKEN | {"extra": [1], "message": None},
+    token(token_type="Bearer", scope="openid", id_token="x.y.z", error="none"),
+    token(expires_in="3600"),
+    token(expires_in="1"),
+    token(expires_in=1),
+    token(expires_in=86400),
+    token(expires_in="99999999999999999999"),
+    token(expires_in=...),
+]
+
+
+@pytest.mark.parametrize("answer", ACCEPTED, ids=str)
+def test_token_answers_that_are_accepted(
+    client: FlaskClient, server: ScriptedServer, answer: Any
+) -> None:
+    server.answers[GET_TOKEN] = says(answer)
+    assert outcome(client) == "in"
+    assert server.paths == [GET_TOKEN, GET_USER_INFO]
+
+
+INVALID: list[Any] = [
+    b'{"code": "8204", "data": {"access_token": "a", "refresh_token": "r"}, "code": "2000"}',
+    b'{"code": "2000", "data": {"access_token": "a", "access_token": "b", "refresh_token": "r"}}',
+    b"",
+    b"<html>hello</html>",
+    b"\xff\xfe",
+    b"[" * 100_000,
+    b"null",
+    b'"2000"',
+    [],
+    {},
+    {"data": TOKEN["data"]},
+    TOKEN["data"],
+    {"access_token": "a", "token_type": "Bearer", "refresh_token": "r", "expires_in": 60},
+    TOKEN | {"code": 2000.0},
+    TOKEN | {"code": True},
+    TOKEN | {"code": None},
+    TOKEN | {"code": "02000"},
+    TOKEN | {"code": "2000 "},
+    TOKEN | {"code": ["2000"]},
+    TOKEN | {"code": "２０００"},
+    TOKEN | {"data": None},
+    TOKEN | {"data": []},
+    TOKEN | {"data": "x"},
+    TOKEN | {"data": {}},
+    token(access_token=...),
+    token(access_token=""),
+    token(access_token=" "),
+    token(access_token=1),
+    token(access_token=None),
+    token(access_token=["a"]),
+    token(access_token="\ud800"),
+    token(refresh_token=...),
+    token(refresh_token=""),
+    token(refresh_token={}),
+    token(expires_in=0),
+    token(expires_in=-1),
+    token(expires_in="0"),
+    token(expires_in="-1"),
+    token(expires_in=""),
+    token(expires_in="soon"),
+    token(expires_in="٣٦٠٠"),
+    token(expires_in=True),
+    token(expires_in=None),
+    token(expires_in=60.5),
+    token(expires_in=[60]),
+]
+
+
+@pytest.mark.parametrize("answer", INVALID, ids=lambda answer: str(answer)[:60])
+def test_token_answers_that_make_no_sense(
+    client: FlaskClient, server: ScriptedServer, answer: Any
+) -> None:
+    server.answers[GET_TOKEN] = says(answer)
+    assert outcome(client) == "server_answer_invalid"
+    assert server.paths == [GET_TOKEN]
+
+
+@pytest.mark.parametrize(("status", "hint"), [(200, True), (404, True), (302, True), (500, False)])
+def test_an_answer_of_something_else_names_what_was_asked(
+    make_app: AppMaker,
+    server: ScriptedServer,
+    status: int,
+    hint: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    url = f"{server.url}/sso/oauth2/getToken"
+    server.answers[GET_TOKEN] = says(b"<html>canary-body", status)
+    client = make_app(token_url=f"{url}?key=canary-key").test_client()
+    assert outcome(client) == "server_answer_invalid"
+    text = f"The answer of getToken at {url} (HTTP {status}) is not an envelope"
+    assert text in caplog.text
+    assert (f"{text}: check the address, its path too" in caplog.text) == hint
+    assert "canary" not in caplog.text
+
+
+@pytest.mark.parametrize("code", ERROR_CODES)
+def test_a_failure_under_http_200_is_a_failure(
+    client: FlaskClient, server: ScriptedServer, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.answers[GET_TOKEN] = says(
+        {"code": code, "message": "no", "messageArgs": [], "data": TOKEN["data"]}
+    )
+    assert outcome(client) == "server_rejected"
+    assert server.paths == [GET_TOKEN]
+    assert f"The server answered {code}: " in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "expected"),
+    [
+        (201, TOKEN, "in"),
+        (400, TOKEN, "server_answer_invalid"),
+        (401, TOKEN, "server_answer_invalid"),
+        (500, TOKEN, "server_answer_invalid"),
+        (503, TOKEN, "server_answer_invalid"),
+        (302, TOKEN, "server_answer_invalid"),
+        (400, {"code": "8202", "message": "", "data": {}}, "server_rejected"),
+        (500, {"code": "8500", "message": ""}, "server_rejected"),
+        (404, b"<h1>Not Found</h1>", "server_answer_invalid"),
+        (500, b"<h1>Oops</h1>", "server_answer_invalid"),
+        (502, b"<h1>Bad Gateway</h1>", "server_unavailable"),
+        (503, b"<h1>Maintenance</h1>", "server_unavailable"),
+        (504, b"", "server_unavailable"),
+    ],
+)
+def test_http_status_and_envelope_together(
+    client: FlaskClient, server: ScriptedServer, status: int, answer: Any, expected: str
+) -> None:
+    server.answers[GET_TOKEN] = says(answer, status, {"Location": server.url + "/elsewhere"})
+    assert outcome(client) == expected
+    assert "/elsewhere" not in server.paths
+
+
+@pytest.mark.parametrize(
+    ("data", "role"),
+    [
+        ({"role": "Admin"}, "Admin"),
+        ({"role": "User"}, "User"),
+        ({"role": "admin"}, None),
+        ({"role": "Admin "}, None),
+        ({"role": "Auditor"}, None),
+        ({"role": ""}, None),
+        ({"role": None}, None),
+        ({"role": ...}, None),
+        ({"role": ["Admin"]}, None),
+        ({"role": True}, None),
+        ({"role": {"Admin": 1}}, None),
+    ],
+    ids=str,
+)
+def test_a_role_is_admin_or_user_or_none(
+    client: FlaskClient,
+    server: ScriptedServer,
+    data: Any,
+    role: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server.answers[GET_USER_INFO] = says(user(**data))
+    assert outcome(client) == "in"
+    who = client.get("/who").json
+    assert (who["role"], who["is_admin"]) == (role, role == "Admin")
+    sign_in(client.application.test_client())
+    told = [line for line in caplog.messages if "a role is neither Admin nor User" in line]
+    assert len(told) == (role is None), "once in a process"
+    assert client.get("/admin").status_code == (200 if role == "Admin" else 403)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        user(uid=...),
+        user(uid=""),
+        user(uid=7),
+        user(uid=None),
+        user(username=...),
+        user(username=""),
+        user(username=["ada"]),
+        user(username="\udfff"),
+        b"{}",
+        ADA | {"data": [ADA["data"]]},
+    ],
+    ids=str,
+)
+def test_user_answers_that_make_no_sense(
+    client: FlaskClient, server: ScriptedServer, answer: Any
+) -> None:
+    server.answers[GET_USER_INFO] = says(answer)
+    assert outcome(client) == "server_answer_invalid"
+    assert server.paths == [GET_TOKEN, GET_USER_INFO]
+
+
+def test_a_user_whom_the_server_refuses(client: FlaskClient, server: ScriptedServer) -> None:
+    server.answers[GET_USER_INFO] = fails("8205")
+    assert outcome(client) == "server_rejected"
+
+
+def test_a_name_in_any_script(client: FlaskClient, server: ScriptedServer) -> None:
+    server.answers[GET_USER_INFO] = says(user(username="王小明 <b>&"))
+    sign_in(client)
+    assert client.get("/who").json["username"] == "王小明 <b>&"
+    assert "王小明 &lt;b&gt;&amp;" in client.get("/sso/logout").text
+
+
+def test_a_compressed_answer_is_understood(client: FlaskClient, server: ScriptedServer) -> None:
+    packed = gzip.compress(b'{"code":"2000","data":{"access_token":"a","refresh_token":"r"}}')
+    server.answers[GET_TOKEN] = says(packed, headers={"Content-Encoding": "gzip"})
+    assert outcome(client) == "in"
+
+
+@pytest.mark.parametrize("size", [1024 * 1024 + 1, 20 * 1024 * 1024])
+def test_a_body_is_cut_at_one_mebibyte_after_decompression(
+    client: FlaskClient, server: ScriptedServer, size: int
+) -> None:
+    body = b'{"code":"2000","data":{"access_token":"a","refresh_token":"r"}}'.ljust(size)
+    server.answers[GET_TOKEN] = says(gzip.compress(body), headers={"Content-Encoding": "gzip"})
+    assert outcome(client) == "server_answer_invalid"
+    server.answers[GET_TOKEN] = says(body)
+    assert outcome(client) == "server_answer_invalid"
+    server.answers[GET_TOKEN] = says(body[: 1024 * 1024])
+    assert outcome(client) == "in"

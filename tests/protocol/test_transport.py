@@ -1,0 +1,318 @@
+"""Calls of the server: how many, over how many connections, for how long."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from ..conftest import AppMaker, come_back, reason, sign_in, start
+from ..scripted import (
+    ADA,
+    GET_TOKEN,
+    GET_USER_INFO,
+    TOKEN,
+    Handler,
+    ScriptedServer,
+    closes,
+    says,
+    tokens,
+)
+
+TIMEOUT = 1.5
+"""Seconds; what a test waits for is asserted at three times this."""
+
+
+def fails_within_the_deadline(client: FlaskClient, timeout: float = TIMEOUT) -> str:
+    state = start(client)["state"]
+    began = time.monotonic()
+    response = come_back(client, state)
+    assert time.monotonic() - began < 3 * timeout
+    return reason(response)
+
+
+def test_a_login_is_two_posts_and_twenty_logins_one_connection(
+    app: Flask, server: ScriptedServer
+) -> None:
+    for _ in range(20):
+        sign_in(app.test_client())
+    assert server.paths == [GET_TOKEN, GET_USER_INFO] * 20
+    assert server.connections == 1
+
+
+def drip(handler: Handler, data: bytes, every: float = 0.05) -> None:
+    with suppress(OSError):
+        for byte in data:
+            handler.wfile.write(bytes([byte]))
+            handler.server.stopping.wait(every)
+    handler.close_connection = True
+
+
+def no_answer(handler: Handler) -> None:
+    handler.server.stopping.wait(30)
+
+
+def slow_headers(handler: Handler) -> None:
+    drip(handler, b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" + b"X: y\r\n" * 100)
+
+
+def slow_body(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+    drip(handler, b" " * 100)
+
+
+def slow_chunks(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    drip(handler, b"1\r\n \r\n" * 100)
+
+
+@pytest.mark.parametrize("behaviour", [no_answer, slow_headers, slow_body, slow_chunks])
+def test_the_deadline_is_for_the_whole_call(
+    make_app: AppMaker, server: ScriptedServer, behaviour: Callable[[Handler], None]
+) -> None:
+    server.answers[GET_TOKEN] = behaviour
+    client = make_app(timeout=TIMEOUT).test_client()
+    assert fails_within_the_deadline(client) == "server_unavailable"
+    assert server.paths == [GET_TOKEN]
+    # The connection that was cut is not used again.
+    server.answers[GET_TOKEN] = says(TOKEN)
+    sign_in(client)
+
+
+def test_many_calls_that_hang_end_at_their_deadline_and_then_none_is_made_for_a_while(
+    make_app: AppMaker, server: ScriptedServer
+) -> None:
+    server.answers[GET_TOKEN] = no_answer
+    app = make_app(timeout=2.0)
+    outcomes: list[str] = []
+    threads = [
+        threading.Thread(
+            target=lambda: outcomes.append(fails_within_the_deadline(app.test_client(), 2.0))
+        )
+        for _ in range(24)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == ["server_unavailable"] * 24
+    server.answers[GET_TOKEN] = says(TOKEN)
+    calls = len(server.seen)
+    assert fails_within_the_deadline(app.test_client()) == "server_unavailable"
+    assert len(server.seen) == calls
+    time.sleep(5)
+    sign_in(app.test_client())
+    sign_in(app.test_client())
+
+
+def test_a_queue_for_a_server_that_answers_is_no_outage(
+    make_app: AppMaker, server: ScriptedServer
+) -> None:
+    """Sixteen calls at once are answered after a second; who is not served in time tells nothing
+    of the server, which is asked on."""
+
+    def slowly(handler: Handler) -> None:
+        time.sleep(1)
+        says(TOKEN)(handler)
+
+    server.answers[GET_TOKEN] = slowly
+    app = make_app(timeout=2.5)
+    statuses: list[int] = []
+
+    def log_in() -> None:
+        client = app.test_client()
+        statuses.append(come_back(client, start(client)["state"]).status_code)
+
+    threads = [threading.Thread(target=log_in) for _ in range(80)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {303, 503}
+    server.answers[GET_TOKEN] = says(TOKEN)
+    sign_in(app.test_client())
+
+
+def by_code(first: Callable[[Handler], object]) -> Callable[[Handler], None]:
+    """Give tokens that name who they are for; before ada's does something, and takes its time."""
+
+    def answer(handler: Handler) -> None:
+        who = handler.server.seen[-1].json["authorization_code"]
+        if who == "ada":
+            first(handler)
+            handler.wfile.flush()
+            time.sleep(0.3)
+        tokens(who, 3600)(handler)
+
+    return answer
+
+
+def who_has_the_token(handler: Handler) -> None:
+    who = handler.server.seen[-1].json["access_token"]
+    says(ADA | {"data": {"uid": f"u-{who}", "username": who, "role": "User"}})(handler)
+
+
+def one_after_another(app: Flask, server: ScriptedServer) -> list[str | None]:
+    """Two people sign in, with codes that are their names; return who they are then."""
+    server.answers[GET_USER_INFO] = who_has_the_token
+    found = []
+    for who in ("ada", "bob"):
+        client = app.test_client()
+        come_back(client, start(client)["state"], who)
+        found.append(client.get("/who").json["username"])
+    return found
+
+
+@pytest.mark.parametrize("status", ["100 Continue", "102 Processing", "103 Early Hints", "199 x"])
+def test_an_interim_answer_leaves_the_real_one_to_nobody_else(
+    app: Flask, server: ScriptedServer, status: str
+) -> None:
+    head = f"HTTP/1.1 {status}\r\nLink: </x>; rel=preload\r\n\r\n".encode()
+    server.answers[GET_TOKEN] = by_code(lambda handler: handler.wfile.write(head * 3))
+    assert one_after_another(app, server) == ["ada", "bob"]
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("status", ["101 x", "204 x", "205 x\r\nContent-Length: 0", "304 x"])
+def test_what_follows_an_answer_without_a_body_is_read_by_nobody(
+    app: Flask, server: ScriptedServer, status: str
+) -> None:
+    head = f"HTTP/1.1 {status}\r\n\r\n".encode()
+    server.answers[GET_TOKEN] = by_code(lambda handler: handler.wfile.write(head))
+    assert one_after_another(app, server) == [None, "bob"]
+    assert server.connections == 2
+
+
+def test_an_interface_that_hangs_is_not_hidden_by_one_that_answers(
+    make_app: AppMaker, server: ScriptedServer
+) -> None:
+    server.answers[GET_USER_INFO] = no_answer
+    app = make_app(timeout=TIMEOUT)
+    for _ in range(3):
+        assert fails_within_the_deadline(app.test_client()) == "server_unavailable"
+    assert server.paths == [GET_TOKEN, GET_USER_INFO] * 3
+    assert fails_within_the_deadline(app.test_client()) == "server_unavailable"
+    assert server.paths == [GET_TOKEN, GET_USER_INFO] * 3 + [GET_TOKEN]
+
+
+def cuts_the_body(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+    handler.wfile.write(b'{"code":"2000","data":{')
+    closes(handler)
+
+
+def no_http(handler: Handler) -> None:
+    handler.wfile.write(b"SSH-2.0-canary-echo\r\n")
+    closes(handler)
+
+
+@pytest.mark.parametrize("behaviour", [closes, cuts_the_body, no_http])
+def test_a_connection_that_breaks_after_sending_never_sends_twice(
+    client: FlaskClient,
+    server: ScriptedServer,
+    behaviour: Callable[[Handler], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sign_in(client)  # so that the connection is a kept one
+    client.post("/sso/logout", headers={"Origin": "http://localhost"})
+    server.seen.clear()
+    server.answers[GET_TOKEN] = behaviour
+    assert reason(come_back(client, start(client)["state"])) == "server_unavailable"
+    assert server.paths == [GET_TOKEN]
+    assert "The connection to the server broke" in caplog.text
+    assert "canary-echo" not in caplog.text
+
+
+def test_a_connection_closed_while_idle_costs_no_login(app: Flask, server: ScriptedServer) -> None:
+    def answer_and_close(handler: Handler) -> None:
+        says(TOKEN)(handler)
+        handler.close_connection = True
+
+    server.answers[GET_TOKEN] = answer_and_close
+    for _ in range(3):
+        sign_in(app.test_client())
+    assert server.paths == [GET_TOKEN, GET_USER_INFO] * 3
+
+
+def test_a_connection_idle_for_long_is_not_trusted(app: Flask, server: ScriptedServer) -> None:
+    """Standard servers close after 5 s; a code sent into the closing would be lost."""
+    sign_in(app.test_client())
+    assert server.connections == 1
+    time.sleep(4.2)
+    sign_in(app.test_client())
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_never_followed(
+    client: FlaskClient, server: ScriptedServer, status: int
+) -> None:
+    server.answers[GET_TOKEN] = says(b"", status, {"Location": f"{server.url}/elsewhere"})
+    assert reason(come_back(client, start(client)["state"])) == "server_answer_invalid"
+    assert server.paths == [GET_TOKEN]
+
+
+def test_proxies_and_netrc_of_the_environment_are_never_used(
+    client: FlaskClient,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    home = tmp_path_factory.mktemp("home")
+    (home / ".netrc").write_text("machine 127.0.0.1 login me password canary-netrc\n")
+    (home / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    sign_in(client)
+    assert all("authorization" not in seen.headers for seen in server.seen)
+
+
+def test_a_server_that_is_not_there(make_app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    client = make_app(server_url=f"http://127.0.0.1:{port}", timeout=2).test_client()
+    assert reason(come_back(client, start(client)["state"])) == "server_unavailable"
+    assert "check DEVKIT_SSO_SERVER_URL" in caplog.text
+
+
+def test_a_host_name_that_is_not_known(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = make_app(server_url="https://auth.invalid").test_client()
+    assert reason(come_back(client, start(client)["state"])) == "server_unavailable"
+    assert "host name is not known" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_worker_shares_no_connection(app: Flask, server: ScriptedServer) -> None:
+    """gunicorn --preload: the parent has called the server, then its workers do."""
+    sign_in(app.test_client())
+    children = []
+    for _ in range(2):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            with suppress(BaseException):
+                for _ in range(3):
+                    sign_in(app.test_client())
+                status = 0
+            os._exit(status)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
+    sign_in(app.test_client())
+    assert server.connections == 3
+    assert server.paths.count(GET_TOKEN) == 8

@@ -1,0 +1,445 @@
+"""Hours later, under gunicorn: refreshes, users who are disabled, outages, and clocks that jump.
+
+Two workers with threads; on Redis two instances of them. The server runs in the test's process and
+does what the test says, or is the sandbox. Here hours are seconds.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from ..conftest import wait_until
+from ..redis_server import RedisServer
+from ..scripted import (
+    ADA,
+    GET_TOKEN,
+    GET_USER_INFO,
+    LOGOUT,
+    REFRESH_TOKEN,
+    Handler,
+    ScriptedServer,
+    closes,
+    fails,
+    hangs,
+    says,
+    tokens,
+)
+from ..workers import Answer, Browser, Gunicorn, Person, Place, place, site
+
+pytestmark = [pytest.mark.slow, pytest.mark.hours]
+
+PAGES = ("/private", "/token")
+
+Clock = Callable[..., Path]
+
+
+SECOND = tokens("second", 3600)
+
+
+def slow(seconds: float, answer: Callable[[Handler], None]) -> Callable[[Handler], None]:
+    def later(handler: Handler) -> None:
+        time.sleep(seconds)
+        answer(handler)
+
+    return later
+
+
+# One refresh, however many ask
+
+
+def expired(place: Place) -> Browser:
+    """Somebody whose access token has expired."""
+    place.server.answers[GET_TOKEN] = tokens("first", 1)
+    place.server.answers[REFRESH_TOKEN] = SECOND
+    browser = Browser(*place.instances)
+    time.sleep(1.1)
+    place.server.seen.clear()
+    return browser
+
+
+def check_one_refresh(place: Place, path: str, seconds: float) -> None:
+    browser = expired(place)
+    place.server.answers[REFRESH_TOKEN] = slow(seconds, SECOND)
+    expected = {"/private": "private ada", "/token": "second"}[path]
+    answers = browser.get_at_once(path, 200)
+    assert {(answer.status, answer.text) for answer in answers} == {(200, expected)}
+    # The pages may all have been answered before the refresh was.
+    assert {browser.get("/token", at).text for at in place.instances} == {"second"}
+    assert place.refreshes() == 1
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_200_requests_refresh_once(any_store: str, path: str) -> None:
+    with place(any_store) as here:
+        for _ in range(20):
+            check_one_refresh(here, path, 0.1)
+
+
+@pytest.mark.parametrize(("seconds", "timeout"), [(3, "5"), (10, "15")])
+def test_200_requests_refresh_once_however_long_it_takes(
+    any_store: str, seconds: float, timeout: str
+) -> None:
+    with place(any_store, timeout=timeout) as here:
+        for path in PAGES:
+            check_one_refresh(here, path, seconds)
+
+
+def test_the_claim_of_a_killed_worker_frees_itself(any_store: str) -> None:
+    with place(any_store, 1, timeout="1") as here:
+        (instance,) = here.instances
+        browser = expired(here)
+        here.server.answers[REFRESH_TOKEN] = hangs
+        asking = threading.Thread(target=_lost, args=(browser,))
+        asking.start()
+        wait_until(lambda: here.refreshes() == 1)
+        instance.kill_workers(2)
+        asking.join()
+        here.server.answers[REFRESH_TOKEN] = SECOND
+        instance.wait_for_workers()
+        statuses = []
+        until = time.monotonic() + 3 * 6
+        while (answer := browser.get("/token")).status != 200:
+            statuses.append(answer.status)
+            assert time.monotonic() < until
+            assert browser.get("/private").text == "private ada"
+            time.sleep(0.2)
+        assert answer.text == "second"
+        assert here.refreshes() == 2
+        assert set(statuses) <= {503}
+
+
+def _lost(browser: Browser) -> None:
+    try:
+        browser.get("/token")
+    except (OSError, http.client.HTTPException):
+        return
+    raise AssertionError("the worker has answered")
+
+
+def test_nobody_is_signed_out_where_refresh_tokens_rotate(any_store: str) -> None:
+    """The sandbox ends the sign-in of whoever comes with a spent refresh token."""
+    options = ["--rotate-refresh-tokens", "--token-lifetime", "3"]
+    instances = 2 if any_store.startswith("redis") else 1
+    with site(any_store, instances, options=options) as gunicorns:
+        people = [Person(name, gunicorns[0].url) for name in ("ada", "bob")]
+        for person in people:
+            assert person.sign_in()
+        until = time.monotonic() + 20
+        wrong: list[tuple[str, str, int]] = []
+
+        def live(person: Person) -> None:
+            while time.monotonic() < until:
+                for path in PAGES:
+                    answer = person.get(path)
+                    if answer.status_code != 200:
+                        wrong.append((person.username, path, answer.status_code))
+
+        threads = [
+            threading.Thread(target=live, args=(person.copy(gunicorn.url),))
+            for person in people
+            for gunicorn in gunicorns
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        calls = requests.get(f"{gunicorns[0].server_url}/_sandbox/calls", timeout=10).json()
+    refreshes = [call["code"] for call in calls if call["interface"] == "refreshToken"]
+    assert set(refreshes) == {"2000"}
+    # A token of three seconds is refreshed at most once in its first three quarters.
+    assert 2 * 4 <= len(refreshes) <= 2 * (20 / 2.25 + 2)
+    assert sum(call["interface"] == "getToken" for call in calls) == 2
+
+
+def test_a_halted_worker_that_goes_on_later_ends_nothing(redis_server: RedisServer) -> None:
+    """Its claim has gone to another, who has refreshed; what the server says of the old refresh
+    token is then no word on the session."""
+    with place(redis_server.url, timeout="1") as here:
+        first, second = here.instances
+        browser = expired(here)
+        arrived, go_on = threading.Event(), threading.Event()
+
+        def spent(handler: Handler) -> None:
+            arrived.set()
+            go_on.wait(60)
+            fails("8206")(handler)
+
+        here.server.answers[REFRESH_TOKEN] = spent
+        assert browser.get("/private", first).status == 200
+        assert arrived.wait(10)
+        first.halt(signal.SIGSTOP)
+        here.server.answers[REFRESH_TOKEN] = tokens("second", 3600, "r-2")
+        try:
+            wait_until(lambda: browser.get("/token", second).text == "second", 3 * 6)
+            go_on.set()
+            time.sleep(0.5)
+        finally:
+            first.halt(signal.SIGCONT)
+        time.sleep(2)
+        assert [browser.get("/token", at).text for at in (first, second)] == ["second"] * 2
+        bodies = [s.json["refresh_token"] for s in here.server.seen if s.path == REFRESH_TOKEN]
+        assert bodies == ["r-1", "r-1"]
+
+
+def test_a_worker_that_is_stopped_keeps_what_its_refresh_brings(any_store: str) -> None:
+    """As at each deployment. The old refresh token is spent by then."""
+    with place(any_store, 1, timeout="5") as here:
+        (instance,) = here.instances
+        browser = expired(here)
+        brought = tokens("second", 1, "r-2")
+        here.server.answers[REFRESH_TOKEN] = slow(2, brought)
+        assert browser.get("/private").status == 200
+        wait_until(lambda: here.refreshes() == 1)
+        instance.stop()
+        here.server.answers[REFRESH_TOKEN] = tokens("third", 3600, "r-3")
+        with Gunicorn(
+            here.server.url,
+            here.store_url,
+            port=int(instance.url.rpartition(":")[2]),
+            redirect_uri=f"{instance.url}/sso/callback",
+        ):
+            assert browser.get("/token").text == "third"
+        bodies = [s.json["refresh_token"] for s in here.server.seen if s.path == REFRESH_TOKEN]
+        assert bodies == ["r-1", "r-2"]
+
+
+# The user
+
+
+@pytest.mark.parametrize("change", [{"disabled": True}, {"role": "User"}, {"role": "Admin"}])
+def test_a_change_at_the_server_is_everywhere_in_time(
+    redis_server: RedisServer, change: dict[str, Any]
+) -> None:
+    before = {"role": "User" if change == {"role": "Admin"} else "Admin"}
+    with site(redis_server.url, 2, revalidate_after="2") as gunicorns:
+        people = f"{gunicorns[0].server_url}/_sandbox/people"
+        requests.post(people, json={"username": "ada"} | before, timeout=10).raise_for_status()
+        sessions = [Person("ada", gunicorns[0].url) for _ in range(3)]
+        for session in sessions:
+            assert session.sign_in()
+        everywhere = [s.copy(gunicorn.url) for s in sessions for gunicorn in gunicorns]
+        assert {browser.who()["role"] for browser in everywhere} == {before["role"]}
+        requests.post(people, json={"username": "ada"} | change, timeout=10).raise_for_status()
+        until = time.monotonic() + 3 * 2
+        wanted = change.get("role")
+        while {browser.who()["role"] for browser in everywhere} != {wanted}:
+            assert time.monotonic() < until
+        names = {browser.who()["username"] for browser in everywhere}
+        assert names == {None if "disabled" in change else "ada"}
+        # Who is out stays out, and who is in has not signed in again.
+        calls = requests.get(f"{gunicorns[0].server_url}/_sandbox/calls", timeout=10).json()
+        assert sum(call["interface"] == "getToken" for call in calls) == 3
+
+
+# Outages
+
+GRACE = 6
+OUTAGES: dict[str, Callable[[Handler], None] | None] = {
+    "hung": hangs,
+    "refusing": None,
+    "8500": fails("8500"),
+    "rubbish": says(b"<html>"),
+}
+
+
+@pytest.mark.parametrize(
+    ("outage", "store"),
+    [
+        ("hung", "sqlite"),
+        ("hung", "redis"),
+        ("refusing", "redis"),
+        ("8500", "sqlite"),
+        ("rubbish", "redis"),
+    ],
+)
+def test_an_outage_second_by_second(
+    outage: str, store: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path}/sessions.db"
+    if store == "redis":
+        url = request.getfixturevalue("redis_server").url
+    with place(url, 1, revalidate_after="2", outage_grace=str(GRACE)) as here:
+        answered = 0.0
+
+        def person(handler: Handler) -> None:
+            nonlocal answered
+            answered = time.monotonic()
+            says(ADA)(handler)
+
+        well = {GET_USER_INFO: person, REFRESH_TOKEN: tokens("next", 4)}
+        here.server.answers |= {GET_TOKEN: tokens("first", 4)} | well
+        browser = Browser(*here.instances)
+        began = time.monotonic()
+        table: list[tuple[float, float, bool, dict[str, Answer]]] = []
+
+        def look(is_well: bool) -> dict[str, Answer]:
+            asked, last = time.monotonic(), answered
+            row = {page: browser.get(page) for page in ("/ping", *PAGES)}
+            table.append((asked - began, time.monotonic() - last, is_well, row))
+            statuses = "".join(f"  {page} {answer.status}" for page, answer in row.items())
+            print(f"{outage:>9}{asked - began:6.1f} s  {'well' if is_well else 'out':>4}{statuses}")
+            time.sleep(max(0.0, asked + 1 - time.monotonic()))
+            return row
+
+        for _ in range(4):
+            look(True)
+        stop_answering(here, OUTAGES[outage])
+        until = time.monotonic() + GRACE + 5
+        while time.monotonic() < until:
+            look(False)
+        if OUTAGES[outage] is None:
+            here.server = ScriptedServer(port=here.server.server_port)
+        here.server.answers |= well
+        back = time.monotonic()
+        while {answer.status for answer in look(True).values()} != {200}:
+            assert time.monotonic() < back + 3 * 5
+        for _ in range(3):
+            assert {answer.status for answer in look(True).values()} == {200}
+        logins = here.server.paths.count(GET_TOKEN)
+    assert logins == (0 if outage == "refusing" else 1)
+    for second, age, is_well, row in table:
+        assert row["/ping"].status == 200
+        private, token = row["/private"], row["/token"]
+        assert private.status in (200, 503), second
+        assert private.status == 200 or private.headers["Retry-After"] == "5"
+        assert token.status in (200, 502, 503)
+        assert token.status != 503 or token.headers["Retry-After"] == "5"
+        # The package counts from before its question.
+        if age < GRACE - 1:
+            assert private.status == 200, second
+        if not is_well and age > GRACE + 3:
+            assert private.status == token.status == 503, second
+        if second < 4:
+            assert token.status == 200, second
+
+
+def stop_answering(here: Place, how: Callable[[Handler], None] | None) -> None:
+    for path in (GET_USER_INFO, REFRESH_TOKEN, GET_TOKEN, LOGOUT):
+        here.server.answers[path] = how or closes
+    if how is None:
+        here.server.stop()
+
+
+# Clocks
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Clock:
+    """Let the workers see their wall clock set by so many seconds, and other ones pass."""
+    file = tmp_path / "clock"
+
+    def set_to(by: float, *, passed: float = 0) -> Path:
+        new = tmp_path / "clock.new"
+        new.write_text(f"{passed} {by}")
+        return new.rename(file)
+
+    return set_to
+
+
+def test_a_clock_that_jumps_ends_no_session_in_use(any_store: str, clock: Clock) -> None:
+    with place(any_store, 1, clock=clock(0)) as here:
+        browser = Browser(*here.instances)
+        for offset in (600, 0, -600, 0):
+            clock(offset)
+            for page in ("/ping", *PAGES) * 3:
+                assert browser.get(page).status == 200, (offset, page)
+        assert here.server.paths.count(GET_TOKEN) == 1
+        assert REFRESH_TOKEN not in here.server.paths
+
+
+def test_a_clock_that_jumps_while_the_server_is_out(any_store: str, clock: Clock) -> None:
+    """What has failed a moment ago is tried again at once, not ten minutes later."""
+    with place(any_store, 1, clock=clock(0)) as here:
+        browser = expired(here)
+        here.server.answers[REFRESH_TOKEN] = fails("8500")
+        clock(700)
+        assert browser.get("/token").status in (502, 503)
+        assert browser.get("/token").status == 503
+        here.server.answers[REFRESH_TOKEN] = SECOND
+        clock(100)
+        assert browser.get("/token").text == "second"
+        assert browser.get("/private").text == "private ada"
+
+
+def test_a_clock_that_jumps_in_the_middle_of_a_refresh(
+    redis_server: RedisServer, clock: Clock
+) -> None:
+    """The claim is over, so another refreshes too; what the first one then hears of the old
+    refresh token is no word on the session."""
+    with place(redis_server.url, clock=clock(0), timeout="10") as here:
+        first, second = here.instances
+        browser = expired(here)
+        arrived, go_on = threading.Event(), threading.Event()
+
+        def spent(handler: Handler) -> None:
+            arrived.set()
+            go_on.wait(60)
+            fails("8206")(handler)
+
+        here.server.answers[REFRESH_TOKEN] = spent
+        assert browser.get("/private", first).status == 200
+        assert arrived.wait(10)
+        here.server.answers[REFRESH_TOKEN] = tokens("second", 3600, "r-2")
+        clock(600)
+        assert browser.get("/token", second).text == "second"
+        go_on.set()
+        time.sleep(1)
+        assert [browser.get("/token", at).text for at in (first, second)] == ["second"] * 2
+        assert here.refreshes() == 2
+
+
+def test_a_clock_that_jumps_keeps_no_session_beyond_its_lifetime_plus_the_jump(
+    any_store: str, clock: Clock
+) -> None:
+    lifetime, step = 43200, 1500
+    with place(any_store, 1, clock=clock(0)) as here:
+        browser = Browser(*here.instances)
+        began = time.monotonic()
+        # Ten minutes back, and then in use for all its life.
+        for passed in range(0, lifetime, step):
+            clock(-600, passed=passed)
+            assert browser.get("/private").text == "private ada", passed
+        clock(-600, passed=lifetime + 600 - (time.monotonic() - began) - 30)
+        assert browser.get("/private").text == "private ada"
+        clock(-600, passed=lifetime + 601)
+        assert browser.get("/private").status == 302
+        assert re.fullmatch("/sso/authorize.*", browser.get("/private").headers["Location"])
+        assert here.server.paths.count(GET_TOKEN) == 1
+
+
+def test_a_clock_that_is_put_forward_ends_no_session_early(any_store: str, clock: Clock) -> None:
+    """Idle for 25 minutes of 30, or with five left of its life, when the clock is put forward."""
+    lifetime, minutes = 43200, 60
+    with place(any_store, 1, clock=clock(0)) as here:
+        first, second = Browser(*here.instances), Browser(*here.instances)
+        clock(600, passed=25 * minutes)
+        assert first.get("/private").status == 200
+        clock(600, passed=31 * minutes)
+        assert second.get("/private").status == 302
+        for passed in range(50 * minutes, lifetime - 5 * minutes, 25 * minutes):
+            clock(600, passed=passed)
+            assert first.get("/private").status == 200, passed
+        clock(600, passed=lifetime - 5 * minutes)
+        assert first.get("/private").status == 200
+        clock(600, passed=lifetime + 1)
+        assert first.get("/private").status == 302
+        assert here.server.paths.count(GET_TOKEN) == 2
+
+
+def test_a_machine_that_slept_is_no_clock_that_was_set(any_store: str, clock: Clock) -> None:
+    with place(any_store, 1, clock=clock(0)) as here:
+        browser = Browser(*here.instances)
+        clock(31 * 60)
+        assert browser.get("/private").status == 302

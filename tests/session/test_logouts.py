@@ -1,0 +1,278 @@
+"""A logout that the server was not told of is owed, and paid later by whichever worker comes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from flask_devkit_sso import DevKitSSO, logged_out
+from flask_devkit_sso.session.sessions import Tokens
+
+from ..conftest import AppMaker, sign_in, start
+from ..scripted import (
+    GET_TOKEN,
+    LOGOUT,
+    REFRESH_TOKEN,
+    TOKEN,
+    Handler,
+    ScriptedServer,
+    closes,
+    fails,
+    says,
+)
+
+SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
+
+
+def sign_out(client: FlaskClient) -> bool:
+    headers = SAME_ORIGIN | {"Accept": "application/json"}
+    return bool(client.post("/sso/logout", headers=headers).json["server_told"])
+
+
+def debts(app: Flask) -> Any:
+    return app.extensions["devkit_sso"].debts
+
+
+def rewrite(app: Flask, key: str, **change: Any) -> None:
+    """Change what a record says."""
+    store = app.extensions["devkit_sso"].store
+    assert store.update(key, json.dumps(json.loads(store.read(key).data) | change))
+
+
+def is_nothing_left(app: Flask) -> bool:
+    store = app.extensions["devkit_sso"].store
+    installation = app.extensions["devkit_sso"].settings.installation
+    return [key for key in store.below(installation) if ":login:" not in key] == []
+
+
+@pytest.fixture
+def make_worker(any_store: str, make_app: AppMaker) -> AppMaker:
+    """Make an application as another worker has it, on the same store."""
+    return lambda **settings: make_app(DevKitSSO(), store_url=any_store, **settings)
+
+
+@pytest.mark.parametrize("how", [closes, fails("8500"), says(b"<html>", 200), says(b"", 503)])
+def test_what_fails_stays_owed_and_is_tried_in_intervals(
+    make_worker: AppMaker, server: ScriptedServer, how: Any
+) -> None:
+    app = make_worker()
+    client = app.test_client()
+    sign_in(client)
+    heard: list[bool] = []
+
+    def listen(sender: Flask, user: Any, server_told: bool) -> None:
+        heard.append(server_told)
+
+    server.answers[LOGOUT] = how
+    with logged_out.connected_to(listen, app):
+        assert not sign_out(client)
+    assert heard == [False]
+    assert client.get("/private").status_code == 302
+    assert debts(make_worker()).pay_due() == 0, "the server is still out of order"
+    server.answers[LOGOUT] = says({"code": "2000"})
+    server.seen.clear()
+    assert debts(make_worker()).pay_due() == 0, "it was tried just now"
+    assert server.seen == []
+    assert not is_nothing_left(app)
+
+
+def test_who_says_no_signs_out_at_the_server_or_that_is_owed(
+    make_worker: AppMaker, server: ScriptedServer
+) -> None:
+    app = make_worker(binding="confirm")
+    client = app.test_client()
+    outcomes = []
+    for how in (fails("8500"), says({"code": "2000"})):
+        server.answers[LOGOUT] = how
+        start(client, headers=SAME_ORIGIN)
+        question = client.get("/sso/callback?code=C").location
+        # Looking at the headers answers nothing.
+        assert client.head(question, headers=SAME_ORIGIN).status_code == 200
+        response = client.post(question, data={"answer": "no"}, headers=SAME_ORIGIN)
+        outcomes.append(client.get(response.location).text.split('data-outcome="')[1].split('"')[0])
+    assert outcomes == ["not_told", "told"]
+    server.seen.clear()
+    assert debts(app).pay_due() == 1
+    assert server.paths == [LOGOUT]
+    assert is_nothing_left(app)
+
+
+def test_a_debt_is_paid_once_and_is_gone(make_worker: AppMaker, server: ScriptedServer) -> None:
+    client = make_worker().test_client()
+    server.answers[LOGOUT] = fails("8500")
+    sign_in(client)
+    assert not sign_out(client)
+    server.answers[LOGOUT] = says({"code": "2000"})
+    server.seen.clear()
+    workers = [debts(make_worker()) for _ in range(4)]
+    gate = threading.Barrier(4)
+    settled: list[int] = []
+
+    def pay(worker: Any) -> None:
+        gate.wait()
+        settled.append(worker.pay_due())
+
+    threads = [threading.Thread(target=pay, args=(worker,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(settled) == [0, 0, 0, 1]
+    (told,) = server.seen
+    assert (told.path, told.body) == (
+        LOGOUT,
+        b'{"client_id": "20221017000000001", "access_token": "canary-access-token-1f6a"}',
+    )
+    assert is_nothing_left(make_worker())
+
+
+@pytest.mark.parametrize("how", ["told", "8205", "8206"])
+def test_nothing_is_owed(make_worker: AppMaker, server: ScriptedServer, how: str) -> None:
+    """Neither after a logout that worked, nor for tokens that the server says are dead."""
+    app = make_worker()
+    client = app.test_client()
+    if how != "told":
+        server.answers[LOGOUT] = fails(how)
+    sign_in(client)
+    assert sign_out(client) is (how == "told")
+    assert is_nothing_left(app)
+
+
+def test_while_a_request_tells_the_server_nobody_else_does(
+    make_worker: AppMaker, server: ScriptedServer
+) -> None:
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def waits(handler: Handler) -> None:
+        arrived.set()
+        go_on.wait(10)
+        says({"code": "2000"})(handler)
+
+    server.answers[LOGOUT] = waits
+    client = make_worker(timeout=10).test_client()
+    sign_in(client)
+    thread = threading.Thread(target=sign_out, args=(client,))
+    thread.start()
+    assert arrived.wait(10)
+    assert debts(make_worker()).pay_due() == 0
+    go_on.set()
+    thread.join()
+    assert server.paths.count(LOGOUT) == 1
+    assert is_nothing_left(make_worker())
+
+
+def test_an_expired_access_token_is_refreshed_first_and_a_rotated_one_kept(
+    make_worker: AppMaker, server: ScriptedServer
+) -> None:
+    data = {"access_token": "first", "expires_in": 1, "refresh_token": "canary-refresh-1"}
+    server.answers[GET_TOKEN] = says(TOKEN | {"data": data})
+    server.answers[REFRESH_TOKEN] = says(
+        {"code": "2000", "data": data | {"access_token": "2nd", "refresh_token": "canary-rotated"}}
+    )
+    server.answers[LOGOUT] = fails("8500")
+    client = make_worker().test_client()
+    sign_in(client)
+    assert not sign_out(client)
+    refreshed = [seen.json for seen in server.seen if seen.path == REFRESH_TOKEN]
+    assert refreshed == [{"client_id": "20221017000000001", "refresh_token": "canary-refresh-1"}]
+    server.seen.clear()
+    server.answers[LOGOUT] = says({"code": "2000"})
+    assert debts(make_worker()).pay_due() == 1
+    assert [(seen.path, seen.body) for seen in server.seen] == [
+        (
+            REFRESH_TOKEN,
+            b'{"client_id": "20221017000000001", "refresh_token": "canary-rotated"}',
+        ),
+        (LOGOUT, b'{"client_id": "20221017000000001", "access_token": "2nd"}'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("refresh_token", "age", "is_dropped"),
+    [(None, 1, True), ("canary-refresh", 86_000, False), ("canary-refresh", 86_401, True)],
+)
+def test_what_is_past_use_is_dropped_and_logged(
+    make_worker: AppMaker,
+    server: ScriptedServer,
+    caplog: pytest.LogCaptureFixture,
+    refresh_token: str | None,
+    age: int,
+    is_dropped: bool,
+) -> None:
+    app = make_worker()
+    tokens = Tokens("canary-access", refresh_token, time.time() - age)
+    debt = debts(app).owe("name", "u-1", tokens)
+    rewrite(app, debt.key, due=0)
+    caplog.set_level(logging.DEBUG, "flask_devkit_sso")
+    assert debts(app).pay_due() == 1
+    assert server.paths == ([] if is_dropped else [REFRESH_TOKEN, LOGOUT])
+    records = [(record.levelname, record.getMessage()) for record in caplog.records]
+    if is_dropped:
+        assert records == [
+            ("WARNING", "logout of uid 'u-1': the server was never told, it is too late")
+        ]
+    assert "canary" not in caplog.text
+    assert is_nothing_left(app)
+
+
+@pytest.mark.parametrize("change", [{"due": "soon"}, {"due": None}, {"uid": 5}, {"tokens": []}])
+def test_a_record_that_makes_no_sense_keeps_no_other_from_being_paid(
+    make_worker: AppMaker, server: ScriptedServer, change: dict[str, Any]
+) -> None:
+    app = make_worker()
+    for name, odd in (("one", change), ("two", {})):
+        debt = debts(app).owe(name, "u-1", Tokens("canary-access", None, time.time() + 3600))
+        rewrite(app, debt.key, **({"due": 0} | odd))
+    assert debts(app).pay_due() == 1
+    assert server.paths == [LOGOUT]
+
+
+def test_a_server_out_of_reach_is_asked_once_a_round(
+    make_worker: AppMaker, server: ScriptedServer
+) -> None:
+    app = make_worker()
+    server.answers[LOGOUT] = closes
+    # One more, and it would not be asked at all for a while.
+    for _ in range(2):
+        client = app.test_client()
+        sign_in(client)
+        assert not sign_out(client)
+    server.seen.clear()
+    assert debts(app).pay_due() == 0
+    assert server.paths == [LOGOUT]
+
+
+@pytest.mark.slow
+def test_a_request_sets_it_off_and_does_not_wait(
+    make_worker: AppMaker, server: ScriptedServer
+) -> None:
+    client = make_worker().test_client()
+    server.answers[LOGOUT] = fails("8500")
+    sign_in(client)
+    assert not sign_out(client)
+    server.seen.clear()
+
+    def slow(handler: Handler) -> None:
+        time.sleep(3)
+        says({"code": "2000"})(handler)
+
+    server.answers[LOGOUT] = slow
+    worker = make_worker()
+    time.sleep(30.5)
+    stranger = worker.test_client()
+    for _ in range(5):
+        began = time.monotonic()
+        assert stranger.get("/").text == "home"
+        assert time.monotonic() - began < 3
+    until = time.monotonic() + 20
+    while not is_nothing_left(worker):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert server.paths == [LOGOUT]

@@ -1,0 +1,142 @@
+"""Workers and stores that die under load: what was acknowledged stays, and nobody becomes another.
+
+Gunicorn with two workers, a sandbox as a process, a real redis-server.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import requests
+
+from ..processes import free_port
+from ..redis_server import RedisServer
+from ..workers import Gunicorn, Person, Trouble, load, redirect_uri, sandbox, site
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workers")]
+
+
+def faults_every(seconds: float, what: Callable[[], None]) -> Callable[[], None]:
+    def fault() -> None:
+        time.sleep(seconds)
+        what()
+
+    return fault
+
+
+def test_workers_killed_each_second(any_store: str) -> None:
+    with site(any_store) as [instance]:
+        tally = load(instance.url, 10, 4, faults_every(1, instance.kill_a_worker))
+    assert (tally.lost, tally.wrong, tally.errors) == (0, 0, {})
+    assert tally.broken > 0, "workers were killed"
+    assert tally.logins >= 4, "everybody came in"
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_redis_restarted_under_load(tmp_path: Path, how: signal.Signals) -> None:
+    redis = RedisServer(tmp_path, appendonly=True)
+    try:
+        with site(redis.url) as [instance]:
+            tally = load(instance.url, 10, 4, faults_every(3, lambda: redis.restart(how)))
+    finally:
+        redis.stop()
+    assert (tally.lost, tally.wrong) == (0, 0)
+    assert set(tally.errors) <= {503}
+    assert tally.logins >= 4, "everybody came in"
+
+
+def test_redis_without_persistence_signs_everybody_out(redis_server: RedisServer) -> None:
+    with site(redis_server.url) as [instance]:
+        people = [Person(name, instance.url) for name in ("ada", "bob")]
+        for person in people:
+            assert person.sign_in()
+        redis_server.restart(signal.SIGKILL)
+        for person in people:
+            assert person.who()["username"] is None
+            assert person.sign_in()
+            assert person.who()["username"] == person.username
+
+
+def test_two_instances_on_one_store(any_store: str) -> None:
+    with site(any_store, 2) as [here, there]:
+        person = Person("ada", here.url)
+        assert person.sign_in()
+        elsewhere = person.copy(there.url)
+        uid = elsewhere.who()["uid"]
+        assert elsewhere.who()["username"] == "ada"
+        assert elsewhere.sign_out()
+        assert person.who()["username"] is None
+        people = [Person("ada", here.url) for _ in range(3)]
+        assert all(someone.sign_in() for someone in people)
+        bob = Person("bob", here.url)
+        assert bob.sign_in()
+        answer = elsewhere.post(f"/end/{uid}")
+        assert answer.json() == {"ended": 3}
+        assert [someone.who()["username"] for someone in (*people, bob)] == [None] * 3 + ["bob"]
+
+
+def test_a_logout_outlives_the_worker_killed_in_it(tmp_path: Path) -> None:
+    """Killed while it waits for the server's answer; another one asks again."""
+    port = free_port()
+
+    def logouts() -> int:
+        calls = requests.get(f"{server_url}/_sandbox/calls", timeout=10).json()
+        return sum(call["interface"] == "logout" for call in calls)
+
+    with (
+        sandbox(redirect_uri(port)) as server_url,
+        Gunicorn(
+            server_url, f"sqlite:///{tmp_path}/sessions.db", port=port, timeout="2"
+        ) as instance,
+    ):
+        person = Person("ada", instance.url)
+        assert person.sign_in()
+        copy = person.copy()
+        fault = {"interface": "logout", "how": "hang"}
+        requests.post(f"{server_url}/_sandbox/fail-next", json=fault, timeout=10)
+        outcome: list[int] = []
+
+        def sign_out() -> None:
+            try:
+                person.sign_out()
+            except Trouble as trouble:
+                outcome.append(trouble.status)
+
+        thread = threading.Thread(target=sign_out)
+        thread.start()
+        until = time.monotonic() + 90
+        while not logouts():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        instance.kill_workers(2)
+        thread.join()
+        assert outcome == [0], "the answer never came"
+        assert copy.who()["username"] is None
+        while logouts() < 2:
+            assert time.monotonic() < until
+            copy.who()
+            time.sleep(0.5)
+
+
+def test_two_installations_do_not_meet(redis_server: RedisServer) -> None:
+    """On one host and one Redis, under one name of the cookie and with one SECRET_KEY."""
+    ports = [free_port(), free_port()]
+    store = redis_server.url
+    with (
+        sandbox(*map(redirect_uri, ports)) as server_url,
+        Gunicorn(server_url, store, port=ports[0], cookie_name="shared") as one,
+        Gunicorn(server_url, store, port=ports[1], cookie_name="shared") as other,
+    ):
+        ada, bob = Person("ada", one.url), Person("ada", other.url)
+        assert ada.sign_in()
+        assert ada.copy(other.url).who()["username"] is None
+        assert bob.sign_in()
+        uid = ada.who()["uid"]
+        assert bob.post(f"/end/{uid}").json() == {"ended": 1}
+        assert ada.who()["username"] == "ada"
+        assert bob.who()["username"] is None

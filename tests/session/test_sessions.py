@@ -1,0 +1,431 @@
+"""Sessions and the SQLite store: what is kept, how long, and what a request costs."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from flask_devkit_sso import DevKitSSO, session_ended
+from flask_devkit_sso.testing import login_as, logout
+
+from ..conftest import SECRET_KEY, AppMaker, come_back, cookies, reason, sign_in, start
+from ..scripted import ScriptedServer
+
+connections: list[sqlite3.Connection] = []
+
+
+def _note_connection(event: str, args: tuple[Any, ...]) -> None:
+    if event == "sqlite3.connect/handle":
+        connections.append(args[0])
+
+
+sys.addaudithook(_note_connection)
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[[], list[str]]]:
+    """From the call on: what the connections opened in this test are told, as SQLite reports it."""
+    connections.clear()
+
+    def start_listening() -> list[str]:
+        heard: list[str] = []
+        for connection in connections:
+            with suppress(sqlite3.ProgrammingError):  # closed already
+                connection.set_trace_callback(heard.append)
+        return heard
+
+    yield start_listening
+    connections.clear()
+
+
+def signed_in(client: FlaskClient) -> bool:
+    return bool(client.get("/who").json["is_authenticated"])
+
+
+def session_cookie(client: FlaskClient) -> Any:
+    (found,) = [c for c in cookies(client) if "_login_" not in c.key]
+    return found
+
+
+def test_a_guarded_request_is_one_indexed_read(
+    client: FlaskClient, listen: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    login_as(client, "bob")
+    client.get("/private")
+    sql = listen()
+    assert client.get("/private").status_code == 200
+    assert len(connections) == 1
+    assert len(sql) == 1
+    assert sql[0].startswith("SELECT ")
+    with sqlite3.connect(tmp_path / "devkit_sso.db") as connection:
+        ((*_, plan),) = connection.execute(f"EXPLAIN QUERY PLAN {sql[0]}").fetchall()
+    assert "SEARCH record USING PRIMARY KEY" in plan
+
+
+def test_a_visitor_without_our_cookie_or_with_a_forged_one_costs_none(
+    app: Flask, client: FlaskClient, listen: Callable[[], list[str]]
+) -> None:
+    login_as(client, "bob")
+    cookie = session_cookie(client)
+    sql = listen()
+    stranger = app.test_client()
+    assert not signed_in(stranger)
+    for forged in (cookie.value[:-2] + "AA", "x", "", "a.b.c", cookie.value.swapcase()):
+        stranger.set_cookie(cookie.key, forged)
+        assert not signed_in(stranger)
+    assert sql == []
+
+
+def test_the_cookie_is_opaque(client: FlaskClient) -> None:
+    sign_in(client)
+    value = session_cookie(client).value
+    assert "ada" not in value
+    assert len(value) < 200
+
+
+def test_the_last_use_is_not_written_at_each_request(
+    client: FlaskClient, listen: Callable[[], list[str]]
+) -> None:
+    login_as(client, "bob")
+    sql = listen()
+    for _ in range(5):
+        client.get("/private")
+    assert len(sql) == 5
+    assert [statement for statement in sql if not statement.startswith("SELECT ")] == []
+
+
+def test_the_idle_timeout(make_app: AppMaker) -> None:
+    client = make_app(idle_timeout=2).test_client()
+    login_as(client, "bob")
+    for _ in range(5):
+        time.sleep(0.6)
+        assert signed_in(client)
+    time.sleep(2.1)
+    assert not signed_in(client)
+
+
+def test_the_absolute_lifetime(make_app: AppMaker) -> None:
+    client = make_app(session_lifetime=2).test_client()
+    login_as(client, "bob")
+    until = time.monotonic() + 2.1
+    while time.monotonic() < until:
+        time.sleep(0.4)
+        client.get("/private")
+    assert not signed_in(client)
+
+
+def test_a_shorter_lifetime_applies_to_sessions_that_are_there(
+    make_app: AppMaker,
+) -> None:
+    before = make_app().test_client()
+    login_as(before, "bob")
+    after = make_app(DevKitSSO(), session_lifetime=1).test_client()
+    cookie = session_cookie(before)
+    after.set_cookie(cookie.key, cookie.value)
+    assert signed_in(after)
+    time.sleep(1.1)
+    assert not signed_in(after)
+    assert signed_in(before)
+
+
+def test_a_new_secret_key_with_the_old_as_fallback_logs_nobody_out(
+    make_app: AppMaker, server: ScriptedServer, tmp_path: Path
+) -> None:
+    def with_keys(key: str, *fallbacks: str) -> FlaskClient:
+        app = Flask("tests", instance_path=str(tmp_path))
+        app.config.update(make_app(DevKitSSO()).config)
+        app.config.update(SECRET_KEY=key, SECRET_KEY_FALLBACKS=list(fallbacks))
+        DevKitSSO(app)
+        app.add_url_rule(
+            "/who",
+            view_func=lambda: {"is_authenticated": bool(_user().is_authenticated)},
+            endpoint="who",
+        )
+        return app.test_client()
+
+    new_key = "another-key-that-nobody-knows"
+    old = with_keys(SECRET_KEY)
+    pending = start(old)["state"]
+    sign_in(old)
+    carried = cookies(old)
+    rotated, removed = with_keys(new_key, SECRET_KEY), with_keys(new_key)
+    for client in (rotated, removed):
+        for cookie in carried:
+            client.set_cookie(cookie.key, cookie.value)
+    assert signed_in(rotated)
+    assert come_back(rotated, pending).status_code == 303
+    assert not signed_in(removed)
+    # The sealed tokens can be opened with the fallback, too.
+    server.seen.clear()
+    for cookie in carried:
+        rotated.set_cookie(cookie.key, cookie.value)
+    sign_in(old)
+    cookie = session_cookie(old)
+    rotated.set_cookie(cookie.key, cookie.value)
+    rotated.post("/sso/logout", headers={"Origin": "http://localhost"})
+    assert server.seen[-1].json["access_token"] == "canary-access-token-1f6a"
+
+
+def _user() -> Any:
+    from flask_devkit_sso import current_user
+
+    return current_user
+
+
+def test_end_sessions(make_app: AppMaker) -> None:
+    sso = DevKitSSO()
+    app = make_app(sso)
+    clients = [app.test_client() for _ in range(3)]
+    for client in clients[:2]:
+        login_as(client, "bob", uid="u-7")
+    login_as(clients[2], "ada", uid="u-8")
+    heard: list[tuple[str, str]] = []
+
+    def listen(sender: Flask, uid: str, why: str) -> None:
+        heard.append((uid, why))
+
+    with app.app_context(), session_ended.connected_to(listen, app):
+        assert sso.end_sessions("u-7") == 2
+        assert sso.end_sessions("u-7") == 0
+    assert heard == [("u-7", "ended")]
+    assert [signed_in(client) for client in clients] == [False, False, True]
+
+
+def test_the_file_is_for_its_owner_alone(make_app: AppMaker, tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        client = make_app(store_url="sqlite:///sub/sessions.db").test_client()
+        login_as(client, "bob")
+    finally:
+        os.umask(old)
+    files = list((tmp_path / "sub").iterdir())
+    assert {file.name for file in files} >= {"sessions.db", "sessions.db-wal"}
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    assert (tmp_path / "sub").stat().st_mode & 0o777 == 0o700
+
+
+def test_so_is_one_that_a_link_leads_to(make_app: AppMaker, tmp_path: Path) -> None:
+    real = tmp_path / "volume" / "sessions.db"
+    real.parent.mkdir()
+    (tmp_path / "devkit_sso.db").symlink_to(real)
+    old = os.umask(0)
+    try:
+        login_as(make_app().test_client(), "bob")
+    finally:
+        os.umask(old)
+    assert {file.stat().st_mode & 0o777 for file in real.parent.iterdir()} == {0o600}
+
+
+def test_an_absolute_path(make_app: AppMaker, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("elsewhere") / "sessions.db"
+    login_as(make_app(store_url=f"sqlite:///{path}").test_client(), "bob")
+    assert path.exists()
+
+
+def test_nothing_of_an_ended_session_stays_in_the_file(make_app: AppMaker, tmp_path: Path) -> None:
+    app = make_app()
+    leaving, staying = app.test_client(), app.test_client()
+
+    def left() -> bool:
+        with closing(sqlite3.connect(tmp_path / "devkit_sso.db")) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return b"name-of-who-leaves" in (tmp_path / "devkit_sso.db").read_bytes()
+
+    login_as(staying, "bob")
+    login_as(leaving, "name-of-who-leaves")
+    assert left()
+    logout(leaving)
+    assert not left()
+    for number in range(50):  # so many that whole pages become free
+        login_as(leaving, "name-of-who-leaves" + "x" * 500, uid=f"u-{number % 2}")
+    assert left()
+    with app.app_context():
+        assert [app.extensions["devkit_sso"].end_sessions(f"u-{n}") for n in (0, 1)] == [25, 25]
+    assert not left()
+    assert signed_in(staying)
+
+
+def test_a_session_outlives_the_process(make_app: AppMaker) -> None:
+    before = make_app().test_client()
+    login_as(before, "bob")
+    cookie = session_cookie(before)
+    after = make_app(DevKitSSO()).test_client()
+    after.set_cookie(cookie.key, cookie.value)
+    assert signed_in(after)
+
+
+def test_expired_records_are_cleaned_up(make_app: AppMaker, tmp_path: Path) -> None:
+    app = make_app(session_lifetime=1)
+    for _ in range(30):
+        login_as(app.test_client(), "bob")
+    with sqlite3.connect(tmp_path / "devkit_sso.db") as connection:
+        # Records are kept a while longer than a session lasts; half an hour has passed.
+        connection.execute("UPDATE record SET expires = expires - 1800")
+    for _ in range(3):
+        login_as(app.test_client(), "bob")
+    with sqlite3.connect(tmp_path / "devkit_sso.db") as connection:
+        assert connection.execute("SELECT count(*) FROM record").fetchone() == (3,)
+
+
+def test_threads_and_forks(app: Flask) -> None:
+    clients = [app.test_client() for _ in range(4)]
+    for number, client in enumerate(clients):
+        login_as(client, f"user-{number}")
+
+    def read(number: int, failures: list[int]) -> None:
+        for turn in range(50):
+            name = clients[number].get("/who").json["username"]
+            if name != f"user-{number}":
+                failures.append(number)
+            if turn % 5 == number:
+                login_as(app.test_client(), "other")
+
+    def in_threads() -> list[int]:
+        failures: list[int] = []
+        threads = [threading.Thread(target=read, args=(n, failures)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return failures
+
+    assert in_threads() == []
+    children = []
+    for _ in range(2):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            with suppress(BaseException):
+                status = len(in_threads())
+            os._exit(status)
+        children.append(pid)
+    assert in_threads() == []
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
+
+
+@pytest.mark.parametrize("trouble", ["locked", "damaged", "other version"])
+def test_store_trouble_is_not_signed_out(
+    app: Flask, client: FlaskClient, tmp_path: Path, trouble: str
+) -> None:
+    path = tmp_path / "devkit_sso.db"
+    sign_in(client)
+    fresh = app.test_client()
+    if trouble == "locked":
+        blocker = sqlite3.connect(path, isolation_level=None)
+        blocker.execute("BEGIN EXCLUSIVE")
+        # Readers go on beside a writer.
+        assert signed_in(client)
+        state = start(fresh)["state"]
+        began = time.monotonic()
+        response = come_back(fresh, state)
+        assert time.monotonic() - began < 3 * 2
+    else:
+        for file in tmp_path.iterdir():
+            file.unlink()
+        if trouble == "damaged":
+            path.write_bytes(b"no database at all, but long enough to look like one" * 100)
+        else:
+            with sqlite3.connect(path) as connection:
+                connection.execute("PRAGMA user_version = 99")
+        app.extensions["devkit_sso"].sessions._store._idle.clear()
+        response = client.get("/private")
+    assert (response.status_code, reason(response)) == (503, "store_unavailable")
+    assert response.headers["Retry-After"]
+    assert "Set-Cookie" not in response.headers or "_login_" in response.headers["Set-Cookie"]
+    if trouble == "locked":
+        blocker.rollback()
+        sign_in(fresh)
+        assert signed_in(client)
+
+
+def test_a_record_of_another_version_is_no_session_and_stays(
+    client: FlaskClient, tmp_path: Path
+) -> None:
+    login_as(client, "bob")
+    path = tmp_path / "devkit_sso.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "UPDATE record SET data = replace(data, '\"version\": 1', '\"version\": 2')"
+        )
+    assert not signed_in(client)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM record").fetchone() == (1,)
+
+
+RECORD = '{"version": 1, "uid": "u", "username": "u", "role": null, "tokens": null, "due": 1, '
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "[" * 100_000,
+        '{"version": 1}',
+        RECORD + f'"asked": 1, "created": {"9" * 400}}}',
+        RECORD + '"asked": 1, "created": "x"}',
+        RECORD + '"asked": null, "created": 1}',
+    ],
+    ids=lambda data: str(data)[-20:],
+)
+def test_a_record_that_makes_no_sense_is_no_session(
+    app: Flask, client: FlaskClient, tmp_path: Path, data: str
+) -> None:
+    login_as(client, "bob")
+    with sqlite3.connect(tmp_path / "devkit_sso.db") as connection:
+        connection.execute("UPDATE record SET data = ?", (data,))
+    assert not signed_in(client)
+    login_as(client, "eve")
+    listed = app.extensions["devkit_sso"].sessions.list()
+    assert [session.user.username for session in listed] == ["eve"]
+
+
+def test_login_as_and_logout(app: Flask, client: FlaskClient) -> None:
+    cookie = login_as(client, "ada", role="Admin")
+    assert client.get("/admin").text == "admin"
+    assert client.get_cookie(cookie.key).value == cookie.value
+    first = client.get("/who").json["uid"]
+    other = app.test_client()
+    login_as(other, "ada")
+    assert other.get("/who").json["uid"] == first
+    logout(client)
+    assert not signed_in(client)
+    client.set_cookie(cookie.key, cookie.value)
+    assert not signed_in(client)
+    assert signed_in(other)
+    logout(client)
+
+
+def test_login_as_needs_no_settings_but_a_key() -> None:
+    app = Flask("tests")
+    app.config.update(SECRET_KEY="test", TESTING=True, DEVKIT_SSO_STORE_URL="memory://")
+    sso = DevKitSSO(app)
+    sso.protect(app)
+    app.add_url_rule("/x", view_func=lambda: "x", endpoint="x")
+    client = app.test_client()
+    assert client.get("/x").status_code == 503
+    login_as(client, "bob")
+    assert client.get("/x").text == "x"
+
+
+@pytest.mark.parametrize("role", ["admin", "", "Auditor"])
+def test_login_as_knows_the_roles(client: FlaskClient, role: Any) -> None:
+    with pytest.raises(ValueError, match='"Admin", "User" or None, not \'' + role):
+        login_as(client, "ada", role=role)
+    assert not signed_in(client)
+
+
+def test_login_as_says_what_it_lacks() -> None:
+    from flask_devkit_sso import ConfigError
+
+    with pytest.raises(ConfigError, match="SECRET_KEY"):
+        login_as(Flask("tests").test_client(), "bob")

@@ -1,0 +1,652 @@
+"""Hours later: tokens are refreshed by one of many, and the server's word on a user is kept young
+(docs/protocol.md sections 3 to 5). Here hours are seconds."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from flask_devkit_sso import DevKitSSO, session_ended, token_refreshed
+from flask_devkit_sso.testing import login_as
+
+from ..conftest import AppMaker, cookies, reason, sign_in
+from ..redis_server import RedisServer
+from ..scripted import (
+    ADA,
+    GET_TOKEN,
+    GET_USER_INFO,
+    LOGOUT,
+    REFRESH_TOKEN,
+    TOKEN,
+    Handler,
+    ScriptedServer,
+    closes,
+    fails,
+    says,
+)
+
+VALIDITY = "/validity/of-users"
+
+SECOND = says({"code": "2000", "data": {"access_token": "second", "expires_in": 3600}})
+
+
+@pytest.fixture
+def make_token_app(make_app: AppMaker) -> Callable[..., Flask]:
+    """An application that shows its access token, and asks about users each second."""
+
+    def make(**settings: Any) -> Flask:
+        sso = DevKitSSO()
+        app = make_app(sso, **{"timeout": 2, "revalidate_after": 1} | settings)
+        app.add_url_rule("/token", view_func=sso.access_token, endpoint="token")
+        app.add_url_rule("/ping", view_func=lambda: "pong", endpoint="ping")
+        return app
+
+    return make
+
+
+@pytest.fixture
+def token_app(make_token_app: Callable[..., Flask]) -> Flask:
+    return make_token_app(revalidate_after=300)
+
+
+def short_lived(server: ScriptedServer) -> None:
+    """Access tokens that live a second."""
+    server.answers[GET_TOKEN] = says(TOKEN | {"data": TOKEN["data"] | {"expires_in": 1}})  # type: ignore[operator]
+
+
+def until_old() -> None:
+    time.sleep(1.1)
+
+
+def username(client: FlaskClient) -> str | None:
+    found: str | None = client.get("/who").json["username"]
+    return found
+
+
+# The access token
+
+
+def test_a_valid_token_is_not_refreshed(token_app: Flask, server: ScriptedServer) -> None:
+    client = token_app.test_client()
+    sign_in(client)
+    assert client.get("/token").text == "canary-access-token-1f6a"
+    assert REFRESH_TOKEN not in server.paths
+
+
+@pytest.mark.parametrize("new_one", [None, "canary-rotated-55"])
+def test_a_refresh_keeps_the_refresh_token_unless_a_new_one_comes(
+    token_app: Flask, server: ScriptedServer, new_one: str | None
+) -> None:
+    short_lived(server)
+    data: dict[str, Any] = {"access_token": "second", "expires_in": 1}
+    server.answers[REFRESH_TOKEN] = says(
+        {"code": "2000", "data": data | ({"refresh_token": new_one} if new_one else {})}
+    )
+    client = token_app.test_client()
+    heard: list[str] = []
+
+    def listen(sender: Flask, user: Any) -> None:
+        heard.append(user.username)
+
+    with token_refreshed.connected_to(listen, token_app):
+        sign_in(client)
+        for _ in range(2):
+            until_old()
+            assert client.get("/token").text == "second"
+    first, second = (seen for seen in server.seen if seen.path == REFRESH_TOKEN)
+    assert first.body == (
+        b'{"client_id": "20221017000000001", "refresh_token": "canary-refresh-token-9b2c"}'
+    )
+    assert second.json["refresh_token"] == (new_one or "canary-refresh-token-9b2c")
+    assert heard == ["ada", "ada"]
+
+
+@pytest.mark.parametrize("path", ["/token", "/private"])
+def test_many_requests_refresh_once(token_app: Flask, server: ScriptedServer, path: str) -> None:
+    short_lived(server)
+
+    def slow(handler: Handler) -> None:
+        time.sleep(0.5)
+        SECOND(handler)
+
+    server.answers[REFRESH_TOKEN] = slow
+    client = token_app.test_client()
+    sign_in(client)
+    until_old()
+    (cookie,) = cookies(client)
+    answers: list[tuple[int, str]] = []
+
+    def ask() -> None:
+        copy = token_app.test_client()
+        copy.set_cookie(cookie.key, cookie.value)
+        response = copy.get(path)
+        answers.append((response.status_code, response.text))
+
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [(200, "second" if path == "/token" else "private ada")] * 20
+    assert client.get("/token").text == "second"
+    assert server.paths.count(REFRESH_TOKEN) == 1
+
+
+def test_pages_do_not_wait_for_a_refresh(token_app: Flask, server: ScriptedServer) -> None:
+    """The server's answer comes only once the pages have been answered."""
+    short_lived(server)
+    answered = threading.Event()
+
+    def after_the_pages(handler: Handler) -> None:
+        assert answered.wait(10)
+        SECOND(handler)
+
+    server.answers[REFRESH_TOKEN] = after_the_pages
+    client = token_app.test_client()
+    sign_in(client)
+    until_old()
+    for _ in range(5):
+        assert client.get("/private").text == "private ada"
+    answered.set()
+    assert client.get("/token").text == "second"
+    assert server.paths.count(REFRESH_TOKEN) == 1
+
+
+def test_a_refused_refresh_token_ends_the_session(token_app: Flask, server: ScriptedServer) -> None:
+    short_lived(server)
+    server.answers[REFRESH_TOKEN] = fails("8206")
+    client = token_app.test_client()
+    sign_in(client)
+    until_old()
+    assert client.get("/token").status_code == 401
+    assert username(client) is None
+
+
+@pytest.mark.parametrize("code", ["8500", "8201", "8101"])
+def test_a_fault_of_the_server_ends_no_session(
+    token_app: Flask, server: ScriptedServer, code: str
+) -> None:
+    short_lived(server)
+    server.answers[REFRESH_TOKEN] = fails(code)
+    client = token_app.test_client()
+    sign_in(client)
+    until_old()
+    assert client.get("/token").status_code == 502
+    assert username(client) == "ada"
+    # Nor is the server asked again at once, by however many requests.
+    for _ in range(5):
+        assert client.get("/token").status_code == 503
+    assert server.paths.count(REFRESH_TOKEN) == 1
+
+
+def test_a_logout_during_a_refresh_is_final(token_app: Flask, server: ScriptedServer) -> None:
+    short_lived(server)
+    begun, signed_out = threading.Event(), threading.Event()
+
+    def slow(handler: Handler) -> None:
+        begun.set()
+        assert signed_out.wait(10)
+        SECOND(handler)
+
+    server.answers[REFRESH_TOKEN] = slow
+    client = token_app.test_client()
+    sign_in(client)
+    until_old()
+    (cookie,) = cookies(client)
+    asking = threading.Thread(target=client.get, args=("/private",))
+    asking.start()
+    assert begun.wait(10)
+    server.answers[REFRESH_TOKEN] = fails("8206")
+    leaving = token_app.test_client()
+    leaving.set_cookie(cookie.key, cookie.value)
+    leaving.post("/sso/logout", headers={"Origin": "http://localhost"})
+    signed_out.set()
+    asking.join()
+    time.sleep(0.3)
+    client.set_cookie(cookie.key, cookie.value)
+    assert username(client) is None
+
+
+def test_a_logout_waits_for_a_refresh_and_tells_the_server_with_what_it_brings(
+    token_app: Flask, server: ScriptedServer
+) -> None:
+    """The old tokens are spent: with them the server's own sign-in would not end."""
+    short_lived(server)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(handler: Handler) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        SECOND(handler)
+
+    server.answers[REFRESH_TOKEN] = slow
+    client = token_app.test_client()
+    sign_in(client)
+    until_old()
+    (cookie,) = cookies(client)
+    assert client.get("/private").status_code == 200
+    assert begun.wait(10)
+    server.answers[REFRESH_TOKEN] = fails("8206")
+    told: list[bool] = []
+
+    def sign_out() -> None:
+        headers = {"Origin": "http://localhost", "Accept": "application/json"}
+        told.append(client.post("/sso/logout", headers=headers).json["server_told"])
+
+    leaving = threading.Thread(target=sign_out)
+    leaving.start()
+    copy = token_app.test_client()
+    copy.set_cookie(cookie.key, cookie.value)
+    deadline = time.monotonic() + 10
+    while username(copy) is not None:
+        assert time.monotonic() < deadline
+    assert LOGOUT not in server.paths
+    go_on.set()
+    leaving.join()
+    assert told == [True]
+    assert [(seen.path, seen.json) for seen in server.seen[-2:]] == [
+        (
+            REFRESH_TOKEN,
+            {"client_id": "20221017000000001", "refresh_token": "canary-refresh-token-9b2c"},
+        ),
+        (LOGOUT, {"client_id": "20221017000000001", "access_token": "second"}),
+    ]
+
+
+def test_a_store_that_fails_for_a_moment_loses_no_new_token(
+    make_token_app: Callable[..., Flask], server: ScriptedServer, tmp_path: Path
+) -> None:
+    short_lived(server)
+    app = make_token_app(revalidate_after=300, store_url=f"sqlite:///{tmp_path}/sessions.db")
+    with closing(sqlite3.connect(tmp_path / "sessions.db", check_same_thread=False)) as other:
+
+        def locks(handler: Handler) -> None:
+            other.execute("BEGIN EXCLUSIVE")
+            SECOND(handler)
+
+        server.answers[REFRESH_TOKEN] = locks
+        client = app.test_client()
+        sign_in(client)
+        until_old()
+        assert client.get("/private").status_code == 200
+        # Longer than one try of the store lasts.
+        time.sleep(3)
+        other.rollback()
+    assert client.get("/token").text == "second"
+    assert server.paths.count(REFRESH_TOKEN) == 1
+
+
+def test_what_nobody_waited_for_is_logged(
+    token_app: Flask, server: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    short_lived(server)
+    server.answers[REFRESH_TOKEN] = SECOND
+    client = token_app.test_client()
+
+    def receiver(sender: Flask, user: Any) -> None:
+        raise ZeroDivisionError
+
+    with token_refreshed.connected_to(receiver, token_app):
+        sign_in(client)
+        until_old()
+        assert client.get("/private").status_code == 200
+        deadline = time.monotonic() + 10
+        while not (errors := [r for r in caplog.records if r.levelno >= logging.ERROR]):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    (record,) = errors
+    assert record.exc_info
+    assert record.exc_info[0] is ZeroDivisionError
+    assert "canary" not in caplog.text
+    assert client.get("/token").text == "second"
+
+
+def test_nobody_signed_in(token_app: Flask) -> None:
+    assert token_app.test_client().get("/token").status_code == 401
+
+
+def test_outside_a_request(token_app: Flask) -> None:
+    with token_app.app_context(), pytest.raises(RuntimeError, match="needs a request"):
+        DevKitSSO().access_token()
+
+
+def test_a_session_of_tests_has_none_and_is_not_asked_about(
+    make_token_app: Callable[..., Flask], server: ScriptedServer
+) -> None:
+    client = make_token_app().test_client()
+    login_as(client, "bob")
+    assert client.get("/token").status_code == 503
+    until_old()
+    assert username(client) == "bob"
+    assert server.seen == []
+
+
+# The user
+
+
+def person(**changes: Any) -> Callable[[Handler], None]:
+    return says(ADA | {"data": ADA["data"] | changes})  # type: ignore[operator]
+
+
+def two_browsers(app: Flask, server: ScriptedServer) -> tuple[FlaskClient, FlaskClient]:
+    """One person in two browsers, whose answers are old."""
+    first, second = app.test_client(), app.test_client()
+    sign_in(first)
+    sign_in(second)
+    server.seen.clear()
+    until_old()
+    return first, second
+
+
+@pytest.mark.parametrize(
+    ("answer", "role"),
+    [(person(role="User"), "User"), (person(role="x"), None), (person(username="eve"), "Admin")],
+    ids=["lowered", "unknown", "renamed"],
+)
+def test_what_the_server_says_of_a_user_takes_effect_in_every_session(
+    make_token_app: Callable[..., Flask],
+    server: ScriptedServer,
+    answer: Callable[[Handler], None],
+    role: str | None,
+) -> None:
+    clients = two_browsers(make_token_app(), server)
+    server.answers[GET_USER_INFO] = answer
+    for client in clients:
+        assert client.get("/who").json["role"] == role
+        assert client.get("/admin").status_code == (200 if role == "Admin" else 403)
+    # One question does for both.
+    assert server.paths == [GET_USER_INFO]
+    until_old()
+    server.answers[GET_USER_INFO] = person()
+    assert [client.get("/admin").status_code for client in clients] == [200, 200]
+    assert server.paths == [GET_USER_INFO] * 2
+
+
+def test_with_a_users_sessions_goes_what_the_server_said_of_the_user(
+    make_token_app: Callable[..., Flask], server: ScriptedServer, tmp_path: Path
+) -> None:
+    app = make_token_app()
+    two_browsers(app, server)[0].get("/who")
+    with closing(sqlite3.connect(tmp_path / "devkit_sso.db")) as other:
+        ada = "SELECT count(*) FROM record WHERE data LIKE '%ada%'"
+        assert other.execute(ada).fetchone() == (3,)
+        with app.app_context():
+            assert DevKitSSO().end_sessions("u-1") == 2
+        assert other.execute(ada).fetchone() == (0,)
+
+
+@pytest.mark.parametrize("data", ["{", "{}", '{"user": {"uid": 1}, "asked": 0}', "[]"])
+def test_what_another_version_wrote_of_a_user_is_asked_for_anew(
+    make_token_app: Callable[..., Flask], server: ScriptedServer, tmp_path: Path, data: str
+) -> None:
+    clients = two_browsers(make_token_app(), server)
+    assert username(clients[0]) == "ada"
+    with closing(sqlite3.connect(tmp_path / "devkit_sso.db")) as other:
+        changed = other.execute("UPDATE record SET data = ? WHERE key LIKE '%:user:%'", (data,))
+        assert changed.rowcount == 1
+        other.commit()
+    assert username(clients[1]) == "ada"
+    assert server.paths == [GET_USER_INFO] * 2
+
+
+def test_one_question_an_interval_however_many_requests(
+    make_token_app: Callable[..., Flask], server: ScriptedServer
+) -> None:
+    app = make_token_app()
+    (cookie,) = cookies(two_browsers(app, server)[0])
+    statuses: list[int] = []
+
+    def slow(handler: Handler) -> None:
+        time.sleep(0.3)
+        person()(handler)
+
+    def ask() -> None:
+        client = app.test_client()
+        client.set_cookie(cookie.key, cookie.value)
+        statuses.append(client.get("/admin").status_code)
+
+    server.answers[GET_USER_INFO] = slow
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 20
+    assert server.paths == [GET_USER_INFO]
+
+
+@pytest.mark.slow
+def test_pages_do_not_wait_while_the_answer_is_young(
+    make_token_app: Callable[..., Flask], server: ScriptedServer
+) -> None:
+    """Asked early enough, the server answers before anybody has to wait."""
+    client = make_token_app(revalidate_after=10).test_client()
+    sign_in(client)
+    answered = threading.Event()
+
+    def after_the_page(handler: Handler) -> None:
+        assert answered.wait(10)
+        person(role="User")(handler)
+
+    server.answers[GET_USER_INFO] = after_the_page
+    time.sleep(8.3)
+    assert client.get("/admin").status_code == 200
+    answered.set()
+    deadline = time.monotonic() + 5
+    while client.get("/admin").status_code == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert server.paths.count(GET_USER_INFO) == 2
+
+
+ENDED = [
+    # What getUserInfo answers at first and after a refresh, what refreshToken does, why it ends.
+    pytest.param([fails("8205")] * 2, SECOND, "token_refused", id="8205 stands"),
+    pytest.param([fails("8205")], fails("8206"), "refresh_refused", id="8205, then 8206"),
+    pytest.param([person(uid="u-2")], SECOND, "another_user", id="another user"),
+]
+
+
+@pytest.mark.parametrize(("answers", "refresh", "why"), ENDED)
+def test_a_verdict_on_one_session_ends_that_one(
+    make_token_app: Callable[..., Flask],
+    server: ScriptedServer,
+    answers: list[Callable[[Handler], None]],
+    refresh: Callable[[Handler], None],
+    why: str,
+) -> None:
+    app = make_token_app()
+    first, second = two_browsers(app, server)
+    waiting = list(answers)
+
+    def next_answer(handler: Handler) -> None:
+        (waiting.pop(0) if waiting else person())(handler)
+
+    server.answers[GET_USER_INFO] = next_answer
+    server.answers[REFRESH_TOKEN] = refresh
+    heard: list[tuple[str, str]] = []
+
+    def listen(sender: Flask, uid: str, why: str) -> None:
+        heard.append((uid, why))
+
+    with session_ended.connected_to(listen, app):
+        assert first.get("/private").status_code == 302
+    assert heard == [("u-1", why)]
+    assert not waiting
+    assert username(second) == "ada"
+    assert username(first) is None
+
+
+def test_a_token_ended_by_a_newer_login_is_refreshed_once(
+    make_token_app: Callable[..., Flask], server: ScriptedServer
+) -> None:
+    first, _ = two_browsers(make_token_app(), server)
+
+    def by_token(handler: Handler) -> None:
+        fresh = handler.server.seen[-1].json["access_token"] == "second"
+        (person(role="User") if fresh else fails("8205"))(handler)
+
+    server.answers[GET_USER_INFO] = by_token
+    server.answers[REFRESH_TOKEN] = SECOND
+    assert first.get("/who").json["role"] == "User"
+    assert server.paths == [GET_USER_INFO, REFRESH_TOKEN, GET_USER_INFO]
+
+
+FAULTS = {
+    **{code: fails(code) for code in ("8101", "8105", "8107", "8201", "8204", "8500", "9999")},
+    "http 500": says(ADA, 500),
+    "rubbish": says(b"<html>"),
+    "no data": says({"code": "2000"}),
+    "no uid": person(uid=""),
+    "closes": closes,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_an_outage_never_a_yes_and_never_a_logout(
+    make_token_app: Callable[..., Flask],
+    server: ScriptedServer,
+    fault: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, second = two_browsers(make_token_app(outage_grace=3), server)
+    server.answers[GET_USER_INFO] = FAULTS[fault]
+    assert first.get("/admin").status_code == second.get("/admin").status_code == 200
+    level = logging.WARNING if fault == "closes" else logging.ERROR
+    (told,) = [r.getMessage() for r in caplog.records if "looked after" in r.getMessage()]
+    assert [r.levelno for r in caplog.records if r.getMessage() == told] == [level]
+    if fault == "8201":
+        assert "check DEVKIT_SSO_CLIENT_ID" in told
+    section = "server_rejected" if fault.isdecimal() else "server_answer_invalid"
+    section = "server_unavailable" if fault == "closes" else section
+    assert told.endswith(f" See docs/failures.md#{section}")
+    time.sleep(2.1)
+    for client in (first, second):
+        response = client.get("/admin")
+        assert (response.status_code, reason(response)) == (503, "server_unavailable")
+        assert response.headers["Retry-After"] == "5"
+        assert "Set-Cookie" not in response.headers
+        assert client.get("/ping").text == "pong"
+    # Who is signed in needs no other login.
+    assert '<a class="button primary" href="/admin">Try again</a>' in response.text
+    assert "If you were signed in, you still are." in response.text
+    assert client.get("/admin", headers={"Accept": "application/json"}).json["login_url"] is None
+    assert "request failed: server_unavailable (reference " in caplog.text
+    assert "login failed" not in caplog.text
+    # However many requests, one try each five seconds.
+    assert len(server.paths) == (2 if fault == "closes" else 1)
+    # Full service within five seconds of the server's return, and nobody signs in again.
+    server.answers[GET_USER_INFO] = person()
+    deadline = time.monotonic() + 3 * 5
+    while first.get("/admin").status_code == 503:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert first.get("/admin").status_code == second.get("/admin").status_code == 200
+
+
+def test_when_the_server_hangs_a_page_waits_a_moment_and_then_not_at_all(
+    make_token_app: Callable[..., Flask], server: ScriptedServer
+) -> None:
+    app = make_token_app(outage_grace=60)
+    first, second = two_browsers(app, server)
+    hanging = threading.Event()
+    server.answers[GET_USER_INFO] = lambda handler: (hanging.wait(60), None)[-1]
+    began = time.monotonic()
+    assert first.get("/admin").status_code == 200
+    assert time.monotonic() - began < 3 * 1
+    for client in (first, second):
+        assert client.get("/ping").text == "pong"
+    # Signing out works, and tells the server what it can.
+    second.post("/sso/logout", headers={"Origin": "http://localhost"})
+    assert username(second) is None
+    hanging.set()
+
+
+# The user validity interface, where the three settings are given (section 5)
+
+
+def with_validity(
+    make_token_app: Callable[..., Flask], server: ScriptedServer, key: str, **settings: Any
+) -> Flask:
+    return make_token_app(
+        validity_url=server.url + VALIDITY,
+        validity_field="accounts",
+        validity_key=key,
+        **settings,
+    )
+
+
+@pytest.mark.parametrize(("key", "value"), [("uid", "u-1"), ("username", "ada")])
+def test_the_validity_interface_on_the_wire(
+    make_token_app: Callable[..., Flask], server: ScriptedServer, key: str, value: str
+) -> None:
+    first, second = two_browsers(with_validity(make_token_app, server, key), server)
+    server.answers[VALIDITY] = says({"code": "2000", "data": {"validation_list": [True]}})
+    server.answers[GET_USER_INFO] = person(role="User")
+    assert [client.get("/who").json["role"] for client in (first, second)] == ["User"] * 2
+    question, _ = server.seen
+    assert (question.method, question.path) == ("POST", "/validity/of-users")
+    assert question.headers["content-type"] == "application/json"
+    assert question.body == (
+        b'{"client_id": "20221017000000001", "access_token": "canary-access-token-1f6a",'
+        b' "accounts": ["%s"]}' % value.encode()
+    )
+    assert server.paths == [VALIDITY, GET_USER_INFO]
+
+
+def test_a_user_who_is_not_valid_is_out_everywhere(
+    make_token_app: Callable[..., Flask], server: ScriptedServer
+) -> None:
+    app = with_validity(make_token_app, server, "uid")
+    first, second = two_browsers(app, server)
+    server.answers[VALIDITY] = says({"code": "2000", "data": {"validation_list": [False]}})
+    heard: list[tuple[str, str]] = []
+
+    def listen(sender: Flask, uid: str, why: str) -> None:
+        heard.append((uid, why))
+
+    with session_ended.connected_to(listen, app):
+        assert first.get("/private").status_code == 302
+        server.seen.clear()
+        assert username(second) is None
+    assert heard == [("u-1", "user_invalid")]
+    assert server.seen == []
+
+
+def test_a_user_who_is_not_valid_is_out_though_the_list_of_sessions_is_lost(
+    make_token_app: Callable[..., Flask], server: ScriptedServer, redis_server: RedisServer
+) -> None:
+    """Redis throws it away, where it is set up to throw things away."""
+    app = with_validity(make_token_app, server, "uid", store_url=redis_server.url)
+    first, second = two_browsers(app, server)
+    server.answers[VALIDITY] = says({"code": "2000", "data": {"validation_list": [False]}})
+    with redis_server.admin() as admin:
+        (index,) = admin.keys("devkit_sso:owner:*:user:*")
+        admin.delete(index)
+    for client in (first, second):
+        assert client.get("/private").status_code == 302
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [[], [True, True], [False, False], ["true"], [1], [None], True, None, {"0": True}],
+    ids=str,
+)
+def test_an_odd_list_is_an_outage(
+    make_token_app: Callable[..., Flask], server: ScriptedServer, answer: Any
+) -> None:
+    first, second = two_browsers(with_validity(make_token_app, server, "uid"), server)
+    server.answers[VALIDITY] = says({"code": "2000", "data": {"validation_list": answer}})
+    assert username(first) == username(second) == "ada"
+    assert server.paths == [VALIDITY]

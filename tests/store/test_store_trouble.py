@@ -1,0 +1,444 @@
+"""Store trouble is not "not signed in": 503 soon, the cookie kept, and all well when it is over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from flask_devkit_sso import DevKitSSO, LoginFailed
+
+from ..conftest import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    REDIRECT_URI,
+    SECRET_KEY,
+    AppMaker,
+    come_back,
+    cookies,
+    reason,
+    sign_in,
+    start,
+    wait_until,
+)
+from ..processes import ROOT, environment
+from ..redis_server import RedisServer
+from ..scripted import GET_TOKEN, TOKEN, ScriptedServer, says
+
+JSON = {"Accept": "application/json"}
+BOUND = 3 * 2.0
+"""Three times what is promised."""
+
+
+def timely(ask: Callable[[], TestResponse]) -> TestResponse:
+    began = time.monotonic()
+    response = ask()
+    assert time.monotonic() - began < BOUND
+    return response
+
+
+def is_store_trouble(response: TestResponse) -> None:
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) > 0
+    if response.is_json:
+        assert response.json["error"] == "store_unavailable"
+    else:
+        assert reason(response) == "store_unavailable"
+
+
+def cannot_read(client: FlaskClient) -> None:
+    """Neither a guarded page nor an open one that asks who it is, for a person or a script."""
+    before = cookies(client)
+    for path, headers in [("/private", {}), ("/private", JSON), ("/who", {})]:
+        response = timely(partial(client.get, path, headers=headers))
+        is_store_trouble(response)
+        assert "Set-Cookie" not in response.headers
+    assert cookies(client) == before
+    assert client.get("/").text == "home", "who does not ask is not told"
+
+
+def cannot_write(client: FlaskClient, fresh: FlaskClient) -> None:
+    """Neither a login nor a logout, which leaves everything as it was."""
+    pending = start(fresh)["state"]
+    is_store_trouble(timely(lambda: come_back(fresh, pending)))
+    before = cookies(client)
+    is_store_trouble(
+        timely(lambda: client.post("/sso/logout", headers={"Sec-Fetch-Site": "same-origin"}))
+    )
+    assert cookies(client) == before
+
+
+def all_is_well(client: FlaskClient, fresh: FlaskClient) -> None:
+    """At the very next request."""
+    assert client.get("/private").text == "private ada"
+    sign_in(fresh)
+    assert fresh.get("/private").text == "private ada"
+
+
+# Redis
+
+
+@contextmanager
+def stopped(server: RedisServer) -> Iterator[None]:
+    server.stop(signal.SIGKILL)
+    yield
+    server.start()
+
+
+@contextmanager
+def hung(server: RedisServer) -> Iterator[None]:
+    """It takes connections and what is sent, and answers nothing."""
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    yield
+    server.process.send_signal(signal.SIGCONT)
+    # It first does what nobody waits for any more.
+    with server.admin() as admin:
+        admin.ping()
+
+
+@contextmanager
+def wrong_password(server: RedisServer) -> Iterator[None]:
+    right = server.password
+    server.config(requirepass="another")
+    server.password = "another"
+    with server.admin() as admin:
+        admin.client_kill_filter(_type="normal", skipme=True)
+    yield
+    server.config(requirepass=right)
+    server.password = right
+
+
+@contextmanager
+def loading(server: RedisServer) -> Iterator[None]:
+    with server.admin() as admin:
+        admin.execute_command("DEBUG", "POPULATE", "3000")
+        admin.save()
+    server.stop()
+    options = {"key-load-delay": "5000", "loading-process-events-interval-bytes": "1024"}
+    server.start(wait=False, **options)
+    until = time.monotonic() + 10
+    with server.admin() as admin:
+        while time.monotonic() < until:
+            try:
+                admin.ping()
+            except redis.exceptions.BusyLoadingError:
+                break
+            except redis.exceptions.ConnectionError:
+                time.sleep(0.02)
+        else:
+            pytest.fail("it is not loading")
+    yield
+    server.wait()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [stopped, hung, wrong_password, pytest.param(loading, marks=pytest.mark.slow)],
+)
+def test_redis_that_can_not_be_used(
+    tmp_path: Path, make_app: AppMaker, trouble: Callable[[RedisServer], Any]
+) -> None:
+    server = RedisServer(tmp_path, appendonly=trouble is stopped)
+    try:
+        app = make_app(store_url=server.url)
+        client = app.test_client()
+        sign_in(client)
+        with trouble(server):
+            cannot_read(client)
+            cannot_write(client, app.test_client())
+        all_is_well(client, app.test_client())
+    finally:
+        server.stop(signal.SIGKILL)
+
+
+@contextmanager
+def read_only(server: RedisServer) -> Iterator[None]:
+    with server.admin() as admin:
+        admin.config_set("replica-serve-stale-data", "yes")
+        admin.replicaof("127.0.0.1", "1")
+        yield
+        admin.replicaof("NO", "ONE")
+
+
+@contextmanager
+def misconf(server: RedisServer) -> Iterator[None]:
+    """Redis can't save, and therefore takes no writes."""
+    with server.admin() as admin:
+        name = admin.config_get("dbfilename")["dbfilename"]
+        (server.folder / name).unlink(missing_ok=True)
+        (server.folder / name).mkdir()
+        admin.config_set("save", "3600 1")
+        admin.set("something", "new")
+        admin.bgsave()
+        until = time.monotonic() + 10
+        while admin.info("persistence")["rdb_last_bgsave_status"] == "ok":
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        yield
+        (server.folder / name).rmdir()
+        admin.bgsave()
+        while admin.info("persistence")["rdb_last_bgsave_status"] != "ok":
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+
+@contextmanager
+def out_of_memory(server: RedisServer) -> Iterator[None]:
+    server.config(maxmemory="1")
+    yield
+    server.config(maxmemory="0")
+
+
+@contextmanager
+def slow_to_write(server: RedisServer) -> Iterator[None]:
+    with server.admin() as admin:
+        admin.client_pause(60_000, all=False)
+        yield
+        admin.client_unpause()
+
+
+@pytest.mark.parametrize("trouble", [read_only, misconf, out_of_memory, slow_to_write])
+def test_redis_that_can_be_read_only(
+    redis_server: RedisServer, make_app: AppMaker, trouble: Callable[[RedisServer], Any]
+) -> None:
+    app = make_app(store_url=redis_server.url, idle_timeout=12)
+    client = app.test_client()
+    sign_in(client)
+    with trouble(redis_server):
+        # Long enough for a last use to be written.
+        time.sleep(3.1)
+        assert client.get("/private").text == "private ada"
+        cannot_write(client, app.test_client())
+    all_is_well(client, app.test_client())
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"used": "x"},
+        {"expires": "x"},
+        {"data": b"\xff\xfe"},
+        {"data": '{"version": 1, "uid": 5, "username": "ada", "role": null, "tokens": null}'},
+        None,
+    ],
+    ids=str,
+)
+def test_what_somebody_else_wrote_to_redis(
+    redis_server: RedisServer, make_app: AppMaker, odd: dict[str, Any] | None
+) -> None:
+    """Nobody is signed in by it, and nothing is our fault."""
+    app = make_app(store_url=redis_server.url)
+    client, fresh = app.test_client(), app.test_client()
+    sign_in(client)
+    with redis_server.admin() as admin:
+        (key,) = admin.keys("devkit_sso:*:session:*")
+        if odd is None:
+            admin.delete(key)
+            admin.rpush(key, "a list")
+        else:
+            admin.hset(key, mapping=odd)
+    response = client.get("/private")
+    if response.status_code == 503:
+        is_store_trouble(response)
+    else:
+        assert response.status_code == 302
+    sign_in(fresh)
+    assert fresh.get("/private").text == "private ada"
+
+
+def test_redis_that_can_be_read_only_keeps_from_asking_about_users(
+    redis_server: RedisServer, make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last answer holds until it is OUTAGE_GRACE old, as when the server cannot be asked."""
+    settings = {"revalidate_after": 1, "outage_grace": 6}
+    client = make_app(store_url=redis_server.url, **settings).test_client()
+    sign_in(client)
+    signed_in = time.monotonic()
+    with out_of_memory(redis_server):
+        time.sleep(1.1)
+        assert client.get("/private").text == "private ada"
+        # By a thread of its own.
+        wait_until(lambda: "looked after" in caplog.text, signed_in + 5 - time.monotonic())
+        told = next(r for r in caplog.records if "looked after" in r.getMessage())
+        assert (told.levelname, told.exc_info) == ("WARNING", None)
+        time.sleep(max(0, signed_in + 6.1 - time.monotonic()))
+        is_store_trouble(timely(partial(client.get, "/private")))
+    assert client.get("/private").text == "private ada"
+
+
+@pytest.mark.parametrize("own_handler", [False, True])
+def test_views_that_need_more_than_the_session(
+    redis_server: RedisServer, make_app: AppMaker, server: ScriptedServer, own_handler: bool
+) -> None:
+    """The store fails in the middle of them: it is a 503 for them as well."""
+    server.answers[GET_TOKEN] = says(TOKEN | {"data": TOKEN["data"] | {"expires_in": 1}})  # type: ignore[operator]
+    sso = DevKitSSO()
+    app = make_app(sso, store_url=redis_server.url)
+    app.add_url_rule("/token", view_func=sso.access_token, endpoint="token")
+    app.add_url_rule("/end", view_func=lambda: str(sso.end_sessions("u-1")), endpoint="end")
+    if own_handler:
+        app.register_error_handler(LoginFailed, lambda error: (f"ours: {error.reason}", 503))
+    client = app.test_client()
+    sign_in(client)
+    time.sleep(1.1)
+    with out_of_memory(redis_server):
+        answers = [timely(partial(client.get, "/token"))]
+    with stopped(redis_server):
+        answers.append(timely(partial(client.get, "/end")))
+    for answer in answers:
+        if own_handler:
+            assert (answer.status_code, answer.text) == (503, "ours: store_unavailable")
+        else:
+            is_store_trouble(answer)
+
+
+# SQLite
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+        other.rollback()
+
+
+def test_sqlite_locked_by_another_process(make_app: AppMaker, tmp_path: Path) -> None:
+    app = make_app(idle_timeout=12)
+    client = app.test_client()
+    sign_in(client)
+    with locked(tmp_path / "devkit_sso.db"):
+        # Long enough for a last use to be written.
+        time.sleep(3.1)
+        assert timely(lambda: client.get("/private")).text == "private ada"
+        cannot_write(client, app.test_client())
+        # A worker that starts now has to open the file.
+        late = make_app().test_client()
+        pending = start(late)["state"]
+        is_store_trouble(timely(lambda: come_back(late, pending)))
+    all_is_well(client, app.test_client())
+
+
+connections: list[sqlite3.Connection] = []
+
+
+def _note_connection(event: str, args: tuple[Any, ...]) -> None:
+    if event == "sqlite3.connect/handle":
+        connections.append(args[0])
+
+
+sys.addaudithook(_note_connection)
+
+
+def test_sqlite_full(make_app: AppMaker) -> None:
+    app = make_app()
+    connections.clear()
+    client = app.test_client()
+    sign_in(client)
+    for connection in connections:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+    people = [app.test_client() for _ in range(30)]
+    answers = []
+    for person in people:
+        answers.append(come_back(person, start(person)["state"]))
+        if answers[-1].status_code != 303:
+            break
+    is_store_trouble(answers[-1])
+    assert client.get("/private").text == "private ada"
+    all_is_well(client, app.test_client())
+
+
+def _spoil(path: Path) -> None:
+    path.write_bytes(b"no database at all, but long enough to look like one" * 100)
+
+
+def _other_version(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("trouble", [_spoil, _other_version, _folder])
+def test_sqlite_that_can_not_be_used(
+    make_app: AppMaker, tmp_path: Path, trouble: Callable[[Path], None]
+) -> None:
+    app = make_app()
+    client = app.test_client()
+    sign_in(client)
+    path, aside = tmp_path / "devkit_sso.db", tmp_path / "aside"
+    aside.mkdir()
+    files = [path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))]
+    for file in files:
+        file.rename(aside / file.name)
+    trouble(path)
+    cannot_read(client)
+    cannot_write(client, app.test_client())
+    for file in files:
+        if file.is_dir():
+            file.rmdir()
+        file.unlink(missing_ok=True)
+        (aside / file.name).rename(file)
+    all_is_well(client, app.test_client())
+
+
+def write_below(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Sign in, in a process of its own, with a session store below a folder.
+
+    Root may write anywhere, so as root the process runs without that capability. It stays root
+    otherwise, because the package may lie below a folder that only root can enter.
+    """
+    program = """
+from tests.apps import create_app
+from tests.conftest import come_back, start
+from tests.store.test_store_trouble import is_store_trouble
+client = create_app().test_client()
+is_store_trouble(come_back(client, start(client)["state"]))
+"""
+    given_up = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    settings = {
+        "SECRET_KEY": SECRET_KEY,
+        "DEVKIT_SSO_CLIENT_ID": CLIENT_ID,
+        "DEVKIT_SSO_CLIENT_SECRET": CLIENT_SECRET,
+        "DEVKIT_SSO_SERVER_URL": "http://127.0.0.1:9",
+        "DEVKIT_SSO_REDIRECT_URI": REDIRECT_URI,
+        "DEVKIT_SSO_STORE_URL": f"sqlite:///{folder}/sessions.db",
+    }
+    return subprocess.run(
+        [*(given_up if os.geteuid() == 0 else []), sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment(**settings) | {"INSTANCE": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_folder_that_is_read_only(make_app: AppMaker, tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o555)
+    done = write_below(folder)
+    assert done.returncode == 0, done.stderr
+    assert "store_unavailable" in done.stderr
+    assert list(folder.iterdir()) == []
+    folder.chmod(0o755)
+    client = make_app(store_url=f"sqlite:///{folder}/sessions.db").test_client()
+    sign_in(client)
+    assert client.get("/private").text == "private ada"

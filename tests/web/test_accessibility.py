@@ -1,0 +1,239 @@
+"""Every page that people see, in Chromium: axe-core, keyboard, small screens, nothing from outside.
+
+With SCREENSHOTS set to a folder, it keeps what it has looked at there (`make screenshots`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from flask import Response, request
+from playwright.sync_api import Browser, Page, expect
+from werkzeug.test import TestResponse
+
+from flask_devkit_sso.sandbox import SandboxConfig, create_sandbox, running
+
+from ..browser import Site, Watch, sends_back
+from ..conftest import AppMaker, sign_in
+from ..scripted import GET_USER_INFO, LOGOUT, ScriptedServer, fails, says
+from ..ways import WAYS
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.checkout,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("accessibility"),
+]
+
+SCREENSHOTS = os.environ.get("SCREENSHOTS")
+SIZES = {"phone": {"width": 360, "height": 480}, "desktop": {"width": 1280, "height": 720}}
+# axe takes its time. Colours depend on the scheme alone, and sizes on the size.
+JUDGED = [("phone", "light"), ("desktop", "dark")]
+LONG_NAME = "Wolfeschlegelsteinhausenbergerdorff von der Königlichen Sternwarte"[:64]
+HTML = {"Accept": "text/html"}
+
+REACHABLE = "a[href], button, input:not([type=hidden])"
+FOCUSED = f"""() => {{
+  const style = getComputedStyle(document.activeElement);
+  const place = [...document.querySelectorAll("{REACHABLE}")].indexOf(document.activeElement);
+  return [place, style.outlineStyle, style.outlineWidth];
+}}"""
+
+
+def look(page: Page, name: str) -> None:
+    """Look at a page in both schemes and sizes, then walk through it by keyboard."""
+    for size, viewport in SIZES.items():
+        page.set_viewport_size(viewport)  # type: ignore[arg-type]
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            where = f"{name}-{size}-{scheme}"
+            if SCREENSHOTS:
+                page.screenshot(path=Path(SCREENSHOTS, f"{where}.png"), full_page=True)
+            if (size, scheme) in JUDGED:
+                assert Axe().run(page).response["violations"] == [], where
+            assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], where
+    for place in range(page.locator(REACHABLE).count()):
+        page.keyboard.press("Tab")
+        assert page.evaluate(FOCUSED) == [place, "solid", "3px"], name
+
+
+@pytest.fixture
+def show(site: Site, make_app: AppMaker, page: Page) -> Callable[[str, TestResponse], None]:
+    """Look at an answer as it is; the landing script does not run."""
+    app = make_app()
+    site.app = app
+    shown: list[TestResponse] = []
+
+    def answer() -> Response | None:
+        if request.path != "/shown":
+            return None
+        return Response(shown[-1].data, shown[-1].status, list(shown[-1].headers))
+
+    app.before_request_funcs[None].insert(0, answer)
+    page.route(re.compile(r"/(landing|leaving)\.js$"), lambda route: route.abort())
+
+    def show_it(name: str, response: TestResponse) -> None:
+        shown.append(response)
+        watch = Watch(page)
+        page.goto(site.url("/shown"))
+        for late in page.locator(".late").all():
+            expect(late).to_be_visible()
+        look(page, name)
+        assert all(url.startswith(site.url("/")) for url in watch.urls)
+
+    return show_it
+
+
+@pytest.mark.parametrize("reason", WAYS)
+def test_failures(
+    show: Callable[[str, TestResponse], None],
+    make_app: AppMaker,
+    server: ScriptedServer,
+    tmp_path: Path,
+    reason: str,
+) -> None:
+    ask = WAYS[reason][1](make_app, server, tmp_path)
+    for language in ("en", "zh"):
+        response = ask({**HTML, "Accept-Language": language})
+        assert f'lang="{language}" data-reason="{reason}"' in response.text
+        show(f"failure-{reason}-{language}", response)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_other_pages(
+    show: Callable[[str, TestResponse], None],
+    make_app: AppMaker,
+    server: ScriptedServer,
+    language: str,
+) -> None:
+    user = {"uid": "u-2", "username": LONG_NAME, "role": "User"}
+    server.answers[GET_USER_INFO] = says({"code": "2000", "data": user})
+    html = {**HTML, "Accept-Language": language}
+    same_origin = {"Sec-Fetch-Site": "same-origin"}
+
+    def show_it(name: str, response: TestResponse) -> None:
+        show(f"{name}-{language}", response)
+
+    app = make_app()
+    client = app.test_client()
+    show_it("signed-out-unknown", client.get("/sso/signed-out", headers=html))
+    show_it("form-not-sent", client.post("/private", headers=html))
+    sign_in(client)
+    show_it("signed-out-signed-in", client.get("/sso/signed-out", headers=html))
+    show_it("logout", client.get("/sso/logout", headers=html))
+    show_it("forbidden", client.get("/admin", headers=html))
+    outcome = client.post("/sso/logout", headers=same_origin).location
+    show_it("signed-out-told", client.get(outcome, headers=html))
+    sign_in(client)
+    server.answers[LOGOUT] = fails("8500")
+    outcome = client.post("/sso/logout", headers=same_origin).location
+    show_it("signed-out-not-told", client.get(outcome, headers=html))
+    app.debug = True
+    client.get("/sso/authorize")
+    show_it("debug", client.get("/sso/callback?code=C", headers=html))
+
+    client = make_app(binding="confirm").test_client()
+    show_it("start", client.get("/sso/authorize", headers=html))
+    client.get("/sso/authorize", headers={"Sec-Fetch-Site": "none"})
+    show_it("confirm", client.get(client.get("/sso/callback?code=C").location, headers=html))
+
+    client = make_app(redirect_uri="http://localhost/#/login").test_client()
+    leaving = client.get("/sso/authorize", headers={**html, "Sec-Fetch-Dest": "document"})
+    show_it("leaving", leaving)
+    show_it("landing", client.get("/", headers=html))
+
+
+@pytest.mark.parametrize(
+    ("locale", "language", "again", "reference", "silence"),
+    [
+        ("en-GB", "en", "Sign in again", "Reference: ", "This site does not answer"),
+        ("zh-CN", "zh", "重新登录", "参考编号：", "本站没有响应"),
+    ],
+)
+def test_what_the_landing_script_tells(
+    site: Site,
+    server: ScriptedServer,
+    make_app: AppMaker,
+    browser: Browser,
+    locale: str,
+    language: str,
+    again: str,
+    reference: str,
+    silence: str,
+) -> None:
+    site.app = make_app(redirect_uri=site.url("/#/login"))
+    server.answers["/sso/oauth2/authorize"] = sends_back(wait=True)
+    context = browser.new_context(locale=locale)
+    page = context.new_page()
+    page.goto(site.url("/sso/authorize"))
+    expect(page.locator("#back")).to_be_visible()
+    page.goto(site.url("/#/login?code=C"))
+    expect(page.locator("html")).to_have_attribute("data-reason", "state_missing")
+    expect(page.locator("html")).to_have_attribute("lang", language)
+    expect(page.get_by_role("link")).to_have_text(again)
+    expect(page.locator(".reference")).to_contain_text(reference)
+    look(page, f"told-by-script-{language}")
+
+    page.route("**/sso/callback", lambda route: route.abort())
+    page.goto("about:blank")
+    page.goto(site.url("/#/login?code=C"))
+    expect(page.locator("html")).to_have_attribute("lang", language)
+    expect(page.locator("h1")).to_have_text(silence)
+    expect(page.get_by_role("link")).to_have_text(again)
+    look(page, f"no-answer-{language}")
+    context.close()
+
+
+def test_the_sandbox_and_the_example(
+    site: Site, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from example_app import create_app
+
+    config = SandboxConfig(redirect_uris=(site.url("/sso/callback"),))
+    with running(create_sandbox(config)) as sandbox:
+        for name, value in {
+            "SECRET_KEY": "only-for-this-test-7c1e",
+            "DEVKIT_SSO_CLIENT_ID": config.client_id,
+            "DEVKIT_SSO_CLIENT_SECRET": config.client_secret,
+            "DEVKIT_SSO_SERVER_URL": sandbox,
+            "DEVKIT_SSO_REDIRECT_URI": site.url("/sso/callback"),
+            "DEVKIT_SSO_STORE_URL": f"sqlite:///{tmp_path}/example.db",
+        }.items():
+            monkeypatch.setenv(f"FLASK_{name}", value)
+        site.app = create_app()
+        watch = Watch(page)
+
+        def visit(url: str, name: str) -> None:
+            page.goto(url)
+            look(page, name)
+
+        visit(sandbox, "sandbox-home")
+        visit(site.url(), "example-home")
+        visit(site.url("/reports"), "sandbox-sign-in")
+        page.get_by_role("button", name="eve").click()
+        expect(page.get_by_role("alert")).to_be_visible()
+        look(page, "sandbox-problem")
+        authorize = f"{sandbox}/sso/oauth2/authorize?client_id={config.client_id}"
+        visit(f"{authorize}&redirect_uri=https://app.example/%23/somewhere/else", "sandbox-error")
+        visit(f"{sandbox}/sso/oauth2/authorize", "sandbox-other-error")
+        page.goto(site.url("/reports"))
+        page.get_by_label("Or type any name").fill(LONG_NAME)
+        page.get_by_role("button", name="Sign in", exact=True).click()
+        expect(page.get_by_role("heading", name="Reports")).to_be_visible()
+        look(page, "example-reports-long-name")
+        visit(site.url("/me"), "example-me-long-name")
+        visit(site.url("/admin"), "example-forbidden")
+        visit(sandbox, "sandbox-home-signed-in")
+        page.goto(site.url())
+        page.get_by_role("button", name="Sign out").click()
+        page.get_by_role("link", name="Sign in").click()
+        page.get_by_role("button", name="ada").click()
+        expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+        for name in ("", "reports", "admin", "me"):
+            visit(site.url(f"/{name}"), f"example-{name or 'home'}-signed-in")
+        assert all(url.startswith((sandbox, site.url("/"))) for url in watch.urls)

@@ -1,0 +1,527 @@
+"""The guard: who gets in, what the others are told, and what is never open by accident."""
+
+from __future__ import annotations
+
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    render_template_string,
+    send_file,
+    stream_template_string,
+)
+from flask.testing import FlaskClient
+from flask.views import MethodView
+from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.wsgi import wrap_file
+
+from flask_devkit_sso import (
+    ConfigError,
+    DevKitSSO,
+    current_user,
+    login_required,
+    public,
+    role_required,
+)
+from flask_devkit_sso.testing import login_as
+
+from ..conftest import AppMaker, reason
+from ..scripted import ScriptedServer
+
+PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+BROWSER = {"Sec-Fetch-Dest": "document", "Accept": "*/*"}
+SCRIPT = {"Accept": "*/*"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        PAGE,
+        BROWSER,
+        {"Accept": "text/html"},
+        {"Sec-Fetch-Dest": "document", "X-Requested-With": "x", "Accept": "application/json"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_page_load_is_sent_to_the_login(
+    client: FlaskClient, headers: dict[str, str], method: str
+) -> None:
+    response = client.open("/private?a=1&b=2", method=method, headers=headers)
+    assert response.status_code == 302
+    assert response.location == "/sso/authorize?next=/private?a%3D1%26b%3D2"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert "Cookie" in response.headers["Vary"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        SCRIPT,
+        {"Accept": "application/json"},
+        {"Accept": "application/json, text/plain, */*"},
+        {"Accept": "text/html", "X-Requested-With": "XMLHttpRequest"},
+        {"Accept": "text/html", "Sec-Fetch-Dest": "empty"},
+        {"Accept": "text/html", "Sec-Fetch-Dest": "iframe"},
+        {"Accept": "image/avif,*/*", "Sec-Fetch-Dest": "image"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_everything_else_is_told_in_json(
+    client: FlaskClient, headers: dict[str, str], method: str
+) -> None:
+    response = client.open("/private", method=method, headers=headers)
+    assert response.status_code == 401
+    assert response.json == {"error": "login_required", "login_url": "/sso/authorize"}
+
+
+@pytest.mark.parametrize("headers", [{}, PAGE, BROWSER], ids=str)
+def test_a_form_is_told_that_it_was_not_sent(client: FlaskClient, headers: dict[str, str]) -> None:
+    response = client.post("/private", data={"text": "long"}, headers=headers)
+    assert response.status_code == 401
+    assert "not sent" in response.text.lower()
+    assert 'href="/sso/authorize"' in response.text
+    assert 'target="_blank"' in response.text
+
+
+def test_who_is_signed_in_gets_in(client: FlaskClient) -> None:
+    login_as(client, "bob")
+    assert client.get("/private").text == "private bob"
+    assert client.post("/private", headers=SCRIPT).text == "private bob"
+
+
+def test_a_role_is_needed(client: FlaskClient) -> None:
+    login_as(client, "bob")
+    response = client.get("/admin")
+    assert response.status_code == 403
+    assert "bob" in response.text
+    assert "Admin" in response.text
+    response = client.get("/admin", headers=SCRIPT)
+    assert (response.status_code, response.json) == (
+        403,
+        {"error": "forbidden", "roles": ["Admin"]},
+    )
+    login_as(client, "ada", role="Admin")
+    assert client.get("/admin").text == "admin"
+    login_as(client, "eva", role=None)
+    assert client.get("/admin").status_code == 403
+
+
+@pytest.mark.parametrize("roles", [(), ("admin",), ("Admin", "Root"), ("",)])
+def test_a_role_that_does_not_exist_is_an_error_at_once(roles: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="one or more of Admin, User"):
+        role_required(*roles)
+
+
+def test_handlers_of_the_application_apply(app: Flask, client: FlaskClient) -> None:
+    app.register_error_handler(401, lambda error: ("own 401", 401))
+    app.register_error_handler(Forbidden, lambda error: ("own 403", 403))
+    assert client.get("/private", headers=SCRIPT).text == "own 401"
+    assert client.get("/private").status_code == 302
+    login_as(client, "bob")
+    assert client.get("/admin").text == "own 403"
+    assert Unauthorized.code == 401
+
+
+@pytest.mark.parametrize("decorate", [login_required, role_required("User", "Admin")])
+def test_async_views_stay_async(app: Flask, decorate: Any) -> None:
+    @app.get("/async")
+    @decorate
+    async def view() -> str:
+        return f"async {current_user.username}"
+
+    client = app.test_client()
+    assert client.get("/async").status_code == 302
+    login_as(client, "bob")
+    assert client.get("/async").text == "async bob"
+
+
+def test_class_based_views(app: Flask) -> None:
+    class Guarded(MethodView):
+        decorators = [login_required]  # noqa: RUF012
+
+        def get(self) -> str:
+            return "guarded"
+
+    class Half(MethodView):
+        def get(self) -> str:
+            return "open"
+
+        @role_required("Admin")
+        def post(self) -> str:
+            return "guarded"
+
+    app.add_url_rule("/guarded", view_func=Guarded.as_view("guarded"))
+    app.add_url_rule("/half", view_func=Half.as_view("half"))
+    client = app.test_client()
+    assert client.get("/guarded").status_code == 302
+    assert client.get("/half").text == "open"
+    assert client.post("/half", headers=SCRIPT).status_code == 401
+    login_as(client, "ada", role="Admin")
+    assert client.get("/guarded").text == "guarded"
+    assert client.post("/half").text == "guarded"
+
+
+def test_the_decorator_on_what_is_no_view() -> None:
+    with pytest.raises(TypeError, match="without parentheses"):
+        login_required(cast(Any, None))
+    with pytest.raises(TypeError, match=r"decorators = \[login_required\]"):
+        login_required(MethodView)
+
+
+# Written above the route, a guard guards nothing: no request is served then.
+
+
+def test_a_guard_above_the_route_is_refused(make_app: AppMaker) -> None:
+    app = make_app()
+
+    @login_required
+    @app.get("/secret")
+    def secret() -> str:
+        return "secret"
+
+    app.testing = True
+    with pytest.raises(ConfigError, match=r"secret \(endpoint secret\).*below @app.get"):
+        app.test_client().get("/secret")
+    app.testing = False
+    assert app.test_client().get("/").status_code == 500
+
+
+@pytest.mark.parametrize("on_blueprint", [True, False])
+def test_so_is_one_above_other_decorators_or_on_a_blueprint(
+    make_app: AppMaker, on_blueprint: bool
+) -> None:
+    from functools import wraps
+
+    app = make_app()
+    bp = Blueprint("bp", __name__)
+
+    def other(view: Any) -> Any:
+        @wraps(view)
+        def wrapped() -> Any:
+            return view()
+
+        return wrapped
+
+    @role_required("Admin")
+    @other
+    @(bp if on_blueprint else app).get("/secret")
+    def secret() -> str:
+        return "secret"
+
+    app.register_blueprint(bp)
+    assert app.test_client().get("/secret").status_code == 500
+
+
+def test_so_is_one_with_arguments_filled_in(make_app: AppMaker) -> None:
+    def secret(name: str) -> str:
+        return name
+
+    app = make_app()
+    app.add_url_rule("/guarded", "guarded", partial(login_required(secret), "x"))
+    assert app.test_client().get("/guarded").status_code == 302
+    app = make_app()
+    app.add_url_rule("/secret", "secret", partial(secret, "x"))
+    app.testing = True
+    with pytest.raises(ConfigError, match=r"secret \(endpoint secret\)"):
+        app.test_client().get("/secret")
+
+
+def test_the_right_order_with_other_decorators_is_fine(make_app: AppMaker) -> None:
+    from functools import wraps
+
+    app = make_app()
+
+    def other(view: Any) -> Any:
+        @wraps(view)
+        def wrapped() -> Any:
+            return view()
+
+        return wrapped
+
+    @app.get("/secret")
+    @other
+    @login_required
+    @other
+    def secret() -> str:
+        return "secret"
+
+    client = app.test_client()
+    assert client.get("/secret").status_code == 302
+    login_as(client, "bob")
+    assert client.get("/secret").text == "secret"
+
+
+# protect
+
+
+def protected(make_app: AppMaker, target: str) -> tuple[Flask, FlaskClient]:
+    sso = DevKitSSO()
+    app = make_app(sso)
+    bp, child = Blueprint("bp", __name__), Blueprint("child", __name__)
+
+    @bp.get("/bp")
+    def inside() -> str:
+        return "inside"
+
+    @bp.get("/bp/marked")
+    @public
+    def marked() -> str:
+        return "marked"
+
+    @bp.get("/bp/healthz")
+    def healthz() -> str:
+        return "ok"
+
+    @child.get("/bp/child")
+    def deep() -> str:
+        return "deep"
+
+    @child.get("/bp/child/healthz", endpoint="healthz")
+    def child_healthz() -> str:
+        return "ok"
+
+    @public
+    class Open(MethodView):
+        def get(self) -> str:
+            return "open"
+
+    class Inherits(Open):
+        pass
+
+    bp.add_url_rule("/bp/open", view_func=Open.as_view("open"))
+    bp.add_url_rule("/bp/inherits", view_func=Inherits.as_view("inherits"))
+    if target == "app":
+        sso.protect(app, public=["static", "bp.healthz", "home"])
+    else:
+        sso.protect(bp, public=["healthz"])
+    bp.register_blueprint(child)
+    app.register_blueprint(bp)
+    return app, app.test_client()
+
+
+@pytest.mark.parametrize("target", ["app", "blueprint"])
+def test_protect(make_app: AppMaker, target: str, tmp_path: Any) -> None:
+    _, client = protected(make_app, target)
+    for path in ("/bp", "/bp/child", "/bp/child/healthz", "/bp/inherits", "/private"):
+        assert client.get(path).status_code == 302, path
+    for path in ("/", "/bp/marked", "/bp/open", "/bp/healthz"):
+        assert client.get(path).status_code == 200, path
+    assert client.get("/who").status_code == (302 if target == "app" else 200)
+    # Our own routes, what matches no route, and OPTIONS that Flask answers.
+    assert client.get("/sso/authorize").status_code == 303
+    assert client.get("/sso/signed-out").status_code == 200
+    with client.get("/sso/static/devkit_sso.css") as stylesheet:
+        assert stylesheet.status_code == 200
+    assert client.get("/nowhere").status_code == 404
+    assert client.post("/bp").status_code == 405
+    assert client.options("/bp").status_code == 200
+    assert client.get("/static/x.css").status_code == 404
+    login_as(client, "bob")
+    assert client.get("/bp").text == "inside"
+    assert client.get("/bp/child").text == "deep"
+
+
+def test_static_files_are_guarded_unless_they_are_public(make_app: AppMaker) -> None:
+    sso = DevKitSSO()
+    app = make_app(sso)
+    sso.protect(app)
+    assert app.test_client().get("/static/x.css").status_code == 302
+
+
+def test_options_that_a_view_answers_is_guarded(make_app: AppMaker) -> None:
+    sso = DevKitSSO()
+    app = make_app(sso)
+    app.add_url_rule("/o", view_func=lambda: "own", endpoint="o", methods=["GET", "OPTIONS"])
+    sso.protect(app)
+    assert app.test_client().options("/o").status_code == 401
+
+
+def test_a_blueprint_is_protected_before_it_is_registered(make_app: AppMaker) -> None:
+    sso = DevKitSSO()
+    app = make_app(sso)
+    bp = Blueprint("late", __name__)
+    app.register_blueprint(bp)
+    with pytest.raises(AssertionError):
+        sso.protect(bp)
+
+
+def test_public_takes_a_list(make_app: AppMaker) -> None:
+    sso = DevKitSSO()
+    with pytest.raises(TypeError, match="a list of endpoints"):
+        sso.protect(make_app(sso), public="static")
+
+
+# current_user
+
+
+def test_nobody_outside_a_request(app: Flask) -> None:
+    for _ in range(2):
+        assert current_user.is_authenticated is False
+        assert current_user.is_admin is False
+        assert current_user.uid is current_user.username is current_user.role is None
+        assert current_user.account is None
+        with app.app_context():
+            assert current_user.is_authenticated is False
+
+
+def test_a_context_that_outlives_a_request_hands_nobody_on(app: Flask) -> None:
+    with app.app_context():
+        ada = app.test_client()
+        login_as(ada, "ada", role="Admin")
+        assert ada.get("/who").json["username"] == "ada"
+        assert app.test_client().get("/who").json["username"] is None
+        assert not current_user.is_authenticated
+
+
+def test_without_the_extension_the_guard_says_so() -> None:
+    app = Flask("bare")
+    app.testing = True
+    app.add_url_rule("/x", view_func=login_required(lambda: "x"), endpoint="x")
+    with pytest.raises(ConfigError, match=r"init_app\(app\)"):
+        app.test_client().get("/x")
+
+
+def test_the_account_is_loaded_once_a_request_and_only_when_used(make_app: AppMaker) -> None:
+    sso = DevKitSSO()
+    loaded: list[str] = []
+
+    @sso.account_loader
+    def load(user: Any) -> dict[str, str]:
+        loaded.append(user.uid)
+        return {"theme": "dark"}
+
+    app = make_app(sso)
+    app.add_url_rule(
+        "/account",
+        view_func=lambda: [current_user.account, current_user.account],
+        endpoint="account",
+    )
+    client = app.test_client()
+    login_as(client, "bob", uid="u-7")
+    client.get("/private")
+    assert loaded == []
+    assert client.get("/account").json == [{"theme": "dark"}] * 2
+    assert loaded == ["u-7"]
+    assert app.test_client().get("/account").json == [None, None]
+
+
+def test_in_templates(app: Flask) -> None:
+    text = (
+        "{{ current_user.username }} {{ devkit_sso.current_user.role }} "
+        "{{ devkit_sso.login_url() }} {{ devkit_sso.logout_url() }}"
+    )
+    app.add_url_rule("/t", view_func=lambda: render_template_string(text), endpoint="t")
+    client = app.test_client()
+    assert client.get("/t?q=1").text == "None None /sso/authorize?next=/t?q%3D1 /sso/logout"
+    login_as(client, "bob")
+    assert client.get("/t").text == "bob User /sso/authorize?next=/t /sso/logout"
+
+
+def test_beside_flask_login_its_name_is_left_alone(app: Flask) -> None:
+    app.login_manager = object()  # type: ignore[attr-defined]
+    app.add_url_rule(
+        "/t",
+        view_func=lambda: render_template_string(
+            "{{ current_user is defined }} {{ devkit_sso.current_user.username }}"
+        ),
+        endpoint="t",
+    )
+    client = app.test_client()
+    login_as(client, "bob")
+    assert client.get("/t").text == "False bob"
+
+
+def test_login_url_takes_only_ways_that_stay_here(app: Flask) -> None:
+    sso = DevKitSSO()
+    with app.test_request_context("/here?x=1"):
+        assert sso.login_url() == "/sso/authorize?next=/here?x%3D1"
+        assert sso.login_url("/there") == "/sso/authorize?next=/there"
+        assert sso.login_url("//evil.example") == "/sso/authorize?next=/"
+    with app.test_request_context("/here", method="POST"):
+        assert sso.login_url() == "/sso/authorize"
+
+
+# Caches
+
+
+def test_what_depends_on_the_login_is_not_for_caches(app: Flask, client: FlaskClient) -> None:
+    @app.get("/cached")
+    @login_required
+    def cached() -> tuple[str, dict[str, str]]:
+        return "x", {"Cache-Control": "private, max-age=60", "Vary": "Accept"}
+
+    assert "Vary" not in client.get("/").headers
+    assert "Cache-Control" not in client.get("/").headers
+    for path in ("/who", "/private"):
+        response = client.get(path)
+        assert "Cookie" in response.headers["Vary"]
+        assert response.headers["Cache-Control"] == "no-store"
+    login_as(client, "bob")
+    response = client.get("/cached")
+    assert response.headers["Cache-Control"] == "private, max-age=60"
+    assert response.headers["Vary"] == "Accept, Cookie"
+
+
+def test_a_guarded_file_is_never_public(make_app: AppMaker, tmp_path: Path) -> None:
+    app = make_app()
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 60
+    (tmp_path / "report.txt").write_text("for ada alone")
+
+    @app.get("/report")
+    @login_required
+    def report() -> Response:
+        return send_file(tmp_path / "report.txt")
+
+    @app.get("/logo")
+    def logo() -> Response:
+        return send_file(tmp_path / "report.txt")
+
+    client = app.test_client()
+    login_as(client, "ada")
+    with client.get("/report") as whole:
+        assert whole.headers["Cache-Control"] == "max-age=60, private"
+    etag = {"If-None-Match": whole.headers["ETag"]}
+    for headers, status in (({"Range": "bytes=0-2"}, 206), (etag, 304)):
+        with client.get("/report", headers=headers) as response:
+            assert response.status_code == status
+            assert response.headers["Cache-Control"] == "max-age=60, private"
+    with client.get("/logo") as response:
+        assert response.headers["Cache-Control"] == "public, max-age=60"
+
+
+def test_a_page_that_is_not_configured_says_so_in_json_too(
+    make_app: AppMaker, server: ScriptedServer
+) -> None:
+    client = make_app(client_id=None).test_client()
+    response = client.get("/private", headers=SCRIPT)
+    assert (response.status_code, response.json["error"]) == (503, "not_configured")
+    assert reason(client.get("/private", headers=PAGE)) == "not_configured"
+
+
+def test_a_streamed_answer_may_depend_on_the_login_later(app: Flask) -> None:
+    @app.get("/streamed")
+    def streamed() -> Any:
+        return stream_template_string("{{ current_user.username }}")
+
+    @app.get("/file")
+    def file() -> Response:
+        return Response(wrap_file({}, BytesIO(b"x")), direct_passthrough=True)
+
+    client = app.test_client()
+    anonymous = client.get("/streamed")
+    assert (anonymous.text, anonymous.headers["Vary"]) == ("None", "Cookie")
+    assert "Cache-Control" not in anonymous.headers
+    login_as(client, "bob")
+    bobs = client.get("/streamed")
+    assert (bobs.text, bobs.headers["Vary"]) == ("bob", "Cookie")
+    assert bobs.headers["Cache-Control"] == "no-store"
+    assert "Vary" not in client.get("/file").headers

@@ -1,0 +1,592 @@
+"""A login from end to end: what goes over the wire, and what binds it to its browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from flask_devkit_sso import (
+    DevKitSSO,
+    LoginFailed,
+    LoginRefused,
+    current_user,
+    login_failed,
+    login_succeeded,
+)
+
+from ..conftest import (
+    CLIENT_ID,
+    CODE,
+    AppMaker,
+    carry_cookies,
+    come_back,
+    cookies,
+    reason,
+    sign_in,
+    start,
+)
+from ..scripted import GET_TOKEN, GET_USER_INFO, ScriptedServer, fails, says
+
+
+def test_the_bytes_on_the_wire(client: FlaskClient, server: ScriptedServer) -> None:
+    """docs/protocol.md sections 1, 2 and 3, spelled out."""
+    location = client.get("/sso/authorize").location
+    head, _, state = location.partition("&state=")
+    assert head == (
+        f"{server.url}/sso/oauth2/authorize?client_id=20221017000000001"
+        "&redirect_uri=http%3A%2F%2Flocalhost%2Fsso%2Fcallback&response_type=code"
+    )
+    come_back(client, state)
+    exchange, question = server.seen
+    assert (exchange.method, exchange.path) == ("POST", "/sso/oauth2/getToken")
+    assert exchange.headers["content-type"] == "application/json"
+    assert exchange.body == (
+        b'{"client_id": "20221017000000001", "grant_type": "authorization_code",'
+        b' "client_secret": "canary-client-secret-e41d",'
+        b' "authorization_code": "d6eda491b5b2166e16bd",'
+        b' "redirect_uri": "http://localhost/sso/callback"}'
+    )
+    assert (question.method, question.path) == ("POST", "/sso/oauth2/getUserInfo")
+    assert question.headers["content-type"] == "application/json"
+    assert question.body == (
+        b'{"client_id": "20221017000000001", "access_token": "canary-access-token-1f6a"}'
+    )
+    for seen in (exchange, question):
+        assert "authorization" not in seen.headers
+        assert "cookie" not in seen.headers
+
+
+@pytest.mark.parametrize("code", ["a~b+c/d=e&f%20g", "with space", "!~", "x" * 4096])
+def test_a_code_reaches_the_server_as_it_came(
+    client: FlaskClient, server: ScriptedServer, code: str
+) -> None:
+    come_back(client, start(client)["state"], code)
+    assert server.seen[0].json["authorization_code"] == code
+
+
+@pytest.mark.parametrize("url", ["https://app.example:8443/a%20b/sso/callback?x=%7e&y=1"])
+def test_the_redirect_uri_is_byte_identical_at_both_steps(
+    make_app: AppMaker, server: ScriptedServer, url: str
+) -> None:
+    client = make_app(redirect_uri=url).test_client()
+    base = "https://app.example:8443"
+    sent = start(client, base_url=base)
+    come_back(client, sent["state"], base_url=base)
+    assert sent["redirect_uri"] == server.seen[0].json["redirect_uri"] == url
+
+
+def test_pkce(make_app: AppMaker, server: ScriptedServer) -> None:
+    client = make_app(pkce=True).test_client()
+    sent = start(client)
+    assert sent["code_challenge_method"] == "S256"
+    assert "code_verifier" not in sent
+    come_back(client, sent["state"])
+    verifier = server.seen[0].json["code_verifier"]
+    assert len(verifier) >= 43
+    digest = hashlib.sha256(verifier.encode()).digest()
+    assert base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == sent["code_challenge"]
+
+
+def test_without_pkce_there_is_none_of_it(client: FlaskClient, server: ScriptedServer) -> None:
+    assert set(start(client)) == {"client_id", "redirect_uri", "response_type", "state"}
+    sign_in(client)
+    assert "code_verifier" not in server.seen[0].json
+
+
+@pytest.mark.parametrize(
+    ("redirect_uri", "base", "flags"),
+    [
+        (
+            "http://localhost/sso/callback",
+            "http://localhost",
+            {"HttpOnly", "Path=/", "SameSite=Lax"},
+        ),
+        (
+            "https://app.example/sso/callback",
+            "https://app.example",
+            {"HttpOnly", "Path=/", "SameSite=Lax", "Secure"},
+        ),
+        (
+            # TLS ends at a proxy that does not tell: the settings decide all the same.
+            "https://app.example/sso/callback",
+            "http://app.example",
+            {"HttpOnly", "Path=/", "SameSite=Lax", "Secure"},
+        ),
+    ],
+)
+def test_the_cookies(make_app: AppMaker, redirect_uri: str, base: str, flags: set[str]) -> None:
+    client = make_app(redirect_uri=redirect_uri).test_client()
+    response = client.get("/sso/authorize", base_url=base)
+    (login_cookie,) = response.headers.getlist("Set-Cookie")
+    state = response.location.partition("&state=")[2]
+    *_, session_cookie = come_back(client, state, base_url=base).headers.getlist("Set-Cookie")
+    for cookie, own in ((login_cookie, {"Max-Age=600"}), (session_cookie, set[str]())):
+        name, *found = cookie.split("; ")
+        assert name.startswith("__Host-") == ("Secure" in flags)
+        assert {flag for flag in found if not flag.startswith("Expires=")} == flags | own
+
+
+def test_who_is_signed_in_goes_straight_to_next(
+    client: FlaskClient, server: ScriptedServer
+) -> None:
+    sign_in(client)
+    response = client.get("/sso/authorize?next=/private")
+    assert (response.status_code, response.location) == (303, "/private")
+    assert len(server.seen) == 2
+
+
+def test_several_tabs_each_come_back_to_their_own_page(client: FlaskClient) -> None:
+    tabs = {f"/private?tab={n}": start(client, f"/private?tab={n}")["state"] for n in range(5)}
+    for page in sorted(tabs, reverse=True):
+        assert come_back(client, tabs[page]).location == page
+
+
+def test_tabs_that_start_at_once_do_not_lose_each_other(app: Flask) -> None:
+    """Both requests leave before either answer has arrived."""
+    one, two = app.test_client(), app.test_client()
+    responses = [client.get("/sso/authorize") for client in (one, two)]
+    for response in responses:
+        for cookie in response.headers.getlist("Set-Cookie"):
+            name, _, value = cookie.partition(";")[0].partition("=")
+            one.set_cookie(name, value)
+    for response in responses:
+        assert come_back(one, response.location.partition("&state=")[2]).status_code == 303
+
+
+def test_abandoned_logins_never_pile_up(client: FlaskClient, tmp_path: Path) -> None:
+    """Below 4 KB whatever happens, the oldest goes first, and nothing is kept at the server."""
+    sign_in(client)
+    client.post("/sso/logout", headers={"Origin": "http://localhost"})
+    before = (tmp_path / "devkit_sso.db").read_bytes()
+    states = [start(client, "/private?" + "x" * (40 * n))["state"] for n in range(30)]
+    header = "; ".join(f"{c.key}={c.value}" for c in cookies(client))
+    assert len(header) < 3500
+    assert (tmp_path / "devkit_sso.db").read_bytes() == before
+    assert come_back(client, states[-1]).status_code == 303
+    assert come_back(client, states[0]).status_code == 400
+
+
+def test_a_long_address_to_come_back_to_is_given_up(client: FlaskClient) -> None:
+    assert come_back(client, start(client, "/" + "x" * 1600)["state"]).location == "/"
+
+
+# What does not belong to a login of this browser costs no call of the server.
+
+
+def test_a_code_that_nobody_asked_for(client: FlaskClient, server: ScriptedServer) -> None:
+    for query in ("code=X", "code=X&state=", "code=X&state=made-up", "", "code=X&state=a.b.c"):
+        response = client.get(f"/sso/callback?{query}")
+        assert (response.status_code, reason(response)) == (400, "login_unknown")
+    assert server.seen == []
+
+
+def test_a_state_from_another_browser(app: Flask, server: ScriptedServer) -> None:
+    attacker, victim = app.test_client(), app.test_client()
+    state = start(attacker)["state"]
+    assert reason(come_back(victim, state)) == "cookie_missing"
+    start(victim)
+    assert reason(come_back(victim, state)) == "login_unknown"
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("space", ["\x85", "\xa0", "\x1c"], ids=ascii)
+def test_a_sibling_domain_cannot_plant_our_cookies(
+    make_app: AppMaker, server: ScriptedServer, space: str
+) -> None:
+    """To a browser a name behind such a byte is no ``__Host-`` name, so a subdomain may set it for
+    the whole domain (Chromium allows 85 and A0); stripped as a space, it would be one to us."""
+    app = make_app(redirect_uri="https://localhost/sso/callback")
+    attacker = app.test_client()
+    state = start(attacker, base_url="https://localhost")["state"]
+    (cookie,) = cookies(attacker)
+    assert cookie.key.startswith("__Host-")
+    response = come_back(
+        app.test_client(use_cookies=False),
+        state,
+        base_url="https://localhost",
+        headers={"Cookie": f"a=b; {space}{cookie.key}={cookie.value}"},
+    )
+    assert reason(response) == "cookie_missing"
+    assert server.seen == []
+
+
+def test_a_person_signed_in_is_not_switched_by_a_code_that_comes_along(
+    app: Flask, server: ScriptedServer
+) -> None:
+    attacker, victim = app.test_client(), app.test_client()
+    sign_in(victim)
+    state = start(attacker)["state"]
+    assert come_back(victim, state, "attackers-code").status_code == 400
+    assert victim.get("/who").json["username"] == "ada"
+    assert len(server.seen) == 2
+
+
+def test_a_login_is_used_once(app: Flask, client: FlaskClient, server: ScriptedServer) -> None:
+    state = start(client)["state"]
+    # A copy of the browser: its cookie is there again after the first use deletes it.
+    copy = app.test_client()
+    carry_cookies(client, copy)
+    assert come_back(client, state).status_code == 303
+    assert reason(come_back(client, state)) == "login_unknown"
+    assert reason(come_back(copy, state)) == "login_unknown"
+    assert server.paths == [GET_TOKEN, GET_USER_INFO]
+
+
+def test_not_even_at_the_end_of_its_time(make_app: AppMaker, server: ScriptedServer) -> None:
+    """Signatures count whole seconds: the copy's cookie is good for most of one after its end."""
+    app = make_app(login_ttl=1)
+    client, copy = app.test_client(), app.test_client()
+    threading.Event().wait(1 - time.time() % 1)
+    state = start(client)["state"]
+    carry_cookies(client, copy)
+    assert come_back(client, state).status_code == 303
+    threading.Event().wait(1.4)
+    assert come_back(copy, state).status_code == 400
+    assert server.paths == [GET_TOKEN, GET_USER_INFO]
+
+
+def test_two_callbacks_at_once_send_the_code_once(app: Flask, server: ScriptedServer) -> None:
+    client = app.test_client()
+    state = start(client)["state"]
+    copies = [app.test_client() for _ in range(8)]
+    for copy in copies:
+        carry_cookies(client, copy)
+    answers: list[int] = []
+    threads = [
+        threading.Thread(target=lambda c=copy: answers.append(come_back(c, state).status_code))
+        for copy in copies
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [303] + [400] * 7
+    assert server.paths == [GET_TOKEN, GET_USER_INFO]
+
+
+def test_a_login_is_used_up_even_when_the_server_fails(
+    client: FlaskClient, server: ScriptedServer
+) -> None:
+    state = start(client)["state"]
+    server.answers[GET_TOKEN] = fails("8500")
+    assert reason(come_back(client, state)) == "server_rejected"
+    assert reason(come_back(client, state)) == "login_unknown"
+    assert server.paths == [GET_TOKEN]
+
+
+def test_the_state_must_come_back(client: FlaskClient, server: ScriptedServer) -> None:
+    state = start(client)["state"]
+    for query, expected in [
+        (f"code={CODE}", "state_missing"),
+        (f"code={CODE}&state=", "state_missing"),
+        (f"code={CODE}&state={state}x", "state_mismatch"),
+        (f"code={CODE}&state={state[1:]}", "state_mismatch"),
+        (f"code={CODE}&state={state}&state={state}", "state_mismatch"),
+        (f"code={CODE}&state={state}&state=other", "state_mismatch"),
+    ]:
+        response = client.get(f"/sso/callback?{query}")
+        assert (response.status_code, reason(response)) == (400, expected)
+    assert server.seen == []
+    assert come_back(client, state).status_code == 303
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", "code=", "code=a&code=a", "code=a&code=b", "code=%00", "code=%E9%AA%8C", "code=a%0Ab"],
+)
+def test_one_code_must_come(client: FlaskClient, server: ScriptedServer, query: str) -> None:
+    response = client.get(f"/sso/callback?state={start(client)['state']}&{query}")
+    assert (response.status_code, reason(response)) == (400, "code_missing")
+    assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[" * 30_000,
+        b'{"code": "x"}',
+        b'{"code": ["x", null], "state": []}',
+        b'{"code": ["x"], "state": ["\\ud800"]}',
+        b'{"code": ["\\ud800"], "state": ["x"], "hash": "\\ud800"}',
+    ],
+)
+def test_a_post_that_is_not_the_landing_scripts(
+    client: FlaskClient, server: ScriptedServer, body: bytes
+) -> None:
+    start(client)
+    response = client.post(
+        "/sso/callback",
+        data=body,
+        headers={"Origin": "http://localhost", "Content-Type": "application/json"},
+    )
+    assert response.status_code == 400
+    assert response.json["error"] in ("code_missing", "state_missing", "state_mismatch")
+    assert server.seen == []
+
+
+def test_a_login_that_took_too_long(make_app: AppMaker, server: ScriptedServer) -> None:
+    client = make_app(login_ttl=1).test_client()
+    state = start(client)["state"]
+    threading.Event().wait(2.1)
+    assert reason(come_back(client, state)) == "login_expired"
+    assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "expected"),
+    [
+        ("error=access_denied", 403, "denied"),
+        ("error=access_denied&error_description=No+%3Cb%3E+for+you&iss=x", 403, "denied"),
+        ("error=access_denied&code=abc", 403, "denied"),
+        ("error=server_error", 502, "authorize_error"),
+        ("error=%3Cscript%3Ealert(1)%3C/script%3E", 502, "authorize_error"),
+        ("error=", 502, "authorize_error"),
+    ],
+)
+def test_error_answers_of_authorize(
+    client: FlaskClient, server: ScriptedServer, query: str, status: int, expected: str
+) -> None:
+    response = client.get(f"/sso/callback?state={start(client)['state']}&{query}")
+    assert (response.status_code, reason(response)) == (status, expected)
+    assert "<b>" not in response.text
+    assert "<script" not in response.text
+    assert server.seen == []
+
+
+def test_parameters_that_standard_servers_add_are_no_trouble(client: FlaskClient) -> None:
+    state = start(client)["state"]
+    response = client.get(f"/sso/callback?code=x&state={state}&iss=https%3A%2F%2Fa&session_state=1")
+    assert response.status_code == 303
+
+
+def test_every_login_has_a_new_session_and_replaces_the_old(
+    app: Flask, server: ScriptedServer
+) -> None:
+    client = app.test_client()
+    first, second = start(client)["state"], start(client)["state"]
+
+    def session_cookie() -> tuple[str, str]:
+        (found,) = [c for c in cookies(client) if "_login_" not in c.key]
+        return found.key, found.value
+
+    come_back(client, first)
+    old = session_cookie()
+    come_back(client, second)
+    assert session_cookie()[1] != old[1]
+    thief = app.test_client()
+    thief.set_cookie(*old)
+    assert not thief.get("/who").json["is_authenticated"]
+    assert server.paths == [GET_TOKEN, GET_USER_INFO] * 2
+
+
+# Where a login leads.
+
+STAYS = [
+    "/",
+    "/private",
+    "/private?x=1&y=%20a",
+    "/a/b.c~d;e=f,g",
+    "/%E6%8A%A5%E5%91%8A",
+    "/#/files?x=1",
+    "/search?q=https://evil.example//x",
+    "/ssofa",
+    "/sso-notes",
+]
+LEAVES = [
+    "",
+    "//evil.example",
+    "///evil.example",
+    "/\\evil.example",
+    "\\\\evil.example",
+    "https://evil.example",
+    "https:evil.example",
+    "evil.example",
+    "javascript:alert(1)",
+    "/\t/evil.example",
+    "/\n/evil.example",
+    "/\r\nSet-Cookie: a=b",
+    " //evil.example",
+    "/%2F/evil.example",
+    "/%2f%2fevil.example",
+    "/%5cevil.example",
+    "/..//evil.example",
+    "/a/%2e%2e//evil.example",
+    "/./private",
+    "/a/../sso/authorize",
+    "/%zz",
+    "/%",
+    "/报告",
+    "/<script>",
+    '/"x',
+    "/sso/authorize",
+    "/sso/authorize?next=/sso/authorize",
+    "/%73so/authorize",
+    "/sso%2Fauthorize",
+    "/sso/logout",
+    "/sso/callback?code=x",
+    "/sso/signed-out",
+    "/sso/static/devkit_sso.css",
+]
+
+
+@pytest.mark.parametrize("url", STAYS)
+def test_next_is_kept_when_it_stays_here(client: FlaskClient, url: str) -> None:
+    assert come_back(client, start(client, url)["state"]).location == url
+    assert client.get("/sso/authorize", query_string={"next": url}).location == url
+
+
+@pytest.mark.parametrize("url", LEAVES)
+def test_next_leads_nowhere_else(client: FlaskClient, url: str) -> None:
+    assert come_back(client, start(client, url)["state"]).location == "/"
+    assert client.get("/sso/authorize", query_string={"next": url}).location == "/"
+
+
+def test_a_guarded_page_is_come_back_to(client: FlaskClient) -> None:
+    for path in ("/private", "/private?a=b&c=%E6%8A%A5", "/private?x=[1]|2"):
+        response = client.get(path)
+        assert response.status_code == 302
+        assert response.location.startswith("/sso/authorize?next=")
+        begun = client.get(response.location)
+        back = come_back(client, begun.location.partition("&state=")[2]).location
+        assert client.get(back).text == "private ada"
+        client.post("/sso/logout", headers={"Origin": "http://localhost"})
+
+
+def test_the_default_is_a_setting_and_knows_its_mount(make_app: AppMaker) -> None:
+    mounted = make_app().test_client()
+    state = start(mounted, base_url="http://localhost/app")["state"]
+    response = come_back(mounted, state, base_url="http://localhost/app")
+    assert response.location == "/app/"
+    elsewhere = make_app(DevKitSSO(), after_login_url="/start").test_client()
+    assert sign_in(elsewhere).location == "/start"
+
+
+# What the application has a say in.
+
+
+def test_on_login_runs_before_there_is_a_session(make_app: AppMaker) -> None:
+    sso = DevKitSSO()
+    seen: list[tuple[str, bool]] = []
+
+    @sso.on_login
+    def create_account(user: object) -> None:
+        seen.append((repr(user), current_user.is_authenticated))
+
+    @sso.on_login
+    async def and_another(user: object) -> None:
+        seen.append(("async", current_user.is_authenticated))
+
+    sign_in(make_app(sso).test_client())
+    assert seen == [("User(uid='u-1', username='ada', role='Admin')", False), ("async", False)]
+
+
+def test_on_login_may_refuse(make_app: AppMaker) -> None:
+    sso = DevKitSSO()
+
+    @sso.on_login
+    def refuse(user: object) -> None:
+        raise LoginRefused("Not on a Sunday <b>!")
+
+    client = make_app(sso).test_client()
+    response = come_back(client, start(client)["state"])
+    assert (response.status_code, reason(response)) == (403, "refused")
+    assert "Not on a Sunday &lt;b&gt;!" in response.text
+    assert not client.get("/who").json["is_authenticated"]
+
+
+def test_a_broken_on_login_means_no_login(make_app: AppMaker) -> None:
+    sso = DevKitSSO()
+    sso.on_login(lambda user: 1 / 0)
+    client = make_app(sso).test_client()
+    assert come_back(client, start(client)["state"]).status_code == 500
+    assert not client.get("/who").json["is_authenticated"]
+
+
+def test_signals(app: Flask, client: FlaskClient, server: ScriptedServer) -> None:
+    heard: list[object] = []
+
+    def succeeded(sender: Flask, user: object) -> None:
+        heard.append((sender, "in", user.uid))  # type: ignore[attr-defined]
+
+    def failed(sender: Flask, reason: str, error: Exception) -> None:
+        heard.append((sender, reason, type(error.__cause__).__name__))
+
+    with login_succeeded.connected_to(succeeded, app), login_failed.connected_to(failed, app):
+        sign_in(client)
+        client.post("/sso/logout", headers={"Origin": "http://localhost"})
+        server.answers[GET_TOKEN] = fails("8202")
+        come_back(client, start(client)["state"])
+    assert heard == [(app, "in", "u-1"), (app, "server_rejected", "ServerError")]
+
+
+def test_an_errorhandler_of_the_application_wins(app: Flask, client: FlaskClient) -> None:
+    @app.errorhandler(LoginFailed)
+    def own(error: LoginFailed) -> tuple[str, int]:
+        return f"own page: {error.reason}", error.code or 0
+
+    response = client.get("/sso/callback?code=x")
+    assert (response.status_code, response.text) == (400, "own page: login_unknown")
+
+
+def test_failures_in_json_where_it_was_asked_for(client: FlaskClient) -> None:
+    response = client.get("/sso/callback?code=x", headers={"Accept": "application/json"})
+    assert response.status_code == 400
+    assert response.json["error"] == "login_unknown"
+    assert set(response.json or ()) == {"error", "message", "reference", "login_url"}
+    assert response.json["login_url"] == "/sso/authorize"
+
+
+def test_a_failure_page_is_private_and_inert(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = client.get("/sso/callback?code=x")
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+    policy = response.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "<script" not in response.text
+    assert "style=" not in response.text
+    (reference,) = [line.split("reference ")[1][:8] for line in caplog.messages]
+    assert reference in response.text
+
+
+def test_two_applications_from_one_extension_object(
+    make_app: AppMaker, server: ScriptedServer
+) -> None:
+    sso = DevKitSSO()
+    apps = [make_app(sso, client_id=CLIENT_ID), make_app(sso, client_id="the-second")]
+    server.answers[GET_TOKEN] = lambda handler: (
+        threading.Event().wait(0.05),
+        says({"code": "2000", "data": {"access_token": "a", "refresh_token": "r"}})(handler),
+    )[-1]
+    clients = [app.test_client() for app in apps for _ in range(3)]
+    threads = [threading.Thread(target=sign_in, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    asked = sorted(seen.json["client_id"] for seen in server.seen if seen.path == GET_TOKEN)
+    assert asked == [CLIENT_ID] * 3 + ["the-second"] * 3
+    # Nor does a session of one mean anything to the other.
+    stranger = apps[1].test_client()
+    carry_cookies(clients[0], stranger)
+    assert not stranger.get("/who").json["is_authenticated"]
+    assert clients[0].get("/who").json["is_authenticated"]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "x" * 300, "a b", ""])
+def test_a_host_that_the_application_does_not_trust(make_app: AppMaker, host: str) -> None:
+    app = make_app()
+    app.config["TRUSTED_HOSTS"] = ["localhost"]
+    for path in ("/", "/private", "/sso/authorize", "/sso/callback?code=C", "/nowhere"):
+        assert app.test_client().get(path, headers={"Host": host}).status_code == 400

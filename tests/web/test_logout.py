@@ -1,0 +1,196 @@
+"""Logout: here at once, then at the server, and the truth about both (section 6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from flask_devkit_sso import logged_out
+from flask_devkit_sso.testing import login_as
+
+from ..conftest import AppMaker, carry_cookies, reason, sign_in
+from ..scripted import (
+    GET_TOKEN,
+    LOGOUT,
+    REFRESH_TOKEN,
+    TOKEN,
+    ScriptedServer,
+    closes,
+    fails,
+    says,
+)
+
+SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
+
+
+def signed_in(client: FlaskClient) -> bool:
+    return bool(client.get("/who").json["is_authenticated"])
+
+
+def test_get_asks_and_ends_nothing(client: FlaskClient, server: ScriptedServer) -> None:
+    sign_in(client)
+    response = client.get("/sso/logout")
+    assert response.status_code == 200
+    assert '<form method="post" action="/sso/logout"' in response.text
+    assert "ada" in response.text
+    assert response.headers["Referrer-Policy"] == "same-origin"
+    assert signed_in(client)
+    assert LOGOUT not in server.paths
+
+
+def test_post_ends_both(app: Flask, client: FlaskClient, server: ScriptedServer) -> None:
+    sign_in(client)
+    copy = app.test_client()
+    carry_cookies(client, copy)
+    response = client.post("/sso/logout", headers=SAME_ORIGIN)
+    assert response.status_code == 303
+    assert server.seen[-1].path == "/sso/oauth2/logout"
+    assert server.seen[-1].body == (
+        b'{"client_id": "20221017000000001", "access_token": "canary-access-token-1f6a"}'
+    )
+    assert not signed_in(client)
+    assert not signed_in(copy)
+    assert client.get_cookie("x") is None
+    page = client.get(response.location)
+    assert 'data-outcome="told"' in page.text
+    assert page.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("how", ["8205", "8500", "gone"])
+def test_a_server_that_cannot_be_told(
+    client: FlaskClient, server: ScriptedServer, how: str
+) -> None:
+    sign_in(client)
+    server.answers[LOGOUT] = closes if how == "gone" else fails(how)
+    response = client.post("/sso/logout", headers=SAME_ORIGIN)
+    assert not signed_in(client)
+    assert 'data-outcome="not_told"' in client.get(response.location).text
+
+
+def test_an_expired_access_token_is_refreshed_first(
+    client: FlaskClient, server: ScriptedServer
+) -> None:
+    import time
+
+    server.answers[GET_TOKEN] = says(TOKEN | {"data": TOKEN["data"] | {"expires_in": 1}})  # type: ignore[operator]
+    sign_in(client)
+    time.sleep(1.1)
+    response = client.post("/sso/logout", headers=SAME_ORIGIN)
+    assert server.paths[-2:] == [REFRESH_TOKEN, LOGOUT]
+    assert server.seen[-2].body == (
+        b'{"client_id": "20221017000000001", "refresh_token": "canary-refresh-token-9b2c"}'
+    )
+    assert server.seen[-1].json["access_token"] == "canary-second-7d"
+    assert 'data-outcome="told"' in client.get(response.location).text
+
+
+def test_json(client: FlaskClient, server: ScriptedServer) -> None:
+    sign_in(client)
+    headers = SAME_ORIGIN | {"Accept": "application/json"}
+    response = client.post("/sso/logout", headers=headers)
+    assert response.status_code == 200
+    assert response.json["server_told"] is True
+    assert response.json["next"].startswith("/sso/signed-out")
+    response = client.post("/sso/logout", headers=headers)
+    assert response.json["server_told"] is False
+    assert server.paths.count(LOGOUT) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "null"}, True),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://localhost"}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "none"}, False),
+        ({"Sec-Fetch-Site": ""}, False),
+        ({"Origin": "http://localhost"}, True),
+        ({"Origin": "http://localhost:81"}, False),
+        ({"Origin": "https://localhost"}, False),
+        ({"Origin": "http://localhost.evil.example"}, False),
+        ({"Origin": "http://evil.example"}, False),
+        ({"Origin": "null"}, False),
+        ({}, False),
+        ({"Referer": "http://localhost/"}, False),
+    ],
+    ids=str,
+)
+def test_only_our_own_pages_may_post(
+    client: FlaskClient, headers: dict[str, str], allowed: bool
+) -> None:
+    sign_in(client)
+    response = client.post("/sso/logout", headers=headers)
+    if allowed:
+        assert response.status_code == 303
+    else:
+        assert (response.status_code, reason(response)) == (403, "cross_site")
+    assert signed_in(client) is not allowed
+
+
+def test_the_origin_is_the_settings_not_the_hosts(make_app: AppMaker) -> None:
+    client = make_app(redirect_uri="https://app.example:8443/sso/callback").test_client()
+    for origin, status in [("https://app.example:8443", 303), ("http://evil.example", 403)]:
+        response = client.post(
+            "/sso/logout", headers={"Origin": origin}, base_url="http://evil.example"
+        )
+        assert response.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("redirect_uri", "origin", "status"),
+    [
+        ("https://app.example:443/sso/callback", "https://app.example", 303),
+        ("http://127.0.0.1:80/#/login", "http://127.0.0.1", 303),
+        ("https://app.example:80/#/login", "https://app.example:80", 303),
+        ("https://app.example:80/#/login", "https://app.example", 403),
+    ],
+)
+def test_an_origin_has_no_default_port(
+    make_app: AppMaker, redirect_uri: str, origin: str, status: int
+) -> None:
+    client = make_app(redirect_uri=redirect_uri).test_client()
+    assert client.post("/sso/logout", headers={"Origin": origin}).status_code == status
+
+
+def test_the_signed_out_page_claims_nothing_it_does_not_know(
+    app: Flask, client: FlaskClient
+) -> None:
+    for query in ("", "?outcome=told", "?outcome=dHJ1ZQ.x.y"):
+        assert 'data-outcome="unknown"' in client.get(f"/sso/signed-out{query}").text
+    login_as(client, "bob")
+    page = client.get("/sso/signed-out").text
+    assert 'data-outcome="signed_in"' in page
+    assert "bob" in page
+
+
+def test_who_is_not_signed_in_has_nothing_to_end(
+    client: FlaskClient, server: ScriptedServer
+) -> None:
+    assert client.get("/sso/logout").location == "/sso/signed-out"
+    response = client.post("/sso/logout", headers=SAME_ORIGIN)
+    assert response.location == "/sso/signed-out"
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("url", ["/bye", "https://intranet.example/bye"])
+def test_where_a_logout_leads_is_a_setting(make_app: AppMaker, url: str) -> None:
+    client = make_app(after_logout_url=url).test_client()
+    sign_in(client)
+    assert client.post("/sso/logout", headers=SAME_ORIGIN).location == url
+
+
+def test_the_signal(app: Flask, client: FlaskClient) -> None:
+    heard: list[Any] = []
+
+    def listen(sender: Flask, user: Any, server_told: bool) -> None:
+        heard.append((sender, user.username, server_told))
+
+    with logged_out.connected_to(listen, app):
+        sign_in(client)
+        client.post("/sso/logout", headers=SAME_ORIGIN)
+        client.post("/sso/logout", headers=SAME_ORIGIN)
+    assert heard == [(app, "ada", True)]

@@ -1,0 +1,448 @@
+"""What people read: each failure in both languages, and what an application puts in its place."""
+
+from __future__ import annotations
+
+import logging
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from jinja2 import DictLoader, FunctionLoader
+from markupsafe import escape
+from werkzeug.test import TestResponse
+
+import flask_devkit_sso
+
+from ..conftest import AppMaker, come_back, sign_in, start
+from ..scripted import GET_USER_INFO, LOGOUT, ScriptedServer, fails, says
+from ..ways import WAYS
+
+MESSAGES = Path(flask_devkit_sso.__file__).parent / "templates/devkit_sso/messages"
+TEXTS = {
+    name: tomllib.loads((MESSAGES / f"{name}.toml").read_text("utf-8")) for name in "en zh".split()
+}
+HTML = {"Accept": "text/html,*/*;q=0.8"}
+JSON = {"Accept": "application/json"}
+
+TITLES = {
+    "login_expired": ("The sign-in took too long", "登录超时"),
+    "login_unknown": ("This sign-in can’t be finished here", "无法在此完成这次登录"),
+    "cookie_missing": ("Your browser did not send our cookie", "浏览器没有发送本站的 Cookie"),
+    "state_missing": ("The sign-in came back without its proof", "返回的登录缺少凭证"),
+    "state_mismatch": ("The sign-in can’t be confirmed", "无法确认这次登录"),
+    "code_missing": ("The sign-in is incomplete", "登录信息不完整"),
+    "denied": ("The sign-in was cancelled", "登录已取消"),
+    "authorize_error": ("The sign-in server reported an error", "登录服务器报告了错误"),
+    "server_rejected": ("The sign-in server refused", "登录服务器拒绝了请求"),
+    "server_unavailable": ("The sign-in server can’t be reached", "无法连接登录服务器"),
+    "server_answer_invalid": (
+        "The sign-in server’s answer makes no sense",
+        "登录服务器的答复无法理解",
+    ),
+    "refused": ("You can’t sign in here", "您无法在此登录"),
+    "cross_site": ("That did not come from this site", "该请求不是来自本站"),
+    "not_configured": ("Signing in is not set up yet", "登录功能尚未设置好"),
+    "store_unavailable": ("This site can’t look up sign-ins right now", "本站暂时无法查询登录状态"),
+}
+AGAIN = {
+    "cross_site": ("/sso/logout", "Try again", "重试"),
+    "not_configured": ("/sso/authorize?next=/private", "Try again", "重试"),
+    "store_unavailable": ("/sso/authorize", "Try again", "重试"),
+}
+"""Where the way to try again is another than signing in."""
+LEADS_ON = (
+    *("code_missing", "denied", "authorize_error", "server_rejected", "server_unavailable"),
+    *("server_answer_invalid", "refused"),
+)
+"""Where it is known which page the login was for."""
+NO_LOGIN = ("cross_site", "not_configured", "store_unavailable")
+
+
+def spoken(response: TestResponse, language: str) -> None:
+    assert response.headers["Content-Language"] == language
+    assert "Accept-Language" in response.headers["Vary"]
+    if response.mimetype == "text/html":
+        assert re.findall(r"<html lang=\"([^\"]*)\"", response.text) == [language]
+
+
+@pytest.mark.parametrize("reason", WAYS)
+def test_every_reason_in_both_languages_for_people_and_scripts(
+    make_app: AppMaker,
+    server: ScriptedServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    reason: str,
+) -> None:
+    status, way = WAYS[reason]
+    ask = way(make_app, server, tmp_path)
+    login_url = "/sso/authorize?next=/" if reason in LEADS_ON else "/sso/authorize"
+    url, *labels = AGAIN.get(reason, (login_url, "Sign in again", "重新登录"))
+    for place, language in enumerate(("en", "zh")):
+        texts = TEXTS[language]["failure"][reason]
+
+        page = ask({**HTML, "Accept-Language": language})
+        assert page.status_code == status
+        spoken(page, language)
+        title = str(escape(TITLES[reason][place]))
+        assert f'data-reason="{reason}"' in page.text
+        assert f"<title>{title}</title>" in page.text
+        assert f"<h1>{title}</h1>" in page.text
+        assert f"<p>{escape(texts['message'])}</p>" in page.text
+        assert f"<p>{escape(texts['advice'])}</p>" in page.text
+        assert f'<a class="button primary" href="{url}">{labels[place]}</a>' in page.text
+        assert "docs/failures.md" not in page.text
+
+        told = ask({**JSON, "Accept-Language": language})
+        assert told.status_code == status
+        spoken(told, language)
+        assert told.json == {
+            "error": reason,
+            "message": texts["message"],
+            "reference": told.json["reference"],
+            "login_url": None if reason in NO_LOGIN else "/sso/authorize",
+        }
+
+        what = "request" if reason in NO_LOGIN else "login"
+        lines = [line for line in caplog.messages if line.startswith(f"{what} failed: ")]
+        for reference, line in zip(
+            (re.findall(r"<code>(\w+)</code>", page.text)[0], told.json["reference"]),
+            lines[-2:],
+            strict=True,
+        ):
+            head = f"{what} failed: {reason} (reference {reference}, see docs/failures.md#{reason})"
+            assert line.startswith(head)
+        for response in (page, told):
+            assert ("Retry-After" in response.headers) == (status == 503)
+
+
+@pytest.mark.parametrize(
+    ("binding", "others"),
+    [("state", ("'redirect_uri'", "'confirm'")), ("redirect_uri", ("'state'", "'confirm'"))],
+)
+def test_state_missing_names_what_to_do(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture, binding: str, others: tuple[str, ...]
+) -> None:
+    app = make_app(binding=binding)
+    client = app.test_client()
+    for debug in (False, True):
+        app.debug = debug
+        client.get("/sso/authorize")
+        page = client.get("/sso/callback?code=C", headers={**HTML, "Accept-Language": "zh"})
+        for word in (*others, "DEVKIT_SSO_BINDING", "`flask devkit-sso check-server`"):
+            assert word in caplog.messages[-1]
+            assert (str(escape(word)) in page.text) == debug
+        assert ("docs/failures.md#state_missing" in page.text) == debug
+        assert f"set DEVKIT_SSO_BINDING to {others[0]}" in caplog.messages[-1]
+
+
+def test_not_configured_names_the_command(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_app(client_id=None).test_client().get("/sso/authorize")
+    line = caplog.messages[-1]
+    assert "DEVKIT_SSO_CLIENT_ID is missing. Run `flask devkit-sso register`" in line
+    assert caplog.records[-1].levelno == logging.ERROR
+
+
+def test_a_page_that_can_be_asked_for_again_is(make_app: AppMaker) -> None:
+    client = make_app(client_id=None).test_client()
+    page = client.get("/private?a=1&b=%22", headers=HTML)
+    assert '<a class="button primary" href="/private?a=1&amp;b=%22">Try again</a>' in page.text
+    assert "<a " not in client.post("/private", headers=HTML).text
+
+
+# Which language.
+
+ACCEPT: list[tuple[str | None, str]] = [
+    (None, "en"),
+    ("", "en"),
+    ("*", "en"),
+    ("en", "en"),
+    ("en-GB", "en"),
+    ("en-GB,zh;q=0.5", "en"),
+    ("zh;q=0.5,en-GB", "en"),
+    ("en-US,en;q=0.9,zh-CN;q=0.8", "en"),
+    ("zh", "zh"),
+    ("ZH-cn", "zh"),
+    ("zh-CN,zh;q=0.9,en;q=0.8", "zh"),
+    ("zh-Hans", "zh"),
+    ("zh-TW", "zh"),
+    ("zh-Hant-TW", "zh"),
+    ("zh-TW,en;q=0.9", "zh"),
+    ("en;q=0.2,zh-HK;q=0.9", "zh"),
+    ("fr,zh;q=0.3,en;q=0.2", "zh"),
+    ("de-CH,fr;q=0.9,*;q=0.1", "en"),
+    ("fr, de", "en"),
+    ("zh;q=0", "en"),
+    ("en;q=0,zh;q=0.1", "zh"),
+    ("zho", "en"),
+    ("z", "en"),
+    ("-", "en"),
+    ("../zh", "en"),
+    ("zh;q=abc", "en"),
+    ("\x00;;,,", "en"),
+    (",".join(f"x{n}" for n in range(500)) + ",zh", "zh"),
+    ("zh-Hans-CN-u-ca-chinese-nu-hanidec", "zh"),
+    ("zh" + "-x" * 4000, "en"),
+]
+
+
+@pytest.mark.parametrize(("accept", "language"), ACCEPT)
+def test_the_language_that_is_asked_for(
+    client: FlaskClient, accept: str | None, language: str
+) -> None:
+    headers = {} if accept is None else {"Accept-Language": accept}
+    for response in (
+        client.get("/sso/signed-out", headers={**HTML, **headers}),
+        client.get("/sso/callback", headers={**JSON, **headers}),
+        client.get("/sso/landing.js", headers=headers),
+    ):
+        spoken(response, language)
+
+
+def test_every_other_page_in_chinese(make_app: AppMaker, server: ScriptedServer) -> None:
+    """With a name that is markup, and the roles as the server calls them."""
+    name = "<b>小明</b>{roles}"
+    user = {"uid": "u-2", "username": name, "role": "User"}
+    server.answers[GET_USER_INFO] = says({"code": "2000", "data": user})
+    zh = {**HTML, "Accept-Language": "zh"}
+    shown = "<bdi>&lt;b&gt;小明&lt;/b&gt;{roles}</bdi>"
+    client = make_app().test_client()
+
+    def expect(response: TestResponse, *texts: str) -> TestResponse:
+        spoken(response, "zh")
+        for text in texts:
+            assert text in response.text
+        assert "<b>小明" not in response.text
+        assert not re.search(r">[^<]*[a-z]{3,} [a-z]{3,}", response.text.partition("<main>")[2])
+        return response
+
+    expect(client.get("/sso/signed-out", headers=zh), "<h1>您尚未登录</h1>", ">登录</a>")
+    expect(client.post("/private", headers=zh), "<h1>表单未提交</h1>", ">在新窗口中登录</a>")
+    sign_in(client)
+    expect(client.get("/sso/signed-out", headers=zh), "<h1>您已登录</h1>", shown, ">退出登录</a>")
+    expect(client.get("/sso/logout", headers=zh), "<h1>要退出登录吗？</h1>", shown, ">取消</a>")
+    expect(client.get("/admin", headers=zh), "<h1>您无权访问此页面</h1>", "仅供 Admin 角色", shown)
+    same = {"Sec-Fetch-Site": "same-origin"}
+    told = client.get(client.post("/sso/logout", headers=same).location, headers=zh)
+    expect(told, "<h1>您已退出登录</h1>")
+    sign_in(client)
+    server.answers[LOGOUT] = fails("8500")
+    not_told = client.get(client.post("/sso/logout", headers=same).location, headers=zh)
+    expect(not_told, "<h1>您已在本站退出登录</h1>", 'role="alert"')
+
+    client = make_app(binding="confirm").test_client()
+    expect(client.get("/sso/authorize", headers=zh), "<h1>要登录吗？</h1>")
+    started = client.get("/sso/authorize", headers={"Sec-Fetch-Site": "none"})
+    assert started.status_code == 303
+    asked = client.get(client.get("/sso/callback?code=C").location, headers=zh)
+    expect(asked, f"<h1>以 {shown} 的身份继续？</h1>", "不是，这不是我</button>")
+
+    client = make_app(redirect_uri="http://localhost/#/login").test_client()
+    leaving = client.get("/sso/authorize", headers={**zh, "Sec-Fetch-Dest": "document"})
+    expect(leaving, "<h1>正在登录</h1>", "<p>正在前往登录服务器。</p>")
+    landing = client.get("/", headers=zh)
+    expect(landing, "<h1>正在登录</h1>", "<p>请稍候。</p>", ">重新登录</a>")
+    script = client.get("/sso/landing.js", headers=zh)
+    told_by_script = script.text.encode().decode("unicode_escape")
+    for text in ("<h1>本站没有响应</h1>", "重新登录"):
+        assert text in told_by_script
+    assert len(script.data) < 4096
+
+
+# What an application puts in its place.
+
+
+@pytest.fixture
+def with_templates(make_app: AppMaker, tmp_path: Path) -> Callable[[dict[str, bytes]], Flask]:
+    """Make an application that has these files in its own templates folder."""
+
+    def make(files: dict[str, bytes]) -> Flask:
+        app = make_app()
+        app.root_path = str(tmp_path)
+        for name, content in files.items():
+            path = tmp_path / "templates" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return app
+
+    return make
+
+
+def test_a_template_of_the_application_wins(
+    with_templates: Callable[[dict[str, bytes]], Flask],
+) -> None:
+    app = with_templates(
+        {
+            "devkit_sso/base.html": b"<title>{% block title %}{% endblock %}</title>"
+            b"<p>ours in {{ language }}</p>{% block main %}{% endblock %}",
+            "devkit_sso/logout.html": b'<p>{{ sso_text("logout.title") }} {{ username }}',
+        }
+    )
+    client = app.test_client()
+    page = client.get("/sso/signed-out").text
+    assert page.startswith("<title>You are not signed in</title><p>ours in en</p>")
+    assert "<h1>You are not signed in</h1>" in page
+    sign_in(client)
+    assert client.get("/sso/logout").text == "<p>Sign out? ada"
+
+
+FRENCH = """
+[action]
+sign_in = "Se connecter <b>"
+[signed_out.unknown]
+title = "Vous n’êtes pas connecté"
+""".encode()
+
+
+def test_a_third_language(with_templates: Callable[[dict[str, bytes]], Flask]) -> None:
+    app = with_templates({"devkit_sso/messages/fr.toml": FRENCH})
+    client = app.test_client()
+    for accept in ("fr", "fr-CH,en;q=0.5", "de,fr;q=0.9,en;q=0.8"):
+        page = client.get("/sso/signed-out", headers={"Accept-Language": accept})
+        spoken(page, "fr")
+        assert "<h1>Vous n’êtes pas connecté</h1>" in page.text
+        assert ">Se connecter &lt;b&gt;</a>" in page.text
+        # Not translated: in English.
+        assert "this site does not know" in page.text
+    spoken(client.get("/sso/signed-out", headers={"Accept-Language": "en,fr;q=0.9"}), "en")
+
+
+def test_a_text_whose_name_is_misspelt_is_told_of_once(
+    with_templates: Callable[[dict[str, bytes]], Flask], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = with_templates(
+        {
+            "devkit_sso/messages/fr.toml": FRENCH + b'[actions]\nsign_in = "x"\n',
+            "devkit_sso/messages/en.toml": b'[logout]\ntitel = "x"\n[our_menu]\nhelp = "Help"\n',
+        }
+    )
+    app.debug = app.jinja_env.auto_reload = True  # so that they are read each time
+    for _ in range(2):
+        app.test_client().get("/sso/signed-out")
+    folder = "the application's templates/devkit_sso/messages"
+    assert sorted(line for line in caplog.messages if "did you mean" in line) == [
+        f"{folder}/en.toml: logout.titel is no text: did you mean logout.title?",
+        f"{folder}/fr.toml: actions.sign_in is no text: did you mean action.sign_in?",
+    ]
+
+
+def test_other_wording(with_templates: Callable[[dict[str, bytes]], Flask]) -> None:
+    app = with_templates(
+        {
+            "devkit_sso/messages/zh.toml": '[action]\nsign_in = "登入"'.encode(),
+            "devkit_sso/messages/en.toml": b'[failure.login_unknown]\nmessage = "Once more!"',
+            "devkit_sso/messages/pt-BR.toml": b'[action]\nsign_in = "Entrar"',
+        }
+    )
+    client = app.test_client()
+    page = client.get("/sso/signed-out", headers={"Accept-Language": "zh-CN"}).text
+    assert ">登入</a>" in page
+    assert "<h1>您尚未登录</h1>" in page
+    assert client.get("/sso/callback", headers=JSON).json["message"] == "Once more!"
+    page = client.get("/sso/callback", headers=HTML).text
+    assert "<p>Once more!</p>" in page
+    assert "<h1>This sign-in can’t be finished here</h1>" in page
+    brazilian = client.get("/sso/signed-out", headers={"Accept-Language": "pt-br"})
+    spoken(brazilian, "pt-BR")
+    assert ">Entrar</a>" in brazilian.text
+    spoken(client.get("/sso/signed-out", headers={"Accept-Language": "pt"}), "en")
+
+
+BROKEN = {
+    "no TOML": b"[action\nsign_in = ",
+    "no text": b"[action]\nsign_in = 3",
+    "not UTF-8": b'[action]\nsign_in = "\xff\xfe"',
+    "a text for a table": b'action = ["x"]',
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("language", ["en", "zh", "fr"])
+def test_a_broken_catalogue_breaks_nothing(
+    with_templates: Callable[[dict[str, bytes]], Flask],
+    caplog: pytest.LogCaptureFixture,
+    language: str,
+    content: bytes,
+) -> None:
+    app = with_templates({f"devkit_sso/messages/{language}.toml": content})
+    client = app.test_client()
+    title = {"zh": "您尚未登录"}.get(language, "You are not signed in")
+    for _ in range(2):
+        page = client.get("/sso/signed-out", headers={"Accept-Language": language})
+        assert page.status_code == 200
+        spoken(page, "zh" if language == "zh" else "en")
+        assert f"<h1>{title}</h1>" in page.text
+    # Read once.
+    (line,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert f"templates/devkit_sso/messages/{language}.toml is left out" in line.getMessage()
+
+
+def test_unknown_names_and_placeholders_break_nothing(
+    with_templates: Callable[[dict[str, bytes]], Flask],
+) -> None:
+    app = with_templates(
+        {
+            "devkit_sso/messages/en.toml": b'[logout]\ntext = "{ {} {x} {username.x} {username}"',
+            "devkit_sso/base.html": b'{{ sso_text("no.such") }}: {% block main %}{% endblock %}',
+        }
+    )
+    client = app.test_client()
+    sign_in(client)
+    page = client.get("/sso/logout").text
+    assert "{ {} {x} {username.x} <b><bdi>ada</bdi></b>" in page
+    assert page.startswith("no.such: ")
+
+
+def test_catalogues_are_read_anew_where_templates_are(
+    with_templates: Callable[[dict[str, bytes]], Flask], tmp_path: Path
+) -> None:
+    name = "devkit_sso/messages/en.toml"
+    text = '[action]\nsign_in = "%s"'
+    for reload, expected in ((False, "one"), (True, "two")):
+        app = with_templates({name: (text % "one").encode()})
+        app.config["TEMPLATES_AUTO_RELOAD"] = reload
+        client = app.test_client()
+        assert ">one</a>" in client.get("/sso/signed-out").text
+        (tmp_path / "templates" / name).write_text(text % "two", "utf-8")
+        assert f">{expected}</a>" in client.get("/sso/signed-out").text
+
+
+@pytest.mark.parametrize("can_list", [True, False])
+def test_other_loaders(make_app: AppMaker, can_list: bool) -> None:
+    """One that can't tell what it has still rewords the languages there are."""
+    texts = {"devkit_sso/messages/zh.toml": '[action]\nsign_in = "登入"'}
+    loader: Any = DictLoader(texts) if can_list else FunctionLoader(texts.get)
+    app = make_app()
+    app.jinja_loader = loader
+    page = app.test_client().get("/sso/signed-out", headers={"Accept-Language": "zh"})
+    assert ">登入</a>" in page.text
+
+
+def test_two_applications_have_their_own(
+    make_app: AppMaker, with_templates: Callable[[dict[str, bytes]], Flask]
+) -> None:
+    french = with_templates({"devkit_sso/messages/fr.toml": FRENCH})
+    other = make_app()
+    other.jinja_loader = DictLoader({})
+    for app, language in ((french, "fr"), (other, "en"), (french, "fr")):
+        response = app.test_client().get("/sso/signed-out", headers={"Accept-Language": "fr"})
+        spoken(response, language)
+
+
+def test_the_reason_given_by_the_application_is_shown_as_it_is(make_app: AppMaker) -> None:
+    sso = flask_devkit_sso.DevKitSSO()
+
+    @sso.on_login
+    def refuse(user: object) -> None:
+        raise flask_devkit_sso.LoginRefused("Not on a {reference} <b>!")
+
+    client = make_app(sso).test_client()
+    page = come_back(client, start(client)["state"], headers={**HTML, "Accept-Language": "zh"})
+    assert "<p>Not on a {reference} &lt;b&gt;!</p>" in page.text
+    assert "<h1>您无法在此登录</h1>" in page.text
