@@ -44,7 +44,7 @@ def sandbox(
                 if line.startswith(EXPORT):
                     name, _, value = shlex.split(line)[1].partition("=")
                     exported[name.removeprefix("FLASK_DEVKIT_SSO_")] = value
-                if line == "Ctrl-C ends it.\n":
+                if line == "Press Ctrl-C to stop.\n":
                     break
             yield exported
             process.send_signal(end)

@@ -57,9 +57,9 @@ def test_first(devkit_sso_sandbox):
         ("getToken", "2000"),
         ("getUserInfo", "2000"),
     ]
-    with pytest.raises(ValueError, match="ways to fail of getToken are four digits, empty,"):
+    with pytest.raises(ValueError, match="getToken can fail in these ways: four digits, empty,"):
         devkit_sso_sandbox.fail_next("getToken", "by magic")
-    with pytest.raises(ValueError, match="interface is one of authorize, getToken, "):
+    with pytest.raises(ValueError, match="interface must be one of authorize, getToken, "):
         devkit_sso_sandbox.fail_next("gettoken", "8202")
     urls.append(devkit_sso_sandbox.url)
 

@@ -1,8 +1,7 @@
-"""An authentication server for development and tests, where everybody may sign in.
+"""An authentication server for development and tests: anyone can sign in as anyone.
 
-It speaks the whole contract (docs/protocol.md) and is started by
-``python -m flask_devkit_sso.sandbox``. It shares no code with the client, so that a mistake
-in the one is not repeated by the other.
+It implements the whole contract (docs/protocol.md) and shares no code with the client, so that a
+mistake in one is not repeated by the other. ``python -m flask_devkit_sso.sandbox`` starts it.
 """
 
 from .config import SandboxConfig

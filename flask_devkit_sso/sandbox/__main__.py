@@ -16,59 +16,66 @@ from types import FrameType
 from typing import Any
 
 from .config import CLIENT_ID, REDIRECT_URIS, SandboxConfig
-from .people import Person, people
+from .people import INITIAL_PEOPLE, Person
 from .server import create_sandbox
 from .serving import open_server, stop_answering
 
+# Addresses to listen on that mean "all", and an address to reach each of them by.
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flask_devkit_sso.sandbox",
-        description="An authentication server for development and tests: everybody may sign in.",
+        description="An authentication server for development and tests: anyone can sign in.",
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
-    add("--port", default=9000, type=int, help="0: any free one (default: %(default)s)")
+    add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    add("--port", default=9000, type=int, help="0 for any free port (default: %(default)s)")
     add(
         "--tls",
         default=False,
         action="store_true",
-        help="https, with a new CA of its own; needs trustme (python -m pip install trustme)",
+        help="serve https with a new CA; needs trustme (python -m pip install trustme)",
     )
     add("--client-id", help=f"default: {CLIENT_ID}")
-    add("--client-secret", help="default: a new random one")
+    add("--client-secret", help="default: random")
     add(
         "--redirect-uri",
         action="append",
         dest="redirect_uris",
-        help=f"may be given several times (default: {', '.join(REDIRECT_URIS)})",
+        help=f"can be repeated (default: {', '.join(REDIRECT_URIS)})",
     )
-    add("--drop-state", action="store_false", dest="echo_state", help="do not send state back")
+    add("--drop-state", action="store_false", dest="echo_state", help="do not return state")
     add(
         "--code-position",
         choices=("end", "query"),
-        help="where the code goes in a redirect URI with a fragment (default: end)",
+        help="where in a redirect URI with a fragment the code goes: to its end, or into the query "
+        "before the fragment (default: end)",
     )
-    add("--token-lifetime", type=int, metavar="SECONDS", help="1 to 3600 (default: 3600)")
+    add(
+        "--token-lifetime",
+        type=int,
+        metavar="SECONDS",
+        help="of access tokens, 1 to 3600 (default: 3600)",
+    )
     add(
         "--rotate-refresh-tokens",
         action="store_true",
-        help="a new refresh token at each refresh; the old one used again ends the sign-in",
+        help="issue a new refresh token at each refresh; using an old one again ends the sign-in",
     )
-    add("--issuer", action="store_true", help="send iss back, as RFC 9207 asks")
+    add("--issuer", action="store_true", help="return iss (RFC 9207)")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve a sandbox until Ctrl-C or SIGTERM; returns the exit code."""
+    """Serve a sandbox until Ctrl-C or SIGTERM; return the exit code."""
     parser = _parser()
     options: dict[str, Any] = vars(parser.parse_args(arguments))
     host, port, tls = options.pop("host"), options.pop("port"), options.pop("tls")
     if not 0 <= port <= 65535:
-        parser.error("the port must be 0 to 65535")
+        parser.error("The port must be 0 to 65535.")
     if "redirect_uris" in options:
         options["redirect_uris"] = tuple(options["redirect_uris"])
     try:
@@ -90,18 +97,18 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 def _serve(config: SandboxConfig, host: str, port: int, tls: bool) -> None:
     if not _is_loopback(host):
         sys.stderr.write(
-            f"Warning: listening on {host}. Whoever reaches this address can sign in as anybody.\n"
+            f"Warning: listening on {host}. Anyone who can reach it can sign in as anyone.\n"
         )
     with ExitStack() as cleanup:
         context, ca_bundle = _certificates(host, cleanup) if tls else (None, None)
         app = create_sandbox(config)
         cleanup.callback(stop_answering, app)
         server = open_server(app, host, port, context)
-        shown = _ANY_ADDRESS.get(host, host)
-        shown = f"[{shown}]" if ":" in shown else shown
-        url = f"{'https' if tls else 'http'}://{shown}:{server.port}"
+        name = _ANY_ADDRESS.get(host, host)
+        name = f"[{name}]" if ":" in name else name
+        url = f"{'https' if tls else 'http'}://{name}:{server.port}"
         if isinstance(sys.stdout, io.TextIOWrapper):
-            # Not every terminal can show every name.
+            # Not every terminal can show Chinese names.
             sys.stdout.reconfigure(errors="backslashreplace")
         sys.stdout.write(_welcome(config, url, ca_bundle))
         sys.stdout.flush()
@@ -116,7 +123,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _certificates(host: str, cleanup: ExitStack) -> tuple[ssl.SSLContext, Path]:
-    """Make a CA and a certificate; return them ready to serve with, and the CA's file."""
+    """Make a CA and a certificate. Return the TLS context to serve with, and the CA's file."""
     try:
         import trustme
     except ImportError:
@@ -142,18 +149,18 @@ def _welcome(config: SandboxConfig, url: str, ca_bundle: Path | None) -> str:
     if ca_bundle:
         exports["CA_BUNDLE"] = str(ca_bundle)
     lines = [
-        "DevKit SSO sandbox: everybody may sign in. For development and tests only.",
+        "DevKit SSO sandbox, for development and tests only: anyone can sign in.",
         "",
-        f"  Address    {url}",
-        f"  People     {', '.join(map(_describe, people()))}; or type any name",
-        *(f"  Way back   {uri}" for uri in config.redirect_uris),
-        *([f"  CA         {ca_bundle}"] if ca_bundle else []),
+        f"  Address        {url}",
+        f"  People         {', '.join(map(_describe, INITIAL_PEOPLE))}; or type any name",
+        *(f"  Redirect URI   {uri}" for uri in config.redirect_uris),
+        *([f"  CA             {ca_bundle}"] if ca_bundle else []),
         "",
-        "In the application's terminal:",
+        "Run this in the application's terminal:",
         "",
         *(f"export FLASK_DEVKIT_SSO_{key}={shlex.quote(value)}" for key, value in exports.items()),
         "",
-        "Ctrl-C ends it.",
+        "Press Ctrl-C to stop.",
         "",
     ]
     return "\n".join(lines)

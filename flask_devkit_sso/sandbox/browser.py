@@ -1,4 +1,4 @@
-"""What a person's browser sees: authorize and the sign-in page (docs/protocol.md section 1)."""
+"""What a person's browser loads: authorize and the sign-in page (docs/protocol.md section 1)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from urllib.parse import urlencode, urlsplit
 
 from flask import Blueprint, Response, make_response, render_template, request
 
-from .faults import AUTHORIZE_ERRORS, spoil
-from .state import DAY, LoginRequest, the_state
+from .faults import AUTHORIZE_ERRORS, respond
+from .grants import SIGN_IN_LIFETIME, AuthorizationRequest, SignIn
+from .state import current_state
 
 bp = Blueprint("browser", __name__)
 
@@ -18,102 +19,110 @@ _NAME_LENGTH = 64
 
 @bp.get("/")
 def home() -> str:
-    """Say what this is, to who looks."""
-    state = the_state()
-    sign_in = state.signed_in(request.cookies.get(_cookie_name(), ""))
-    return render_template("sandbox/home.html", people=state.people(), sign_in=sign_in)
+    """Show what this server is, and who is signed in."""
+    people = current_state().people.listed()
+    return render_template("sandbox/home.html", people=people, sign_in=_current_sign_in())
 
 
 @bp.get("/sso/oauth2/authorize")
 def authorize() -> Response:
-    """Send the browser back with a code, or show it the sign-in page first."""
-    how = the_state().take_fault("authorize")
-    if how in AUTHORIZE_ERRORS:
-        return _authorize(how)
-    return spoil(how, lambda: _authorize(None))
+    """Redirect a signed-in browser back with a code; show others the sign-in page."""
+    fault = current_state().faults.take("authorize")
+    if fault in AUTHORIZE_ERRORS:
+        return _authorize(fault)
+    return respond(fault, lambda: _authorize(None))
 
 
 def _authorize(error: str | None) -> Response:
-    state = the_state()
+    state = current_state()
     query = request.args
     if any(len(values) > 1 for _, values in query.lists()):
-        return _error_page("A parameter is given twice.")
+        return _error_page("A parameter is repeated.")
     if query.get("client_id") != state.config.client_id:
-        return _error_page(_fault_of("client_id"), "It is not the client that is registered here.")
+        return _error_page(_problem_with("client_id"), "No such client is registered here.")
     redirect_uri = query.get("redirect_uri", "")
     if redirect_uri not in state.config.redirect_uris:
         return _error_page(
-            _fault_of("redirect_uri"),
-            "It must be one of the registered addresses, byte for byte.",
+            _problem_with("redirect_uri"),
+            "It must be one of the registered redirect URIs, byte for byte.",
             sent=redirect_uri,
             registered=state.config.redirect_uris,
         )
-    # From here on the redirect_uri can be trusted, and errors go there.
-    asked = LoginRequest(
+    # From here on the redirect URI is trusted, so errors are sent there (RFC 6749 section 4.1.2.1).
+    authorization_request = AuthorizationRequest(
         redirect_uri, query.get("state") or None, query.get("code_challenge") or None
     )
     if error:
-        return _send_back(asked, error=error, error_description="The sandbox was told to fail.")
+        return _redirect_back(
+            authorization_request, error=error, error_description="The sandbox was told to fail."
+        )
     response_type = query.get("response_type", "")
     if response_type != "code":
-        return _send_back(
-            asked,
+        return _redirect_back(
+            authorization_request,
             error="unsupported_response_type" if response_type else "invalid_request",
             error_description="The response_type must be code.",
         )
-    problem = _pkce_problem(asked.code_challenge, query.get("code_challenge_method"))
+    problem = _pkce_problem(
+        authorization_request.code_challenge, query.get("code_challenge_method")
+    )
     if problem:
-        return _send_back(asked, error="invalid_request", error_description=problem)
-    sign_in = state.signed_in(request.cookies.get(_cookie_name(), ""))
+        return _redirect_back(
+            authorization_request, error="invalid_request", error_description=problem
+        )
+    sign_in = _current_sign_in()
     if sign_in:
-        return _send_back(asked, code=state.new_code(sign_in, asked))
-    return _sign_in_page(asked, state.new_form(asked))
+        return _redirect_back_with_code(authorization_request, sign_in)
+    return _sign_in_page(authorization_request, state.grants.new_form(authorization_request))
 
 
-def _fault_of(parameter: str) -> str:
-    fault = "invalid" if request.args.get(parameter) else "missing"
-    return f"The {parameter} parameter is {fault}."
+def _problem_with(parameter: str) -> str:
+    problem = "invalid" if request.args.get(parameter) else "missing"
+    return f"The {parameter} parameter is {problem}."
 
 
 def _pkce_problem(challenge: str | None, method: str | None) -> str | None:
     if challenge is None:
         return "A code_challenge_method needs a code_challenge." if method else None
-    # RFC 7636: without a method it is "plain".
+    # Without a method, RFC 7636 means "plain".
     if method != "S256":
         return "The code_challenge_method must be S256."
     if not re.fullmatch(r"[A-Za-z0-9_-]{43}", challenge):
-        return "The code_challenge is not the SHA-256 of anything."
+        return "The code_challenge is not a SHA-256 digest in base64url."
     return None
 
 
 @bp.post("/sign-in")
 def sign_in() -> Response:
-    """Take the sign-in form."""
-    state = the_state()
-    token = request.form.get("form_token", "")
-    asked = state.form(token)
-    if asked is None:
+    """Process the sign-in form."""
+    state = current_state()
+    form_token = request.form.get("form_token", "")
+    authorization_request = state.grants.request_of_form(form_token)
+    if authorization_request is None:
         return _error_page(
             "This sign-in page is out of date.", "Go back to the application and sign in again."
         )
     if "cancel" in request.form:
-        return _send_back(
-            asked, error="access_denied", error_description="The person cancelled the sign-in."
+        return _redirect_back(
+            authorization_request,
+            error="access_denied",
+            error_description="The person cancelled the sign-in.",
         )
-    given = request.form.get("username") or request.form.get("typed_username", "")
-    username = unicodedata.normalize("NFC", given).strip()
+    name = request.form.get("username") or request.form.get("typed_username", "")
+    username = unicodedata.normalize("NFC", name).strip()
     if not username or len(username) > _NAME_LENGTH or not username.isprintable():
         problem = f"Pick a person, or type a name of 1 to {_NAME_LENGTH} characters."
-        return _sign_in_page(asked, token, problem, 400)
-    person = state.person(username)
+        return _sign_in_page(authorization_request, form_token, problem, 400)
+    person = state.people.get(username)
     if person.disabled:
-        return _sign_in_page(asked, token, f"The account {username} is disabled.", 403)
-    cookie, new = state.sign_in(person)
-    response = _send_back(asked, code=state.new_code(new, asked))
+        problem = f"The account {username} is disabled."
+        return _sign_in_page(authorization_request, form_token, problem, 403)
+    cookie, new_sign_in = state.grants.sign_in(person)
+    response = _redirect_back_with_code(authorization_request, new_sign_in)
     response.set_cookie(
         _cookie_name(),
         cookie,
-        max_age=DAY,
+        max_age=SIGN_IN_LIFETIME,
         httponly=True,
         samesite="Lax",
         secure=request.is_secure,
@@ -121,47 +130,65 @@ def sign_in() -> Response:
     return response
 
 
+def _current_sign_in() -> SignIn | None:
+    return current_state().grants.sign_in_of_cookie(request.cookies.get(_cookie_name(), ""))
+
+
 def _cookie_name() -> str:
-    # Cookies do not know ports: with it in the name, two sandboxes on one host do not meet.
+    # Browsers share cookies between the ports of a host; two sandboxes must not.
     return f"sandbox_{request.environ['SERVER_PORT']}"
 
 
-def _send_back(asked: LoginRequest, **answer: str) -> Response:
-    config = the_state().config
-    if config.echo_state and asked.state is not None:
-        answer["state"] = asked.state
+def _redirect_back_with_code(
+    authorization_request: AuthorizationRequest, sign_in: SignIn
+) -> Response:
+    code = current_state().grants.new_code(sign_in, authorization_request)
+    return _redirect_back(authorization_request, code=code)
+
+
+def _redirect_back(authorization_request: AuthorizationRequest, **parameters: str) -> Response:
+    """Redirect the browser to the application with an authorization response."""
+    config = current_state().config
+    if config.echo_state and authorization_request.state is not None:
+        parameters["state"] = authorization_request.state
     if config.issuer:
-        answer["iss"] = request.host_url.rstrip("/")
+        parameters["iss"] = request.host_url.rstrip("/")
     # 303 turns the form's POST into a GET.
     response = Response(status=302 if request.method == "GET" else 303)
-    response.headers["Location"] = way_back(asked.redirect_uri, answer, config.code_position)
+    response.headers["Location"] = authorization_response_url(
+        authorization_request.redirect_uri, parameters, config.code_position
+    )
     return response
 
 
-def way_back(redirect_uri: str, answer: dict[str, str], position: str) -> str:
-    """Return the URL that carries an answer back (docs/protocol.md section 1).
+def authorization_response_url(redirect_uri: str, parameters: dict[str, str], position: str) -> str:
+    """Add the parameters of an authorization response to a redirect URI.
 
-    In a redirect_uri with a fragment the answer goes to the very end, or with the position
-    ``"query"`` before the fragment. Nothing else of the redirect_uri changes.
+    In a redirect URI with a fragment, the position ``"end"`` puts them at its very end
+    (docs/protocol.md section 1), and ``"query"`` before the fragment. Everything else stays byte
+    for byte.
     """
     base, hash_mark, fragment = redirect_uri.partition("#")
     if hash_mark and position == "end":
-        return f"{base}#{_extend(fragment, answer)}"
-    return f"{_extend(base, answer)}{hash_mark}{fragment}"
+        return f"{base}#{_add_query(fragment, parameters)}"
+    return f"{_add_query(base, parameters)}{hash_mark}{fragment}"
 
 
-def _extend(text: str, answer: dict[str, str]) -> str:
-    return f"{text}{'&' if '?' in text else '?'}{urlencode(answer)}"
+def _add_query(text: str, parameters: dict[str, str]) -> str:
+    return f"{text}{'&' if '?' in text else '?'}{urlencode(parameters)}"
 
 
 def _sign_in_page(
-    asked: LoginRequest, form_token: str, problem: str | None = None, status: int = 200
+    authorization_request: AuthorizationRequest,
+    form_token: str,
+    problem: str | None = None,
+    status: int = 200,
 ) -> Response:
-    parts = urlsplit(asked.redirect_uri)
+    parts = urlsplit(authorization_request.redirect_uri)
     page = render_template(
         "sandbox/sign_in.html",
         application=f"{parts.scheme}://{parts.netloc}",
-        people=the_state().people(),
+        people=current_state().people.listed(),
         form_token=form_token,
         problem=problem,
         name_length=_NAME_LENGTH,
@@ -171,12 +198,12 @@ def _sign_in_page(
 
 def _error_page(
     problem: str,
-    remedy: str | None = None,
+    fix: str | None = None,
     *,
     sent: str | None = None,
     registered: tuple[str, ...] = (),
 ) -> Response:
     page = render_template(
-        "sandbox/error.html", problem=problem, remedy=remedy, sent=sent, registered=registered
+        "sandbox/error.html", problem=problem, fix=fix, sent=sent, registered=registered
     )
     return make_response(page, 400)

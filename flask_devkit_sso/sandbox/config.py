@@ -1,4 +1,4 @@
-"""How one sandbox behaves."""
+"""How a sandbox behaves."""
 
 from __future__ import annotations
 
@@ -12,33 +12,38 @@ CLIENT_ID = "20221017000000001"
 REDIRECT_URIS = (
     "http://127.0.0.1:5000/#/login",
     "http://localhost:5000/#/login",
-    # What a client on loopback uses while its redirect_uri is not set.
+    # The default of an application on loopback.
     "http://127.0.0.1:5000/sso/callback",
     "http://localhost:5000/sso/callback",
 )
 
 
 def _new_client_secret() -> str:
-    # The prefix keeps readers that parse values as JSON from taking the secret for a number.
+    # The prefix prevents from_prefixed_env, which parses values as JSON, from reading a number.
     return "sandbox-" + secrets.token_urlsafe(24)
 
 
 @dataclass(frozen=True)
 class SandboxConfig:
-    """What one sandbox knows and does; wrong values are a ValueError that says which.
+    """How one sandbox behaves.
 
-    The switches are what the contract leaves open, and what standard servers do differently
-    (docs/protocol.md section 1 and "What standard servers do besides").
+    The options cover what the contract leaves open, and what standard servers do differently
+    (docs/protocol.md).
 
-    - ``client_id``, ``client_secret``, ``redirect_uris``: the one registered client.
-    - ``echo_state``: whether ``state`` comes back.
-    - ``code_position``: where the answer goes in a redirect_uri with a fragment: at its very
-      ``"end"``, or as a ``"query"`` before the fragment.
-    - ``token_lifetime``: seconds that an access token lasts, 1 to 3600.
-    - ``rotate_refresh_tokens``: each refresh brings a new refresh token; the old one used again
-      revokes everything of its sign-in.
-    - ``issuer``: ``iss`` comes with every way back.
-    - ``validity_path``, ``validity_field``, ``validity_key``: section 5's unknowns.
+    :param client_id: of the one registered client, like the next two.
+    :param client_secret: random by default.
+    :param redirect_uris: compared byte for byte.
+    :param echo_state: whether the authorization response contains ``state``.
+    :param code_position: where the authorization response goes in a redirect URI with a fragment:
+        ``"end"``, or ``"query"`` for before the fragment.
+    :param token_lifetime: of access tokens, 1 to 3600 seconds.
+    :param rotate_refresh_tokens: whether each refresh returns a new refresh token. Using an old one
+        again then ends the sign-in.
+    :param issuer: whether the authorization response contains ``iss`` (RFC 9207).
+    :param validity_path: of the user validity interface, which the contract does not define.
+    :param validity_field: the name of its list of users.
+    :param validity_key: what is in that list: ``"uid"`` or ``"username"``.
+    :raises ValueError: if a value is not valid; says which.
     """
 
     client_id: str = CLIENT_ID
@@ -57,18 +62,22 @@ class SandboxConfig:
         if not self.client_id or not self.client_secret:
             raise ValueError("The client id and the client secret must not be empty.")
         if not self.redirect_uris:
-            raise ValueError("At least one redirect URI is needed.")
+            raise ValueError("Give at least one redirect URI.")
         for uri in self.redirect_uris:
             parts = urlsplit(uri)
             if parts.scheme not in ("http", "https") or not parts.netloc:
                 raise ValueError(f"The redirect URI {uri!r} is not an absolute http(s) URL.")
             if not uri.isprintable() or " " in uri:
-                raise ValueError(f"The redirect URI {uri!r} holds a space or a control character.")
+                raise ValueError(
+                    f"The redirect URI {uri!r} contains a space or a control character."
+                )
         if self.code_position not in ("end", "query"):
-            raise ValueError("The code's position is either 'end' or 'query'.")
+            raise ValueError("The code position must be 'end' or 'query'.")
         if not 1 <= self.token_lifetime <= 3600:
-            raise ValueError("The token lifetime is 1 to 3600 seconds.")
+            raise ValueError("The token lifetime must be 1 to 3600 seconds.")
         if not re.fullmatch(r"/[\w./-]*", self.validity_path, re.ASCII):
-            raise ValueError("The validity path is a plain path that starts with a slash.")
+            raise ValueError(
+                "The validity path must start with a slash and have only letters, digits and ./_-"
+            )
         if self.validity_key not in ("uid", "username"):
-            raise ValueError("The validity key is either 'uid' or 'username'.")
+            raise ValueError("The validity key must be 'uid' or 'username'.")

@@ -1,6 +1,7 @@
-"""Turning the knobs from outside: what tests do to a running sandbox, below ``/_sandbox/``.
+"""Remote control, for tests: make interfaces fail, list calls, change people.
 
-Only JSON is taken, so that no page of another site can do it through a browser.
+Everything is below ``/_sandbox/``. Bodies must be JSON, so that a page of another site cannot send
+them through a browser.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import BadRequest
 
+from .calls import Call
 from .envelope import SUCCESS, envelope
-from .faults import INTERFACES, is_known, ways
-from .state import Call, the_state
-from .upstream import CONNECTION
+from .environ import connection_number
+from .faults import INTERFACES, describe_faults, is_fault
+from .state import current_state
 
 bp = Blueprint("control", __name__, url_prefix="/_sandbox")
 
-_MOST_TIMES = 1000
+_MAX_TIMES = 1000
 
 
 @bp.errorhandler(BadRequest)
@@ -29,64 +31,65 @@ def _bad_request(error: BadRequest) -> tuple[Response, int]:
 def _json_object() -> dict[str, Any]:
     body = request.get_json(silent=True)
     if not isinstance(body, dict):
-        raise BadRequest("A JSON object is needed, with the content type application/json.")
+        raise BadRequest("The body must be a JSON object, of the content type application/json.")
     return body
 
 
 @bp.post("/fail-next")
 def fail_next() -> tuple[str, int]:
-    """Let the next calls fail: ``{"interface", "how", "times": 1}``, see ``faults.spoil``."""
+    """Let the next calls fail: ``{"interface", "how", "times": 1}``; see ``faults.respond``."""
     body = _json_object()
-    interface, how, times = body.get("interface"), body.get("how"), body.get("times", 1)
+    interface, fault, times = body.get("interface"), body.get("how"), body.get("times", 1)
     if interface not in INTERFACES:
-        raise BadRequest(f"The interface is one of {', '.join(INTERFACES)}.")
-    if not isinstance(how, str) or not is_known(interface, how):
-        raise BadRequest(f"The ways to fail of {interface} are {ways(interface)}.")
-    if type(times) is not int or not 1 <= times <= _MOST_TIMES:
-        raise BadRequest(f"The times are 1 to {_MOST_TIMES}.")
-    the_state().fail_next(interface, how, times)
+        raise BadRequest(f"The interface must be one of {', '.join(INTERFACES)}.")
+    if not isinstance(fault, str) or not is_fault(interface, fault):
+        raise BadRequest(f"{interface} can fail in these ways: {describe_faults(interface)}.")
+    if type(times) is not int or not 1 <= times <= _MAX_TIMES:
+        raise BadRequest(f"The times must be 1 to {_MAX_TIMES}.")
+    current_state().faults.add(interface, fault, times)
     return "", 204
 
 
 @bp.delete("/fail-next")
-def forget_faults() -> tuple[str, int]:
-    """Let nothing fail any more."""
-    the_state().forget_faults()
+def clear_faults() -> tuple[str, int]:
+    """Let no further calls fail."""
+    current_state().faults.clear()
     return "", 204
 
 
 @bp.get("/calls")
 def calls() -> Response:
-    """Tell the upstream calls: a list of ``{"interface", "code", "connection"}``."""
-    return jsonify([asdict(call) for call in the_state().calls()])
+    """Return the calls so far, a list of ``{"interface", "code", "connection"}``."""
+    return jsonify([asdict(call) for call in current_state().calls.all()])
 
 
 @bp.delete("/calls")
-def forget_calls() -> tuple[str, int]:
-    """Forget the upstream calls."""
-    the_state().forget_calls()
+def clear_calls() -> tuple[str, int]:
+    """Forget the calls so far."""
+    current_state().calls.clear()
     return "", 204
 
 
 @bp.post("/people")
 def change_person() -> Response:
-    """Change or make a person: ``{"username", "disabled", "role", "uid"}``, all but the first
-    optional; answers with the person as it is now.
+    """Change or create a person: ``{"username", "disabled", "role", "uid"}``.
+
+    Only the username is required. Returns the person after the change.
     """
     body = _json_object()
     username = body.pop("username", None)
     if not isinstance(username, str) or not username or not username.isprintable():
         raise BadRequest("A username is needed.")
     for name, value in body.items():
-        wanted = {"disabled": bool, "role": str, "uid": str}.get(name)
-        readable = not isinstance(value, str) or value.isprintable()
-        if wanted is None or not isinstance(value, wanted) or not readable:
+        expected = {"disabled": bool, "role": str, "uid": str}.get(name)
+        printable = not isinstance(value, str) or value.isprintable()
+        if expected is None or not isinstance(value, expected) or not printable:
             raise BadRequest("A person has a username, disabled (a boolean), a role and a uid.")
-    return jsonify(asdict(the_state().change_person(username, **body)))
+    return jsonify(asdict(current_state().people.change(username, **body)))
 
 
 @bp.route("/elsewhere", methods=["GET", "POST"])
 def elsewhere() -> Response:
-    """Be where the failure ``redirect`` leads; a client that follows it shows in the calls."""
-    the_state().record(Call("elsewhere", SUCCESS, request.environ.get(CONNECTION, 0)))
+    """The target of the fault ``redirect``: log clients that follow it."""
+    current_state().calls.add(Call("elsewhere", SUCCESS, connection_number()))
     return envelope(SUCCESS)

@@ -1,14 +1,15 @@
-"""Failing on purpose, so that clients can be tested against it."""
+"""Faults on purpose, so that clients can be tested against them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 
-from flask import Response, redirect, request, url_for
+from flask import Response, redirect, url_for
 
 from .envelope import SUCCESS, envelope
-from .state import the_state
+from .environ import CLOSE, add_transport_fault
+from .state import current_state
 
 INTERFACES = ("authorize", "getToken", "getUserInfo", "refreshToken", "logout", "validity")
 
@@ -23,77 +24,71 @@ AUTHORIZE_ERRORS = (
     "temporarily_unavailable",
 )
 
-# A key of the WSGI environ: a list, to which is added what only the HTTP server can do.
-TRANSPORT = "flask_devkit_sso.sandbox.transport"
-CLOSE, SLOW, SLOW_HEADERS = "close", "slow", "slow-headers"
-
 HUGE = 2 * 1024 * 1024
+"""Bytes."""
 HANG_SECONDS = 60
 
-_INSTEAD = re.compile(r"\d{4}|garbage|empty|redirect")
-_SPOILED = re.compile(r"http[45]\d\d|huge|hang|close|slow|slow-headers")
+_REPLACES_RESPONSE = re.compile(r"\d{4}|garbage|empty|redirect")
+_SPOILS_RESPONSE = re.compile(r"http[45]\d\d|huge|hang|close|slow|slow-headers")
 
 
-def is_known(interface: str, how: str) -> bool:
-    """Tell whether an interface can be made to fail in a way."""
-    if interface == "authorize" and how in AUTHORIZE_ERRORS:
+def is_fault(interface: str, fault: str) -> bool:
+    """Return whether an interface can fail in this way."""
+    if interface == "authorize" and fault in AUTHORIZE_ERRORS:
         return True
-    return bool(_INSTEAD.fullmatch(how) or _SPOILED.fullmatch(how))
+    return bool(_REPLACES_RESPONSE.fullmatch(fault) or _SPOILS_RESPONSE.fullmatch(fault))
 
 
-def ways(interface: str) -> str:
-    """Name the ways in which an interface can be made to fail."""
+def describe_faults(interface: str) -> str:
+    """List the ways in which an interface can fail."""
     names = ["four digits", "empty", "garbage", "redirect", "http500 or another 4xx or 5xx"]
     names += ["huge", "slow", "slow-headers", "close", "hang"]
     return ", ".join(names + [*AUTHORIZE_ERRORS] * (interface == "authorize"))
 
 
-def spoil(how: str | None, right: Callable[[], Response]) -> Response:
-    """Answer the current request in a wrong way; None: in the right way.
+def respond(fault: str | None, process: Callable[[], Response]) -> Response:
+    """Return the response to the current request, with a fault if there is one.
 
-    Instead of the right answer, which is not even worked out:
+    These faults replace the response; the request is not even processed:
 
     - four digits: an envelope with this code;
-    - ``empty``: an envelope of success whose ``data`` is empty;
-    - ``garbage``: HTTP 200 with text/html that is no answer;
-    - ``redirect``: HTTP 302 to somewhere else on the sandbox, which records that it was called.
+    - ``empty``: an envelope that reports success, but whose ``data`` is empty;
+    - ``garbage``: HTTP 200 with text/html that means nothing;
+    - ``redirect``: HTTP 302 to ``/_sandbox/elsewhere``, which records that it was called.
 
-    With the right answer, whose effects happen (a code is used up, tokens are issued):
+    With these, the request is processed (a code is used, tokens are issued) and the response is
+    spoiled:
 
-    - ``http500``, or another 4xx or 5xx: under this HTTP status;
-    - ``huge``: with 2 MiB of white space behind it;
-    - ``slow``: its body, ``slow-headers``: all of it, one byte every 0.2 seconds;
-    - ``close``: the connection is closed instead of answering;
+    - ``http500``, or another 4xx or 5xx: this HTTP status;
+    - ``huge``: 2 MiB of white space after the body;
+    - ``slow``, ``slow-headers``: the body, or the whole response, at one byte every 0.2 seconds;
+    - ``close``: the connection is closed instead;
     - ``hang``: the same after 60 seconds, or when the sandbox stops.
+
+    :param process: processes the request and returns its response.
     """
-    if how is not None and _INSTEAD.fullmatch(how):
-        return _instead(how)
-    response = right()
-    if how is None:
+    if fault is not None and _REPLACES_RESPONSE.fullmatch(fault):
+        return _replacement(fault)
+    response = process()
+    if fault is None:
         return response
-    if how.startswith("http"):
-        response.status_code = int(how.removeprefix("http"))
-    elif how == "huge":
+    if fault.startswith("http"):
+        response.status_code = int(fault.removeprefix("http"))
+    elif fault == "huge":
         response.set_data(response.get_data() + b" " * HUGE)
-    elif how == "hang":
-        the_state().stopping.wait(HANG_SECONDS)
-        ask_server(CLOSE)
-    elif _SPOILED.fullmatch(how):
-        ask_server(how)
+    elif fault == "hang":
+        current_state().stopping.wait(HANG_SECONDS)
+        add_transport_fault(CLOSE)
+    elif _SPOILS_RESPONSE.fullmatch(fault):
+        add_transport_fault(fault)
     return response
 
 
-def ask_server(what: str) -> None:
-    """Ask the HTTP server to treat the answer to the current request in a way of its own."""
-    # Another server than the sandbox's gives no list, and does nothing of it.
-    request.environ.setdefault(TRANSPORT, []).append(what)
-
-
-def _instead(how: str) -> Response:
-    if how == "garbage":
+def _replacement(fault: str) -> Response:
+    if fault == "garbage":
         return Response("<html>\x00<p>}{ 502 Bad Gateway &", mimetype="text/html")
-    if how == "redirect":
+    if fault == "redirect":
         response = redirect(url_for("control.elsewhere"), 302)
         assert isinstance(response, Response)  # noqa: S101 - for the type checker
         return response
-    return envelope(SUCCESS if how == "empty" else how)
+    return envelope(SUCCESS if fault == "empty" else fault)

@@ -1,13 +1,18 @@
-"""Who can sign in at the sandbox."""
+"""The people who can sign in at the sandbox."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from .expiring import DAY, LIMIT, ExpiringStore
 
 
 @dataclass(frozen=True)
 class Person:
-    """An account at the sandbox: what getUserInfo tells (docs/protocol.md section 3)."""
+    """An account: what getUserInfo returns (docs/protocol.md section 3), and if it is disabled."""
 
     username: str
     role: str
@@ -15,14 +20,70 @@ class Person:
     disabled: bool = False
 
 
-def people() -> tuple[Person, ...]:
-    """Return the people that the sign-in page offers, in its order."""
-    return (
-        Person("ada", "Admin", "1001"),
-        Person("bob", "User", "1002"),
-        Person("carol", "User", "1003"),
-        Person("王小明", "User", "1004"),
-        Person("o'neill", "User", "1005"),
-        Person("auditor", "Auditor", "1006"),
-        Person("eve", "User", "1007", disabled=True),
-    )
+INITIAL_PEOPLE = (
+    Person("ada", "Admin", "1001"),
+    Person("bob", "User", "1002"),
+    Person("carol", "User", "1003"),
+    Person("王小明", "User", "1004"),
+    Person("o'neill", "User", "1005"),
+    Person("auditor", "Auditor", "1006"),
+    Person("eve", "User", "1007", disabled=True),
+)
+
+
+class People:
+    """All accounts of one sandbox. Thread-safe.
+
+    The sign-in page lists some people. Anyone else signs in as a *guest*, by typing a name.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._listed = {person.username: person for person in INITIAL_PEOPLE}
+        self._guests: ExpiringStore[Person] = ExpiringStore(DAY)
+
+    def listed(self) -> list[Person]:
+        """Return the people on the sign-in page, in its order."""
+        with self._lock:
+            return list(self._listed.values())
+
+    def get(self, username: str) -> Person:
+        """Return the person with this name; a guest is a User whose uid is derived from it."""
+        with self._lock:
+            listed = self._listed.get(username)
+        if listed:
+            return listed
+        digest = hashlib.sha256(username.encode("utf-8", "surrogatepass")).hexdigest()
+        return Person(username, "User", f"typed-{digest[:16]}")
+
+    def change(self, username: str, **changes: object) -> Person:
+        """Change the ``role``, ``uid`` or ``disabled`` of a person, and list the person.
+
+        Returns the changed person. A full list does not grow.
+        """
+        with self._lock:
+            changed = replace(self.get(username), **changes)  # type: ignore[arg-type]
+            if username in self._listed or len(self._listed) < LIMIT:
+                self._listed[username] = changed
+            return changed
+
+    def remember_guest(self, person: Person) -> None:
+        """Treat a guest as valid for a day. Do nothing if the person is listed."""
+        with self._lock:
+            if person.username not in self._listed:
+                self._guests.put(f"uid:{person.uid}", person)
+                self._guests.put(f"username:{person.username}", person)
+
+    def are_valid(self, users: Iterable[object], key: str) -> list[bool]:
+        """Return for each user whether the account exists and is not disabled.
+
+        :param key: what identifies the users: ``uid`` or ``username``.
+        """
+        with self._lock:
+            return [isinstance(user, str) and self._is_valid(user, key) for user in users]
+
+    def _is_valid(self, user: str, key: str) -> bool:
+        for person in self._listed.values():
+            if getattr(person, key) == user:
+                return not person.disabled
+        return self._guests.get(f"{key}:{user}") is not None

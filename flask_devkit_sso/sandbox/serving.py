@@ -1,4 +1,4 @@
-"""Serving the sandbox by HTTP/1.1, with connections that are kept and counted."""
+"""The HTTP/1.1 server of the sandbox: it keeps connections open and numbers them."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from flask import Flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response
 
-from .faults import CLOSE, SLOW, SLOW_HEADERS, TRANSPORT
-from .state import EXTENSION
-from .upstream import CONNECTION
+from .environ import CLOSE, CONNECTION, SLOW, SLOW_HEADERS, TRANSPORT_FAULTS
+from .state import state_of
 
-LARGEST_BODY = 1024 * 1024
-SECONDS_A_BYTE = 0.2
+MAX_BODY = 1024 * 1024
+SECONDS_PER_BYTE = 0.2
 
 _connections = itertools.count(1)
 
 
 class SandboxRequestHandler(WSGIRequestHandler):
-    """Serves one connection, request by request.
+    """Serves the requests of one connection.
 
-    Werkzeug's own handler closes it after each answer. And it logs the query, in which codes are.
+    Werkzeug's own handler closes the connection after each response, and logs queries, which may
+    contain codes.
     """
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    # Standard servers close an idle connection after so many seconds.
+    # Seconds after which an idle connection is closed, as standard servers do.
     timeout = 5
 
     def setup(self) -> None:
@@ -51,15 +51,15 @@ class SandboxRequestHandler(WSGIRequestHandler):
     def run_wsgi(self) -> None:
         environ = self.environ = self.make_environ()
         environ[CONNECTION] = self.connection_number
-        # The whole body is read first: what is left of it would be taken for the next request.
+        # Read the whole body now; the rest of it would be taken for the next request.
         try:
             chunked = "wsgi.input_terminated" in environ
-            length = LARGEST_BODY + 1 if chunked else int(environ.get("CONTENT_LENGTH") or 0)
-            body = environ["wsgi.input"].read(min(max(length, 0), LARGEST_BODY + 1))
+            length = MAX_BODY + 1 if chunked else int(environ.get("CONTENT_LENGTH") or 0)
+            body = environ["wsgi.input"].read(min(max(length, 0), MAX_BODY + 1))
         except (ValueError, OSError):
             self.send_error(400)
             return
-        if len(body) > LARGEST_BODY:
+        if len(body) > MAX_BODY:
             self.send_error(413)
             return
         if not chunked and len(body) < length:
@@ -67,22 +67,22 @@ class SandboxRequestHandler(WSGIRequestHandler):
             return
         environ["wsgi.input"] = BytesIO(body)
         environ["CONTENT_LENGTH"] = str(len(body))
-        asked: list[str] = []
-        environ[TRANSPORT] = asked
-        self._answer(Response.from_app(self.server.app, environ, buffered=True), asked)
+        faults: list[str] = []
+        environ[TRANSPORT_FAULTS] = faults
+        self._send(Response.from_app(self.server.app, environ, buffered=True), faults)
 
-    def _answer(self, response: Response, asked: list[str]) -> None:
-        if CLOSE in asked:
+    def _send(self, response: Response, faults: list[str]) -> None:
+        if CLOSE in faults:
             self.log_request("closed")
             self.close_connection = True
             return
         body = response.get_data()
         head = self._head(response, len(body))
-        if SLOW_HEADERS in asked:
-            self._drip(head + body)
-        elif SLOW in asked:
+        if SLOW_HEADERS in faults:
+            self._send_slowly(head + body)
+        elif SLOW in faults:
             self.wfile.write(head)
-            self._drip(body)
+            self._send_slowly(body)
         else:
             self.wfile.write(head + body)
 
@@ -102,30 +102,30 @@ class SandboxRequestHandler(WSGIRequestHandler):
             self.wfile = out
         return buffer.getvalue()
 
-    def _drip(self, data: bytes) -> None:
+    def _send_slowly(self, data: bytes) -> None:
         for byte in data:
-            time.sleep(SECONDS_A_BYTE)
+            time.sleep(SECONDS_PER_BYTE)
             self.wfile.write(bytes([byte]))
 
     def version_string(self) -> str:
         return "devkit-sso-sandbox"
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        # A request line that could not be read leaves no command, and the path of the one before.
+        # After a malformed request line, command is empty and path is the previous request's.
         path = (self.path if self.command else "-").partition("?")[0].partition("#")[0]
         line = f"{self.command or '-'} {path} {code}\n"
         sys.stderr.write(line.encode("unicode_escape").decode().replace("\\n", "\n"))
 
     def log(self, type: str, message: str, *args: object) -> None:
-        """Log nothing else: what it would be quotes the request."""
+        """Log nothing else: Werkzeug's other messages quote the request."""
 
 
 def open_server(
     app: Flask, host: str = "127.0.0.1", port: int = 9000, ssl_context: ssl.SSLContext | None = None
 ) -> BaseWSGIServer:
-    """Return a server that listens, its port in ``.port`` (0: any free one).
+    """Return a server that listens, ready for ``serve_forever``. After it, call ``stop_answering``.
 
-    ``serve_forever`` serves. Who stops it calls ``stop_answering`` too.
+    :param port: 0 for any free port; the server's ``port`` says which.
     """
     server = make_server(
         host,
@@ -136,21 +136,21 @@ def open_server(
         ssl_context=ssl_context,
     )
     if isinstance(server.socket, ssl.SSLSocket):
-        # Else the thread that accepts connections would wait for each one's handshake.
+        # Otherwise the thread that accepts connections would wait for each handshake.
         server.socket.do_handshake_on_connect = False  # type: ignore[attr-defined]
     return server
 
 
 def stop_answering(app: Flask) -> None:
-    """End the answers that are kept waiting, and answer no request any more."""
-    app.extensions[EXTENSION].stopping.set()
+    """End delayed responses, and close connections instead of answering further requests."""
+    state_of(app).stopping.set()
 
 
 @contextmanager
 def running(
     app: Flask, *, host: str = "127.0.0.1", port: int = 0, ssl_context: ssl.SSLContext | None = None
 ) -> Iterator[str]:
-    """Serve a sandbox in a thread of this process while the block runs; yields its address."""
+    """Serve a sandbox in a thread while the ``with`` block runs; yields its URL."""
     server = open_server(app, host, port, ssl_context)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()

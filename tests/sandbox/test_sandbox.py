@@ -20,10 +20,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-from flask_devkit_sso.sandbox import SandboxConfig, create_sandbox, running
-from flask_devkit_sso.sandbox import state as sandbox_state
+from flask_devkit_sso.sandbox import SandboxConfig, create_sandbox, expiring, running
 from flask_devkit_sso.sandbox.__main__ import main
-from flask_devkit_sso.sandbox.browser import way_back
+from flask_devkit_sso.sandbox.browser import authorization_response_url
 from flask_devkit_sso.sandbox.serving import SandboxRequestHandler
 
 from ..processes import sandbox
@@ -346,7 +345,7 @@ def test_redirect_uri_is_compared_exactly(client: Client, redirect_uri: str) -> 
 
 def test_lifetimes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1_000_000.0]
-    monkeypatch.setattr(sandbox_state, "now", lambda: clock[0])
+    monkeypatch.setattr(expiring, "now", lambda: clock[0])
     with a_client(token_lifetime=120) as client:
         early, late = client.code(), client.code()
         page = client.authorize(client_id=CLIENT_ID)
@@ -383,14 +382,14 @@ def test_a_token_really_expires() -> None:
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1_000_000.0]
-    monkeypatch.setattr(sandbox_state, "now", lambda: clock[0])
-    monkeypatch.setattr(sandbox_state, "LIMIT", 3)
-    shelf = sandbox_state.Shelf[int](60)
-    keys = [shelf.add(number) for number in range(5)]
-    assert [shelf.get(key) for key in keys] == [None, None, 2, 3, 4]
+    monkeypatch.setattr(expiring, "now", lambda: clock[0])
+    monkeypatch.setattr(expiring, "LIMIT", 3)
+    store = expiring.ExpiringStore[int](60)
+    keys = [store.add(number) for number in range(5)]
+    assert [store.get(key) for key in keys] == [None, None, 2, 3, 4]
     clock[0] += 60
-    shelf.add(5)
-    assert len(shelf) == 1
+    store.add(5)
+    assert len(store) == 1
 
 
 def test_rotated_refresh_tokens() -> None:
@@ -505,7 +504,7 @@ def test_errors_that_go_back(client: Client, response_type: str | None, error: s
     ],
 )
 def test_where_the_answer_goes(redirect_uri: str, position: str, expected: str) -> None:
-    assert way_back(redirect_uri, {"code": "c"}, position) == expected
+    assert authorization_response_url(redirect_uri, {"code": "c"}, position) == expected
 
 
 def test_the_code_in_the_fragment() -> None:
@@ -558,7 +557,7 @@ def test_the_sign_in_page(client: Client) -> None:
     policy = page.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; style-src 'self';")
     assert "form-action" not in policy
-    assert "Sandbox: everybody may sign in" in page.text
+    assert "Sandbox: anyone can sign in" in page.text
     assert "http://127.0.0.1:5000" in page.text
     assert re.findall(r'<button name="username" value="([^"]+)"( class="disabled")?>', page.text)[
         :2
@@ -982,7 +981,7 @@ def test_what_is_printed() -> None:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", one["SERVER_URL"])
         assert one["CLIENT_ID"] == CLIENT_ID
         assert one["REDIRECT_URI"] == "http://127.0.0.1:5000/#/login"
-        assert re.findall(r"Way back +(\S+)", one["text"]) == [
+        assert re.findall(r"Redirect URI +(\S+)", one["text"]) == [
             "http://127.0.0.1:5000/#/login",
             "http://localhost:5000/#/login",
             "http://127.0.0.1:5000/sso/callback",
