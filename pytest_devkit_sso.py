@@ -1,7 +1,7 @@
 """The pytest plugin of Flask-DevKit-SSO: the fixture ``devkit_sso_sandbox``.
 
-A module beside the package, because pytest imports it at each start: one inside would bring Flask
-along, into test runs that have nothing to do with either.
+This module is outside the package because pytest imports it at every start, in every project. A
+module of the package would import Flask as well, even if a project's tests do not use it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
-_TEST_CLIENT = ("http://localhost/sso/callback", "http://localhost/#/login")
-"""The redirect_uris of an application that Flask's test client talks to."""
+_TEST_CLIENT_REDIRECT_URIS = ("http://localhost/sso/callback", "http://localhost/#/login")
+"""The redirect URIs of an application that is called by Flask's test client."""
 
 
 class Sandbox:
-    """A running sandbox. ``url`` is what DEVKIT_SSO_SERVER_URL takes."""
+    """A running sandbox.
+
+    ``url``, ``client_id`` and ``client_secret`` are the values for ``DEVKIT_SSO_SERVER_URL``,
+    ``DEVKIT_SSO_CLIENT_ID`` and ``DEVKIT_SSO_CLIENT_SECRET``.
+    """
 
     def __init__(self, url: str, client_id: str, client_secret: str) -> None:
         self.url = url
@@ -31,14 +35,14 @@ class Sandbox:
 
         :param interface: ``authorize``, ``getToken``, ``getUserInfo``, ``refreshToken``,
             ``logout`` or ``validity``.
-        :param how: a code of the contract such as ``"8202"``; ``"http500"`` or another status;
+        :param how: an error code such as ``"8202"``; ``"http500"`` or another 4xx or 5xx status;
             ``"close"``, ``"slow"``, ``"slow-headers"``, ``"hang"``, ``"garbage"``, ``"empty"``,
-            ``"huge"``, ``"redirect"``; for authorize also an RFC 6749 error such as
+            ``"huge"``, ``"redirect"``; for authorize also an error of RFC 6749 such as
             ``"access_denied"``.
-        :raises ValueError: when there is no such interface or way to fail; names those there are.
+        :raises ValueError: if there is no such interface or way to fail; lists those that exist.
         """
         try:
-            self._ask("POST", "/_sandbox/fail-next", {"interface": interface, "how": how})
+            self._request("POST", "/_sandbox/fail-next", {"interface": interface, "how": how})
         except HTTPError as error:
             if error.code != 400:
                 raise
@@ -47,17 +51,18 @@ class Sandbox:
 
     @property
     def calls(self) -> list[dict[str, Any]]:
-        """What the application asked the sandbox so far, the oldest first.
+        """The application's calls so far, oldest first.
 
-        Each is ``{"interface": "getToken", "code": "2000", "connection": 1}``: the code that was
-        answered, or how the call was made to fail; and the number of its connection.
+        Each is ``{"interface": "getToken", "code": "2000", "connection": 1}``. ``code`` is the code
+        of the response, or how the call was made to fail. ``connection`` is the number of the TCP
+        connection.
         """
-        found: list[dict[str, Any]] = self._ask("GET", "/_sandbox/calls")
-        return found
+        calls: list[dict[str, Any]] = self._request("GET", "/_sandbox/calls")
+        return calls
 
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+    def _request(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = Request(  # noqa: S310 - of our own making
+        request = Request(  # noqa: S310 - always http
             self.url + path, data, {"Content-Type": "application/json"}, method=method
         )
         with build_opener(ProxyHandler({})).open(request, timeout=10) as response:
@@ -66,14 +71,14 @@ class Sandbox:
 
 @pytest.fixture
 def devkit_sso_sandbox() -> Iterator[Sandbox]:
-    """A sandbox of the test's own: nobody is signed in there, and nothing has been called.
+    """A new sandbox for each test: nobody is signed in, and ``calls`` is empty.
 
-    Registered as redirect_uri, beside what ``python -m flask_devkit_sso.sandbox`` registers, is
-    what an application has that Flask's test client talks to.
+    It accepts the redirect URIs that ``python -m flask_devkit_sso.sandbox`` accepts by default, and
+    those of an application that is called by Flask's test client.
     """
     from flask_devkit_sso.sandbox import SandboxConfig, create_sandbox, running
 
-    default = SandboxConfig()
-    config = SandboxConfig(redirect_uris=(*_TEST_CLIENT, *default.redirect_uris))
+    redirect_uris = (*_TEST_CLIENT_REDIRECT_URIS, *SandboxConfig().redirect_uris)
+    config = SandboxConfig(redirect_uris=redirect_uris)
     with running(create_sandbox(config)) as url:
         yield Sandbox(url, config.client_id, config.client_secret)

@@ -1,6 +1,6 @@
-"""A small application whose people sign in through DevKit SSO: what an application has to write.
+"""A small application whose users sign in through DevKit single sign-on.
 
-Start it with ``make demo``, beside a sandbox to sign in at.
+``make demo`` starts it together with a sandbox.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ sso = DevKitSSO()
 
 
 def create_app() -> Flask:
-    """Return the application; its settings come from the environment, as ``FLASK_…``."""
+    """Return the application, configured by the ``FLASK_…`` environment variables."""
     app = Flask(__name__)
     app.config.from_prefixed_env()
     sso.init_app(app)
@@ -38,7 +38,7 @@ def create_app() -> Flask:
         facts = {
             "Name": current_user.username,
             "Account id": current_user.uid,
-            "Role": current_user.role or "another one",
+            "Role": current_user.role or "unknown",
         }
         return render_template("me.html", facts=facts)
 

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Install those of the given Debian packages that are missing; say so where that needs root.
+# Install the given Debian packages that are missing. Without root, print the command instead.
 set -eu
 
 if ! command -v dpkg-query >/dev/null; then
-    echo "This is not Debian: make sure yourself that these are installed: $*" >&2
+    echo "This is not Debian. Make sure that these are installed: $*" >&2
     exit 0
 fi
 missing=
@@ -21,5 +21,5 @@ echo "Installing$missing" >&2
 export DEBIAN_FRONTEND=noninteractive
 set -- -qq -o DPkg::Lock::Timeout=300
 apt-get "$@" update
-# shellcheck disable=SC2086  # one word a package
+# shellcheck disable=SC2086  # one word per package
 apt-get "$@" --yes --no-install-recommends install $missing >/dev/null

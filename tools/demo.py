@@ -1,4 +1,4 @@
-"""Start the example application and the sandbox it signs in at; Ctrl-C ends both."""
+"""Start the example application and a sandbox to sign in at; Ctrl-C stops both."""
 
 import argparse
 import os
@@ -18,8 +18,9 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT_ID = "20221017000000001"
 START_DEADLINE = 30.0
-"""Seconds until both answer."""
+"""Seconds until both must respond."""
 STOP_DEADLINE = 5.0
+"""Seconds until a process that was asked to stop is killed."""
 
 
 class Child(NamedTuple):
@@ -34,8 +35,8 @@ def main() -> None:
     options = parser.parse_args()
     check_port(options.app_port, "APP_PORT")
     check_port(options.sandbox_port, "SANDBOX_PORT")
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, stop)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, stop)
 
     app_url = f"http://127.0.0.1:{options.app_port}"
     sandbox_url = f"http://127.0.0.1:{options.sandbox_port}"
@@ -61,16 +62,16 @@ def main() -> None:
         ]
         deadline = time.monotonic() + START_DEADLINE
         while not (
-            answer(options.sandbox_port, "/") and answer(options.app_port, "/healthz") == 200
+            status(options.sandbox_port, "/") and status(options.app_port, "/healthz") == 200
         ):
             check_children(children)
             if time.monotonic() > deadline:
-                sys.exit(f"The two did not answer within {START_DEADLINE:.0f} seconds.")
+                sys.exit(f"The demo did not start within {START_DEADLINE:.0f} seconds.")
             time.sleep(0.1)
         print(
             f"\nOpen {app_url}\n"
-            "and sign in as ada (Admin), as bob (User), or under any other name.\n"
-            "Ctrl-C ends the demo.\n",
+            "and sign in as ada (Admin), bob (User) or anyone else.\n"
+            "Press Ctrl-C to stop.\n",
             flush=True,
         )
         while True:
@@ -86,19 +87,20 @@ def check_port(port: int, variable: str) -> None:
         except OSError as error:
             sys.exit(
                 f"Port {port} cannot be used ({error.strerror}). "
-                f"Choose another one: make demo {variable}={port + 1}"
+                f"Choose another port: make demo {variable}={port + 1}"
             )
 
 
 def stop(signum: int, frame: object) -> None:
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, signal.SIG_IGN)
+    # A second Ctrl-C must not interrupt the clean-up.
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, signal.SIG_IGN)
     sys.exit(0)
 
 
 @contextmanager
 def running(name: str, module: list[str], environment: dict[str, str]) -> Iterator[Child]:
-    """Run a module; in a session of its own, so that Ctrl-C reaches it through us alone."""
+    """Run a module until the ``with`` block ends."""
     process = subprocess.Popen(
         [sys.executable, "-m", *module],
         cwd=ROOT,
@@ -106,6 +108,7 @@ def running(name: str, module: list[str], environment: dict[str, str]) -> Iterat
         stdin=subprocess.DEVNULL,
         # The sandbox prints its client secret, for people who start it by hand.
         stdout=subprocess.DEVNULL,
+        # Without this, Ctrl-C would reach it directly as well.
         start_new_session=True,
     )
     try:
@@ -122,11 +125,11 @@ def running(name: str, module: list[str], environment: dict[str, str]) -> Iterat
 def check_children(children: list[Child]) -> None:
     for name, process in children:
         if process.poll() is not None:
-            sys.exit(f"{name} has ended by itself, with status {process.returncode}.")
+            sys.exit(f"{name} stopped unexpectedly, with status {process.returncode}.")
 
 
-def answer(port: int, path: str) -> int | None:
-    """Return the status of an answer, None for none."""
+def status(port: int, path: str) -> int | None:
+    """Return the status of a response, or None if there is none."""
     connection = HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         connection.request("GET", path)

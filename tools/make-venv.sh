@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make .venv with the given Python, unless there is a whole one.
+# Create .venv with the given Python, unless a working one exists.
 set -eu
 
 python=$1
@@ -7,13 +7,13 @@ if [ -x .venv/bin/pip ] && .venv/bin/python -c ''; then
     exit 0
 fi
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    echo "Python 3.11 or newer is needed; $python is not. Name one: make PYTHON=/path/of/python3" >&2
+    echo "Python 3.11 or newer is needed, and $python is older. Choose another: make PYTHON=/path/to/python3" >&2
     exit 1
 fi
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     "$(dirname "$0")/apt-install.sh" python3-venv
     if ! "$python" -c 'import ensurepip, venv'; then
-        echo "$python cannot make virtual environments: install its venv package" >&2
+        echo "$python cannot create virtual environments. Install its venv package." >&2
         exit 1
     fi
 fi

@@ -1,4 +1,4 @@
-"""Serve the example application; its log shows paths without queries, since codes are in those."""
+"""Serve the example application. Its log omits queries, since they contain codes."""
 
 import argparse
 

@@ -1,10 +1,11 @@
-"""Load with faults: people sign in, read and sign out while workers and Redis are killed.
+"""Put an application under load, with faults, and print a table of what happened.
 
-Gunicorn with two workers and the sandbox, each a process; at the end a table. The exit code is 1
-when an acknowledged session was lost or somebody was taken for another.
+``--mode kill``: people sign in at the sandbox, load pages and sign out, while gunicorn's workers
+and Redis are killed. The exit code is 1 if a session was lost after its login succeeded, if a
+response was for another user, or if there was a server error other than 503.
 
-With ``--mode hang`` nobody is killed: how long pages take that need nothing of the authentication
-server, while it is well and then while it hangs, and others ask for tokens that have expired.
+``--mode hang``: the authentication server hangs while some people need new access tokens. The table
+shows how long other people's pages take, which do not need the server, before and meanwhile.
 """
 
 from __future__ import annotations
@@ -25,11 +26,15 @@ from tests.scripted import GET_TOKEN, REFRESH_TOKEN, hangs, tokens
 from tests.workers import Browser, Gunicorn, load, place, site
 
 PEOPLE = 4
+PAGES = ("/private", "/ping")
+"""Pages that need nothing from the authentication server: one guarded, one not."""
 
 
 class Faults:
-    """A fault each three seconds on average; one worker is always left, as a pause of none would
-    tell how long Python takes to start."""
+    """Kills a worker or restarts Redis every three seconds on average.
+
+    One worker is always left: without any, the pauses would only measure how fast Python starts.
+    """
 
     def __init__(self, instance: Gunicorn, redis: RedisServer | None) -> None:
         self._instance = instance
@@ -38,7 +43,7 @@ class Faults:
         self.redis_restarts = 0
 
     def __call__(self) -> None:
-        time.sleep(random.uniform(1, 5))  # noqa: S311 - nothing depends on it
+        time.sleep(random.uniform(1, 5))  # noqa: S311 - no secret
         if self._redis is not None and random.random() < 0.5:  # noqa: S311
             self.redis_restarts += 1
             self._redis.restart(random.choice((signal.SIGTERM, signal.SIGKILL)))  # noqa: S311
@@ -49,50 +54,53 @@ class Faults:
 
 
 def measure_hang(store_url: str, seconds: float) -> list[tuple[str, object]]:
-    """Return the rows of the table of ``--mode hang``."""
+    """Return the rows of the table for ``--mode hang``."""
     with place(store_url, 1, timeout="5") as here:
         here.server.answers[GET_TOKEN] = tokens("first", 3600)
         reader = Browser(*here.instances)
-        well = tokens("next", 1)
-        here.server.answers |= {GET_TOKEN: tokens("first", 1), REFRESH_TOKEN: well}
+        refreshes = tokens("next", 1)
+        here.server.answers |= {GET_TOKEN: tokens("first", 1), REFRESH_TOKEN: refreshes}
         others = [Browser(*here.instances) for _ in range(PEOPLE)]
-        ended = threading.Event()
+        finished = threading.Event()
 
-        def ask_for_tokens(browser: Browser) -> None:
-            while not ended.wait(0.1):
+        def keep_requesting_tokens(browser: Browser) -> None:
+            while not finished.wait(0.1):
                 browser.get("/token")
 
-        threads = [threading.Thread(target=ask_for_tokens, args=(other,)) for other in others]
+        threads = [
+            threading.Thread(target=keep_requesting_tokens, args=(other,)) for other in others
+        ]
         for thread in threads:
             thread.start()
-        pages = ("/private", "/ping")
-        medians: dict[bool, dict[str, float]] = {}
-        worst: dict[bool, dict[str, float]] = {}
-        for is_hung in (False, True):
-            here.server.answers[REFRESH_TOKEN] = hangs if is_hung else well
-            took: dict[str, list[float]] = {page: [] for page in pages}
-            until = time.monotonic() + seconds / 2
-            while time.monotonic() < until:
-                for page in pages:
-                    began = time.monotonic()
-                    if (status := reader.get(page).status) != 200:
-                        raise SystemExit(f"{page} answered {status}")
-                    took[page].append(time.monotonic() - began)
-                time.sleep(0.02)
-            worst[is_hung] = {page: max(times) for page, times in took.items()}
-            medians[is_hung] = {page: statistics.median(times) for page, times in took.items()}
-        ended.set()
+        healthy = measure_pages(reader, seconds / 2)
+        here.server.answers[REFRESH_TOKEN] = hangs
+        hung = measure_pages(reader, seconds / 2)
+        finished.set()
         for thread in threads:
             thread.join()
     rows: list[tuple[str, object]] = []
-    for page in pages:
-        before, hung = medians[False][page], medians[True][page]
-        rows.append((f"{page}, ms", f"{before * 1000:.1f}"))
-        rows.append((f"{page} hung, ms", f"{hung * 1000:.1f}"))
-        rows.append((f"{page} ratio", f"{hung / before:.2f}"))
-        both = "/".join(f"{worst[is_hung][page] * 1000:.0f}" for is_hung in (False, True))
-        rows.append((f"{page} worst, ms", both))
+    for page in PAGES:
+        median, median_hung = statistics.median(healthy[page]), statistics.median(hung[page])
+        rows.append((f"{page}, ms", f"{median * 1000:.1f}"))
+        rows.append((f"{page} hung, ms", f"{median_hung * 1000:.1f}"))
+        rows.append((f"{page} ratio", f"{median_hung / median:.2f}"))
+        worst = f"{max(healthy[page]) * 1000:.0f}/{max(hung[page]) * 1000:.0f}"
+        rows.append((f"{page} worst, ms", worst))
     return rows
+
+
+def measure_pages(browser: Browser, seconds: float) -> dict[str, list[float]]:
+    """Load the pages again and again; return how many seconds each took."""
+    durations: dict[str, list[float]] = {page: [] for page in PAGES}
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for page in PAGES:
+            began = time.monotonic()
+            if (status := browser.get(page).status) != 200:
+                raise SystemExit(f"{page} returned {status}")
+            durations[page].append(time.monotonic() - began)
+        time.sleep(0.02)
+    return durations
 
 
 def main() -> int:
@@ -127,7 +135,7 @@ def main() -> int:
         ("reads/s", f"{tally.reads / seconds:.1f}"),
         ("lost", tally.lost),
         ("wrong", tally.wrong),
-        ("no answer (killed)", tally.broken),
+        ("no response", tally.broken),
         ("5xx", dict(sorted(tally.errors.items())) or 0),
         ("worst pause, s", f"{tally.worst:.2f}"),
     ]

@@ -1,4 +1,4 @@
-"""`make demo`: both start, people are told what to do, and Ctrl-C leaves nothing behind."""
+"""`make demo`: both start, it prints what to do, and Ctrl-C leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def test_both_start_and_end_together(tmp_path: Path, end: signal.Signals) -> Non
         assert lines == [
             "\n",
             f"Open http://127.0.0.1:{app_port}\n",
-            "and sign in as ada (Admin), as bob (User), or under any other name.\n",
-            "Ctrl-C ends the demo.\n",
+            "and sign in as ada (Admin), bob (User) or anyone else.\n",
+            "Press Ctrl-C to stop.\n",
         ]
         address = f"http://127.0.0.1:{app_port}"
         page = requests.get(f"{address}/reports", headers={"Accept": "text/html"}, timeout=10)
@@ -86,18 +86,18 @@ def test_a_port_that_is_taken(tmp_path: Path, taken: str, variable: str) -> None
     assert output == ""
     assert errors == (
         f"Port {port} cannot be used (Address already in use). "
-        f"Choose another one: make demo {variable}={port + 1}\n"
+        f"Choose another port: make demo {variable}={port + 1}\n"
     )
 
 
 def test_one_that_ends_by_itself_ends_the_other(tmp_path: Path) -> None:
     with demo(processes.free_port(), processes.free_port(), tmp_path) as process:
         assert process.stdout
-        while not process.stdout.readline().startswith("Ctrl-C"):
+        while not process.stdout.readline().startswith("Press Ctrl-C"):
             assert process.poll() is None
         started = children(process)
         os.kill(started[0], signal.SIGKILL)
         assert process.wait(15) == 1
         assert process.stderr
-        assert "The sandbox has ended by itself, with status -9." in process.stderr.read()
+        assert "The sandbox stopped unexpectedly, with status -9." in process.stderr.read()
         assert [pid for pid in started if Path(f"/proc/{pid}").exists()] == []

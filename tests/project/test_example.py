@@ -42,7 +42,7 @@ def demo() -> Iterator[str]:
     ) as process:
         try:
             assert process.stdout
-            while not process.stdout.readline().startswith("Ctrl-C"):
+            while not process.stdout.readline().startswith("Press Ctrl-C"):
                 assert process.poll() is None
             yield f"http://127.0.0.1:{port}"
         finally:
