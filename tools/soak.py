@@ -2,10 +2,10 @@
 
 ``--mode kill``: people sign in at the sandbox, load pages and sign out, while gunicorn's workers
 and Redis are killed. The exit code is 1 if a session was lost after its login succeeded, if a
-response was for another user, or if there was a server error other than 503.
+response showed another user or a session that had ended, or if a server error was not a 503.
 
 ``--mode hang``: the authentication server hangs while some people need new access tokens. The table
-shows how long other people's pages take, which do not need the server, before and meanwhile.
+shows how long other people's pages take, which do not need that server, before and during this.
 """
 
 from __future__ import annotations

@@ -52,24 +52,9 @@ def _authorize(error: str | None) -> Response:
     authorization_request = AuthorizationRequest(
         redirect_uri, query.get("state") or None, query.get("code_challenge") or None
     )
-    if error:
-        return _redirect_back(
-            authorization_request, error=error, error_description="The sandbox was told to fail."
-        )
-    response_type = query.get("response_type", "")
-    if response_type != "code":
-        return _redirect_back(
-            authorization_request,
-            error="unsupported_response_type" if response_type else "invalid_request",
-            error_description="The response_type must be code.",
-        )
-    problem = _pkce_problem(
-        authorization_request.code_challenge, query.get("code_challenge_method")
-    )
-    if problem:
-        return _redirect_back(
-            authorization_request, error="invalid_request", error_description=problem
-        )
+    failure = (error, "The sandbox was told to fail.") if error else _failure()
+    if failure:
+        return _redirect_back_with_error(authorization_request, *failure)
     sign_in = _current_sign_in()
     if sign_in:
         return _redirect_back_with_code(authorization_request, sign_in)
@@ -79,6 +64,17 @@ def _authorize(error: str | None) -> Response:
 def _problem_with(parameter: str) -> str:
     problem = "invalid" if request.args.get(parameter) else "missing"
     return f"The {parameter} parameter is {problem}."
+
+
+def _failure() -> tuple[str, str] | None:
+    """Return the error and its description to send to the redirect URI, or None."""
+    response_type = request.args.get("response_type", "")
+    if response_type != "code":
+        error = "unsupported_response_type" if response_type else "invalid_request"
+        return error, "The response_type must be code."
+    challenge = request.args.get("code_challenge") or None
+    problem = _pkce_problem(challenge, request.args.get("code_challenge_method"))
+    return ("invalid_request", problem) if problem else None
 
 
 def _pkce_problem(challenge: str | None, method: str | None) -> str | None:
@@ -103,10 +99,8 @@ def sign_in() -> Response:
             "This sign-in page is out of date.", "Go back to the application and sign in again."
         )
     if "cancel" in request.form:
-        return _redirect_back(
-            authorization_request,
-            error="access_denied",
-            error_description="The person cancelled the sign-in.",
+        return _redirect_back_with_error(
+            authorization_request, "access_denied", "The person cancelled the sign-in."
         )
     name = request.form.get("username") or request.form.get("typed_username", "")
     username = unicodedata.normalize("NFC", name).strip()
@@ -144,6 +138,12 @@ def _redirect_back_with_code(
 ) -> Response:
     code = current_state().grants.new_code(sign_in, authorization_request)
     return _redirect_back(authorization_request, code=code)
+
+
+def _redirect_back_with_error(
+    authorization_request: AuthorizationRequest, error: str, description: str
+) -> Response:
+    return _redirect_back(authorization_request, error=error, error_description=description)
 
 
 def _redirect_back(authorization_request: AuthorizationRequest, **parameters: str) -> Response:

@@ -1,4 +1,4 @@
-"""How a sandbox behaves."""
+"""The configuration of a sandbox."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ CLIENT_ID = "20221017000000001"
 REDIRECT_URIS = (
     "http://127.0.0.1:5000/#/login",
     "http://localhost:5000/#/login",
-    # The default of an application on loopback.
+    # What an application on loopback uses if it is not configured.
     "http://127.0.0.1:5000/sso/callback",
     "http://localhost:5000/sso/callback",
 )
 
 
 def _new_client_secret() -> str:
-    # The prefix prevents from_prefixed_env, which parses values as JSON, from reading a number.
+    # from_prefixed_env parses values as JSON; the prefix keeps it from reading a number.
     return "sandbox-" + secrets.token_urlsafe(24)
 
 
 @dataclass(frozen=True)
 class SandboxConfig:
-    """How one sandbox behaves.
+    """The configuration of one sandbox.
 
     The options cover what the contract leaves open, and what standard servers do differently
     (docs/protocol.md).
@@ -77,7 +77,7 @@ class SandboxConfig:
             raise ValueError("The token lifetime must be 1 to 3600 seconds.")
         if not re.fullmatch(r"/[\w./-]*", self.validity_path, re.ASCII):
             raise ValueError(
-                "The validity path must start with a slash and have only letters, digits and ./_-"
+                "The validity path must start with a slash and have only letters, digits and ./_-."
             )
         if self.validity_key not in ("uid", "username"):
             raise ValueError("The validity key must be 'uid' or 'username'.")

@@ -54,7 +54,7 @@ class SignIn:
 
 @dataclass
 class Grant:
-    """What one authorization code grants. When it ends, all its tokens end."""
+    """What one authorization code can be exchanged for. When it ends, all its tokens end."""
 
     sign_in: SignIn
     request: AuthorizationRequest
@@ -74,7 +74,7 @@ class RefreshToken:
 class Grants:
     """All sign-ins, codes and tokens of one sandbox. Thread-safe.
 
-    Hold ``lock`` around several calls that must happen as one.
+    Use ``with grants.lock`` around several calls that must happen as one.
     """
 
     def __init__(self, config: SandboxConfig, people: People) -> None:

@@ -87,6 +87,7 @@ class SandboxRequestHandler(WSGIRequestHandler):
             self.wfile.write(head + body)
 
     def _head(self, response: Response, length: int) -> bytes:
+        # end_headers writes to wfile.
         out, buffer = self.wfile, BytesIO()
         self.wfile = buffer
         try:
