@@ -1,14 +1,13 @@
-"""The texts that people see: catalogues in TOML, one a language.
+"""The texts on the pages: one catalogue in TOML for each language.
 
-Ours are in ``templates/devkit_sso/messages``. An application's are found by its own template
-loader under the same names, so it extends ours as it overrides our pages: ``fr.toml`` adds a
-language, ``en.toml`` changes our wording. A text that a catalogue lacks is ours of that language,
-else the English one.
+The package's catalogues are in ``templates/devkit_sso/messages``. An application's template loader
+finds the application's own catalogues under the same names: ``fr.toml`` adds a language, and
+``en.toml`` changes the English wording. A text that such a catalogue lacks comes from the package's
+catalogue for that language, or else from the English one.
 """
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 import tomllib
@@ -24,28 +23,28 @@ from markupsafe import Markup, escape
 log: Final = logging.getLogger("flask_devkit_sso")
 
 _FOLDER: Final = "devkit_sso/messages"
-_OURS: Final = Path(__file__).parent / "templates" / _FOLDER
+_PACKAGE_FOLDER: Final = Path(__file__).parent / "templates" / _FOLDER
 
-_NEAR: Final = 0.7
-"""How alike two names are, of 1, that one is taken for a slip."""
+_MAX_TAG_LENGTH: Final = 35
+"""The longest language tag that is looked up, in characters (RFC 5646 section 4.4.1).
 
-_MAX_TAG: Final = 35
-"""Characters of a language tag (RFC 5646 section 4.4.1). One of many parts costs the square of its
-length, and anybody may send it."""
+Looking up a tag takes time quadratic in its length, and anyone can send a long one.
+"""
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The texts in one language; their names are the TOML file's, as ``logout.title``."""
+    """The texts in one language, by dotted names such as ``logout.title``."""
 
     language: str
     texts: Mapping[str, str]
 
     def markup(self, name: str, **values: object) -> Markup:
-        """Return a text for a page, with ``{placeholders}`` filled in.
+        """Return a text for a page, with ``{placeholders}`` replaced by ``values``.
 
-        Text and values are escaped, but for values that are markup. What is not known stays as it
-        is: a slip in an application's catalogue must not break its error pages.
+        Escape the text and the values, except values that are :class:`~markupsafe.Markup`. Leave
+        unknown names and placeholders as they are, because a mistake in an application's catalogue
+        must not break its error pages.
         """
         text = str(escape(self.texts.get(name, name)))
         filled = re.sub(r"\{(\w+)\}", lambda m: str(escape(values.get(m[1], m[0]))), text)
@@ -53,70 +52,72 @@ class Catalogue:
 
 
 class Catalogues:
-    """The catalogues of one application; read once, or each time where templates are too."""
+    """The catalogues of one application.
+
+    They are read once, or for each page if the application reloads its templates.
+    """
 
     def __init__(self) -> None:
-        self._read: dict[str, Catalogue] | None = None
-        self._told: set[str] = set()
+        self._loaded: dict[str, Catalogue] | None = None
 
     def choose(self, app: Flask, accepted: Iterable[tuple[str, float]]) -> Catalogue:
-        """Return the catalogue that a reader likes best; English, where there is none.
+        """Return the catalogue that fits a request best, or the English one if none does.
 
-        :param accepted: language ranges with their weights, the best first.
+        :param accepted: language ranges with their weights, the most preferred first.
         """
-        found = self._read
-        if found is None or app.jinja_env.auto_reload:
-            found = self._read = self._read_all(app)
+        catalogues = self._loaded
+        if catalogues is None or app.jinja_env.auto_reload:
+            catalogues = self._loaded = _load(app)
         for language, quality in accepted:
-            if quality <= 0 or len(language) > _MAX_TAG:
+            if quality <= 0 or len(language) > _MAX_TAG_LENGTH:
                 continue
-            # RFC 4647 section 3.4: zh-Hant-TW, then zh-Hant, then zh.
+            # RFC 4647 section 3.4: try zh-Hant-TW, then zh-Hant, then zh.
             parts = language.lower().split("-")
             while parts:
-                if catalogue := found.get("-".join(parts)):
+                if catalogue := catalogues.get("-".join(parts)):
                     return catalogue
                 parts.pop()
-        return found["en"]
-
-    def _read_all(self, app: Flask) -> dict[str, Catalogue]:
-        try:
-            names = app.jinja_env.list_templates()
-        except TypeError:
-            # Such a loader cannot tell what it has; asked for a name, it can.
-            names = []
-        ours = {path.stem: _parse(path.read_text("utf-8")) for path in _OURS.glob("*.toml")}
-        found = {m[1] for name in names if (m := re.fullmatch(_FOLDER + r"/([\w-]+)\.toml", name))}
-        theirs = {language: _read_theirs(app, language) for language in {*found, *ours}}
-        for language, texts in theirs.items():
-            self._tell_slips(language, texts, ours["en"])
-        english = ours["en"] | theirs["en"]
-        return {
-            language.lower(): Catalogue(language, english | ours.get(language, {}) | texts)
-            for language, texts in theirs.items()
-            if texts or language in ours
-        }
-
-    def _tell_slips(self, language: str, texts: Iterable[str], known: Mapping[str, str]) -> None:
-        """Log, once, each name that is nearly one of ours: an application may well have others,
-        for templates of its own."""
-        place = f"templates/{_FOLDER}/{language}.toml"
-        for name in texts:
-            slip = f"{place}: {name}"
-            near = [] if name in known else difflib.get_close_matches(name, known, 1, _NEAR)
-            if near and slip not in self._told:
-                self._told.add(slip)
-                log.warning("the application's %s is no text: did you mean %s?", slip, near[0])
+        return catalogues["en"]
 
 
-def _read_theirs(app: Flask, language: str) -> dict[str, str]:
-    """Read what the application's loader finds, which may be ours; nothing, where it is broken."""
+def _load(app: Flask) -> dict[str, Catalogue]:
+    """Return the application's catalogues, by language tag in lower case."""
+    package = {
+        path.stem: _parse(path.read_text("utf-8")) for path in _PACKAGE_FOLDER.glob("*.toml")
+    }
+    own = {language: _read_own(app, language) for language in {*_list_own(app), *package}}
+    english = package["en"] | own["en"]
+    return {
+        language.lower(): Catalogue(language, english | package.get(language, {}) | texts)
+        for language, texts in own.items()
+        if texts or language in package
+    }
+
+
+def _list_own(app: Flask) -> set[str]:
+    """Return the languages for which the application's loader lists a catalogue."""
+    try:
+        names = app.jinja_env.list_templates()
+    except TypeError:
+        # Some loaders, such as FunctionLoader, cannot list their templates. They can still
+        # replace the package's catalogues, which are loaded by name.
+        return set()
+    matches = (re.fullmatch(_FOLDER + r"/([\w-]+)\.toml", name) for name in names)
+    return {match[1] for match in matches if match}
+
+
+def _read_own(app: Flask, language: str) -> dict[str, str]:
+    """Read the catalogue that the application's loader finds, which may be the package's.
+
+    Return no texts if there is none. If it cannot be read, log that and return no texts.
+    """
     name, loader = f"{_FOLDER}/{language}.toml", app.jinja_env.loader
     try:
         return _parse(loader.get_source(app.jinja_env, name)[0]) if loader else {}
     except TemplateNotFound:
         return {}
     except (OSError, ValueError) as error:
-        log.error("the application's templates/%s is left out: %s", name, error)
+        log.error("the application's templates/%s is ignored: %s", name, error)
         return {}
 
 
@@ -132,5 +133,5 @@ def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, str]:
         elif isinstance(value, str):
             texts[prefix + key] = value
         else:
-            raise ValueError(f"{prefix}{key} is not a text")
+            raise ValueError(f"{prefix}{key} is not a string")
     return texts

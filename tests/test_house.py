@@ -196,7 +196,7 @@ def test_every_reason_is_documented() -> None:
     described = {name: text for name, _, text in (part.partition("\n") for part in sections)}
     assert [name for name in described if name in reasons] == list(reasons)
     for name in reasons:
-        for part in ("**What it means.**", "**Who mends it, and how.**"):
+        for part in ("**What it means.**", "**How to fix it.**"):
             assert part in described[name], name
 
 

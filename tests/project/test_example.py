@@ -157,7 +157,7 @@ def test_the_other_name_of_this_host_works_too(demo: str, page: Page) -> None:
 
 def expect_an_explanation(page: Page, documents: list[str]) -> None:
     expect(page.locator("html")).to_have_attribute("data-reason", "cookie_missing")
-    heading(page, "Your browser did not send our cookie")
+    heading(page, "The sign-in cookie is missing")
     page.wait_for_timeout(500)
     assert len(documents) < 12, documents
 

@@ -151,8 +151,8 @@ def test_the_other_pages(
 @pytest.mark.parametrize(
     ("locale", "language", "again", "reference", "silence"),
     [
-        ("en-GB", "en", "Sign in again", "Reference: ", "This site does not answer"),
-        ("zh-CN", "zh", "重新登录", "参考编号：", "本站没有响应"),
+        ("en-GB", "en", "Sign in again", "Reference: ", "This site is not responding"),
+        ("zh-CN", "zh", "重新登录", "错误编号：", "网站没有响应"),
     ],
 )
 def test_what_the_landing_script_tells(

@@ -558,14 +558,14 @@ def test_a_login_that_failed_shows_the_whole_page(
     server.answers[GET_TOKEN] = says({"code": "8204", "message": "invalid"})
     watch = Watch(page)
     page.goto(site.url("/sso/authorize?next=/%23/files"), wait_until="commit")
-    expect(page).to_have_title("The sign-in server refused")
+    expect(page).to_have_title("The sign-in service rejected the request")
     painted = "performance.getEntriesByName('first-contentful-paint').length"
     deadline = time.monotonic() + 5
     while not page.evaluate(painted):
         assert time.monotonic() < deadline, "nothing is painted"
         page.wait_for_timeout(50)
     expect(page.locator("html")).to_have_attribute("data-reason", "server_rejected")
-    expect(page.locator("h1")).to_have_text("The sign-in server refused")
+    expect(page.locator("h1")).to_have_text("The sign-in service rejected the request")
     expect(page.locator("main")).to_contain_text("an error. Please sign in again.")
     expect(page.locator(".reference")).to_be_visible()
     expect(page.locator(".hint")).to_contain_text("8204")
@@ -595,9 +595,9 @@ def test_what_the_application_answers_to_a_failure_is_shown(
         ("<h1>Without a status</h1>", "Without a status"),
         (redirect("/oops"), "moved"),
         # No page, so its text may be anybody's: not shown as one.
-        (({"description": markup}, 403), "This site does not answer"),
-        ((markup, 403, {"Content-Type": "text/plain"}), "This site does not answer"),
-        (redirect("https://elsewhere.invalid/"), "This site does not answer"),
+        (({"description": markup}, 403), "This site is not responding"),
+        ((markup, 403, {"Content-Type": "text/plain"}), "This site is not responding"),
+        (redirect("https://elsewhere.invalid/"), "This site is not responding"),
     ]
     app.add_url_rule("/oops", view_func=lambda: ("<h1>moved</h1>", 403), endpoint="oops")
     app.register_error_handler(LoginFailed, lambda error: answers[0][0])

@@ -1,18 +1,17 @@
-// Completes a login whose code comes back in the address's fragment, which no server sees.
-// Load it first in <head>: until it has run, the code stands in the address bar.
+// Completes a login whose code is in the URL fragment, which servers do not see.
+// Load this script first in <head>: until it has run, the code is in the address bar.
 "use strict";
 (() => {
-  const uri = {{ redirect_uri|tojson }};
-  const own = uri && new URL(uri);
+  const redirectUri = {{ redirect_uri|tojson }};
+  const uri = redirectUri && new URL(redirectUri);
   const script = document.currentScript.src;
   const root = document.documentElement;
-  const page = root.dataset;
-  const pass = page.devkitSsoPass; // on our landing page alone
+  const skipCookie = root.dataset.devkitSsoPass; // set on the landing page only
 
-  // What only this tab knows; nothing where storage is off.
-  const tab = (key, otherwise = "") => {
+  // Return what this tab has stored, or "" if storage is off.
+  const stored = (key, initial = "") => {
     try {
-      return (sessionStorage[`devkit-sso-${key}`] ??= otherwise);
+      return (sessionStorage[`devkit-sso-${key}`] ??= initial);
     } catch {
       return "";
     }
@@ -24,55 +23,55 @@
       return text;
     }
   };
-  // What stands behind our own part, if it can only be parameters; else null.
-  const behind = (whole, start) => {
-    const rest = whole.startsWith(start) ? whole.slice(start.length) : "#";
+  // Return the parameters after `start`, or null.
+  const after = (text, start) => {
+    const rest = text.startsWith(start) ? text.slice(start.length) : "#";
     return /^([?&]|$)/.test(rest) ? rest : null;
   };
-  // The answer in an address, each parameter as often as it came; else null.
-  const read = ({ origin, pathname, search, hash }) => {
-    if (origin !== own.origin || pathname !== own.pathname) return null;
-    const query = behind(search, own.search);
-    // Where ours has none, a redirect may have carried a hash route along.
-    const tail = own.hash && behind(hash, own.hash);
+  // Return all parameters of an authorization response, or null if there is none.
+  const parse = ({ origin, pathname, search, hash }) => {
+    if (origin !== uri.origin || pathname !== uri.pathname) return null;
+    const query = after(search, uri.search);
+    // Ignore a hash that the redirect URI lacks: redirects keep it.
+    const tail = uri.hash && after(hash, uri.hash);
     if (query === null || tail === null) return null;
-    const answer = { code: [], error: [], state: [], s: [] };
+    const params = { code: [], error: [], state: [], s: [] };
     for (const pair of (query + tail).split(/[?&]/)) {
       const [name, ...value] = pair.split("=");
-      if (Object.hasOwn(answer, name)) answer[name].push(decode(value.join("=")));
+      if (Object.hasOwn(params, name)) params[name].push(decode(value.join("=")));
     }
-    return answer.code.length + answer.error.length ? answer : null;
+    return params.code.length + params.error.length ? params : null;
   };
 
-  const answer = own && top === self ? read(location) : null;
-  if (!answer) {
-    // It is the application's turn; ask again, if need be twice.
-    if (!pass) return;
-    const mine = `${pass}${tab("id", Math.random())}=`;
-    const asked = () => +(document.cookie.split(mine)[1]?.[0] ?? 0);
-    const before = asked();
+  const params = uri && top === self ? parse(location) : null;
+  if (!params) {
+    // Reload to show the application's own page, at most twice.
+    if (!skipCookie) return;
+    const prefix = `${skipCookie}${stored("id", Math.random())}=`;
+    const reloads = () => +(document.cookie.split(prefix)[1]?.[0] ?? 0);
+    const before = reloads();
     if (before > 1) return;
-    document.cookie = `${mine}${before + 1}; Max-Age=10; Path=/; SameSite=Lax`;
-    if (asked() > before) location.reload();
+    document.cookie = `${prefix}${before + 1}; Max-Age=10; Path=/; SameSite=Lax`;
+    if (reloads() > before) location.reload();
     return;
   }
 
-  history.replaceState(null, "", own.pathname + own.search + own.hash);
-  if (!pass) {
-    // Its scripts would run into a login half done. Nothing is painted without a body.
+  history.replaceState(null, "", uri.pathname + uri.search + uri.hash);
+  if (!skipCookie) {
+    // Stop the application's scripts. Browsers paint nothing without a body.
     document.write("<body>");
     stop();
   }
 
-  // In the place of this page; its scripts don't run.
+  // Replace this page. Scripts in `html` do not run.
   const show = (html) => {
-    const told = new DOMParser().parseFromString(html, "text/html");
-    document.replaceChild(told.documentElement, root);
+    const page = new DOMParser().parseFromString(html, "text/html");
+    document.replaceChild(page.documentElement, root);
   };
   fetch(new URL("callback", script), {
     method: "POST",
     headers: { Accept: "text/html", "Content-Type": "application/json" },
-    body: JSON.stringify({ ...answer, login: tab("login"), hash: tab("hash") }),
+    body: JSON.stringify({ ...params, login: stored("login"), hash: stored("hash") }),
   })
     .then(async (response) => {
       const { headers, redirected, url } = response;
@@ -80,7 +79,7 @@
       if (isPage && !redirected) return show(await response.text());
       const { next } = redirected ? { next: url } : await response.json();
       if (!next) throw next;
-      // location.replace loads nothing where only the hash differs.
+      // location.replace() loads nothing if only the hash differs.
       history.replaceState(null, "", next);
       location.reload();
     })
