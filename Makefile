@@ -13,7 +13,7 @@ SUITE := pytest -n 3 --dist loadgroup -m "not hours"
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help demo test lint suite coverage screenshots docs wheel test-lowest soak system
-.PHONY: clean hours quick
+.PHONY: clean hours quick reference
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -44,9 +44,12 @@ coverage: .venv/tools system  ## the suite again, slower, and a report of the br
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
 
-# Three of them are in docs/images.
-screenshots: .venv/tools system  ## pictures of every page, in screenshots
+screenshots: .venv/tools system  ## pictures of every page in screenshots, and the README's picture
 	SCREENSHOTS=screenshots $(PY) -m pytest -q tests/web/test_accessibility.py
+	$(PY) -m tools.screenshots --app-port $(APP_PORT) --sandbox-port $(SANDBOX_PORT)
+
+reference: .venv/tools  ## write the settings table and the API reference into docs
+	$(PY) -m tools.reference
 
 docs: .venv/tools  ## build the documentation into docs/_build
 	$(PY) -m sphinx -q -W --keep-going -n docs docs/_build
