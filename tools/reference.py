@@ -37,7 +37,7 @@ PLACE = re.compile(
     re.DOTALL,
 )
 FIELDS = re.compile(r"((?:^:\w+[^:`]*:(?: .*)?\n(?:[ \t]+.*\n)*)+)", re.MULTILINE)
-"""A field list of reStructuredText: lines that begin with a colon, and those indented below them."""
+"""A field list of reStructuredText: each line that begins with a colon, and its indented lines."""
 UNITS = {86400: "day", 3600: "hour", 60: "minute"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
