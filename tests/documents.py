@@ -18,7 +18,7 @@ DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs
 def every_block(document: str) -> list[tuple[str, str]]:
     """Return language and text of each fenced block."""
     text = (ROOT / document).read_text(encoding="utf-8")
-    found = re.findall(r"^( *)```(\S*)\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL)
     assert len(re.findall(r"^ *(?:```|~~~)", text, re.MULTILINE)) == 2 * len(found), document
     return [(language, textwrap.dedent(block)) for _, language, block in found]
 
