@@ -126,6 +126,8 @@ def definitions(place: re.Match[str]) -> list[Definition]:
             Definition(f"{name}.{member}", node, doc)
             for member, node, doc in members_of(defined.node)
         ]
+        # Attributes last: they matter least.
+        members.sort(key=lambda member: not isinstance(member.node, Function))
     return [defined, *members]
 
 
