@@ -10,6 +10,7 @@ is that of the tests.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -248,4 +249,7 @@ if __name__ == "__main__":
     for module in PRELOADED:
         __import__(module)
     assert threading.active_count() == 1
+    # Otherwise each program looks through all these objects once more when it ends.
+    gc.collect()
+    gc.freeze()
     _become(_serve(socket.socket(fileno=int(sys.argv[1]))))

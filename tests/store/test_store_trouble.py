@@ -146,6 +146,7 @@ def loading(server: RedisServer) -> Iterator[None]:
     server.wait()
 
 
+@pytest.mark.redis
 @pytest.mark.parametrize(
     "trouble",
     [stopped, hung, wrong_password, pytest.param(loading, marks=pytest.mark.slow)],

@@ -314,6 +314,7 @@ def test_an_answer_that_got_lost_is_given_again(redis_server: RedisServer, proxy
     assert proxy.lost == 5
 
 
+@pytest.mark.redis
 def test_a_redis_restart_costs_no_request(tmp_path: Path, make_app: AppMaker) -> None:
     redis = RedisServer(tmp_path, appendonly=True)
     try:
@@ -332,6 +333,7 @@ def test_a_redis_restart_costs_no_request(tmp_path: Path, make_app: AppMaker) ->
         redis.stop()
 
 
+@pytest.mark.redis
 def test_tls(tmp_path: Path, make_app: AppMaker) -> None:
     authority, stranger = trustme.CA(), trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
