@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from werkzeug.test import Cookie, TestResponse
 
 from flask_devkit_sso import DevKitSSO, current_user, login_required, role_required
 
+from . import clock
 from .browser import CHROMIUM, Site
 from .browser import CODE as CODE
 from .redis_server import RedisServer
@@ -31,12 +33,26 @@ PATIENCE = 20_000
 expect.set_options(timeout=PATIENCE)
 
 
+clock.install()
+
+# Reading the system's CA certificates takes 50 ms for each application and each process. No server
+# of the tests has a certificate of theirs.
+os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a Redis, so that ``make quick`` can leave it out."""
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
         if "redis_server" in getattr(item, "fixturenames", ()) or "redis" in params.values():
             item.add_marker(pytest.mark.redis)
+
+
+@pytest.fixture(autouse=True)
+def present_time() -> Iterator[None]:
+    """Begin each test at the real time."""
+    yield
+    clock.reset()
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +165,10 @@ def client(app: Flask) -> FlaskClient:
 
 
 def wait_until(what: Callable[[], object], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
+    # Not by time.monotonic, which a test may have stopped.
+    until = time.perf_counter() + seconds
     while not what():
-        assert time.monotonic() < until
+        assert time.perf_counter() < until
         time.sleep(0.02)
 
 

@@ -8,7 +8,6 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+
+from . import forked
 
 ROOT = Path(__file__).parent.parent
 EXPORT = "export FLASK_DEVKIT_SSO_"
@@ -26,31 +27,22 @@ def sandbox(
     *arguments: str, log: Path | None = None, end: signal.Signals = signal.SIGTERM
 ) -> Iterator[dict[str, str]]:
     """Run the sandbox's command; yields what it prints to be exported, and all of it as "text"."""
+    command = ["-m", "flask_devkit_sso.sandbox", "--port", "0", *arguments]
     with (
         (log or Path("/dev/null")).open("wb") as stderr,
-        subprocess.Popen(
-            [sys.executable, "-m", "flask_devkit_sso.sandbox", "--port", "0", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            encoding="utf-8",
-        ) as process,
+        forked.piped(command, stderr=stderr.fileno()) as (process, _, stdout),
     ):
-        try:
-            assert process.stdout
-            exported = {"text": ""}
-            for line in process.stdout:
-                exported["text"] += line
-                if line.startswith(EXPORT):
-                    name, _, value = shlex.split(line)[1].partition("=")
-                    exported[name.removeprefix("FLASK_DEVKIT_SSO_")] = value
-                if line == "Press Ctrl-C to stop.\n":
-                    break
-            yield exported
-            process.send_signal(end)
-            assert process.wait(10) == 0
-        finally:
-            process.kill()
+        exported = {"text": ""}
+        for line in stdout:
+            exported["text"] += line
+            if line.startswith(EXPORT):
+                name, _, value = shlex.split(line)[1].partition("=")
+                exported[name.removeprefix("FLASK_DEVKIT_SSO_")] = value
+            if line == "Press Ctrl-C to stop.\n":
+                break
+        yield exported
+        process.send_signal(end)
+        assert process.wait(60) == 0
 
 
 def environment(**settings: str) -> dict[str, str]:

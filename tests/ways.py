@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from werkzeug.test import TestResponse
 
 from flask_devkit_sso import DevKitSSO, LoginRefused
 
+from .clock import advance
 from .conftest import AppMaker, come_back, start
 from .scripted import GET_TOKEN, ScriptedServer, closes, fails, says
 
@@ -22,7 +22,7 @@ Way = Callable[[AppMaker, ScriptedServer, Path], Ask]
 def login_expired(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
     client = make_app(login_ttl=1).test_client()
     state = start(client)["state"]
-    threading.Event().wait(2.1)
+    advance(2.1)
     return lambda headers: come_back(client, state, headers=headers)
 
 

@@ -6,8 +6,6 @@ import json
 import re
 import shlex
 import ssl
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
@@ -17,7 +15,7 @@ import trustme
 
 from flask_devkit_sso.testing import login_as
 
-from .. import processes
+from .. import forked, processes
 from ..conftest import CLIENT_ID, REDIRECT_URI, AppMaker
 from ..documents import blocks
 from ..processes import Person, free_port
@@ -461,33 +459,22 @@ def test_doctor_on_a_server_without_tls(place: Place, refusing: ScriptedServer) 
 
 def check_server(place: Place, person: Callable[[str], str], **environment: str) -> tuple[int, str]:
     """Run the command with a person who opens what it asks for; return what it shows."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "flask", "devkit-sso", "check-server"],
-        cwd=place.folder,
-        env=place.environment(**environment),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdin
-        assert process.stdout
+    command = ["-m", "flask", "devkit-sso", "check-server"]
+    env = place.environment(**environment)
+    with forked.piped(command, cwd=place.folder, env=env) as (process, stdin, stdout):
         shown, opened = "", []
-        try:
-            for line in process.stdout:
-                shown += line
-                if line.startswith("  http"):
-                    opened.append(person(line.strip()))
-                    process.stdin.write(opened[-1] + "\n")
-                    process.stdin.flush()
-            process.wait(60)
-        finally:
-            process.kill()
+        for line in stdout:
+            shown += line
+            if line.startswith("  http"):
+                opened.append(person(line.strip()))
+                stdin.write(opened[-1] + "\n")
+                stdin.flush()
+        status = process.wait(300)
     codes = [code for address in opened for code in re.findall(r"code=([\w-]+)", address)]
     assert all(code not in shown for code in codes)
     assert CANARY not in shown
     assert "Traceback" not in shown
-    return process.returncode, shown
+    return status, shown
 
 
 def at_sandbox(url: str) -> Callable[[str], str]:

@@ -12,10 +12,14 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from .. import forked
+from ..threads import at_once
 
 CANARY = "canary-of-the-command-5b0e"
 OLD_CANARY = "canary-of-the-old-file-19d4"
@@ -71,25 +75,38 @@ class Place:
         self, *args: str, stdin: str | bytes = "", before: str = "", **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run ``flask devkit-sso …``; ``before`` is Python that runs first in its process."""
-        command, given = [sys.executable, "-m", "flask"], self.environment(**environment)
+        given = self.environment(**environment)
+        data = stdin if isinstance(stdin, bytes) else stdin.encode()
+        if before or "PYTHONIOENCODING" in environment:
+            done = self._run_anew(*args, stdin=data, before=before, env=given)
+        else:
+            arguments = ["-m", "flask", "devkit-sso", *args]
+            done = forked.run(arguments, stdin=data, cwd=self.folder, env=given)
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr
+        assert CANARY not in done.stdout + done.stderr
+        assert OLD_CANARY not in done.stdout + done.stderr
+        return done
+
+    def _run_anew(
+        self, *args: str, stdin: bytes, before: str, env: dict[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command in an interpreter of its own."""
+        command = [sys.executable, "-m", "flask"]
         if before:
             # What stands in the way of writing would stand in the way of coverage, too.
-            given = {k: v for k, v in given.items() if not k.startswith("COVERAGE_")}
+            env = {k: v for k, v in env.items() if not k.startswith("COVERAGE_")}
             command = [sys.executable, "-c", f"{before}\nfrom flask.cli import main\nmain()"]
         done = subprocess.run(
             [*command, "devkit-sso", *args],
-            input=stdin if isinstance(stdin, bytes) else stdin.encode(),
+            input=stdin,
             capture_output=True,
-            timeout=60,
+            timeout=300,
             cwd=self.folder,
-            env=given,
+            env=env,
             check=False,
         )
-        stdout, stderr = done.stdout.decode(), done.stderr.decode()
-        assert "Traceback" not in stdout + stderr, stderr
-        assert CANARY not in stdout + stderr
-        assert OLD_CANARY not in stdout + stderr
-        return subprocess.CompletedProcess(args, done.returncode, stdout, stderr)
+        texts = [text.decode() for text in (done.stdout, done.stderr)]
+        return subprocess.CompletedProcess(args, done.returncode, *texts)
 
     def register(self, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Register by options, the secret from standard input."""
@@ -500,20 +517,13 @@ def test_a_folder_that_cannot_be_written(place: Place) -> None:
 
 def test_two_at_once(place: Place) -> None:
     """One of them wins; nobody sees half of each."""
-    running = []
-    for name in "ab":
+
+    def register(name: str) -> int:
         options = [f"--client-id={name * 2000}", f"--redirect-uri=https://{name}.example/"]
-        command = [sys.executable, "-m", "flask", "devkit-sso", "register", *OPTIONS, *options]
-        running.append(
-            subprocess.Popen(
-                command,
-                cwd=place.folder,
-                env=place.environment(FLASK_DEVKIT_SSO_CLIENT_SECRET=name * 2000),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-        )
-    assert [process.wait(60) for process in running] == [0, 0]
+        secret = {"FLASK_DEVKIT_SSO_CLIENT_SECRET": name * 2000}
+        return place.run("register", *OPTIONS, *options, **secret).returncode
+
+    assert at_once([partial(register, name) for name in "ab"]) == [0, 0]
     (name,) = set(place.written["client_id"])
     assert place.written["client_secret"] == name * 2000
     assert place.written["redirect_uri"] == f"https://{name}.example/"
@@ -553,19 +563,16 @@ class Terminal:
     def __init__(self, place: Place, *args: str, **environment: str) -> None:
         self.master, slave = pty.openpty()
         begin = (
-            "import fcntl, signal, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
             # A shell that runs the tests in the background has it ignored.
-            "signal.signal(signal.SIGINT, signal.default_int_handler);"
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
             "from flask.cli import main; main()"
         )
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", begin, "devkit-sso", *args],
+        self.process = forked.Program(
+            ["-c", begin, "devkit-sso", *args],
+            (slave, slave, slave),
             cwd=place.folder,
             env=place.environment(**environment),
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
+            terminal=True,
         )
         os.close(slave)
         self.shown = ""
@@ -573,7 +580,7 @@ class Terminal:
 
     def expect(self, text: str) -> None:
         """Wait until something is shown that was not shown before the last call."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while (at := self.shown.find(text, self._seen)) < 0:
             assert time.monotonic() < end, self.shown
             assert self._read(), self.shown
@@ -586,10 +593,10 @@ class Terminal:
         while self._read():
             pass
         os.close(self.master)
-        return self.process.wait(60)
+        return self.process.wait(300)
 
     def _read(self) -> bool:
-        ready, _, _ = select.select([self.master], [], [], 60)
+        ready, _, _ = select.select([self.master], [], [], 300)
         try:
             data = os.read(self.master, 4096) if ready else b""
         except OSError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +12,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from ..clock import advance
 from ..conftest import AppMaker, come_back, reason, sign_in, start
 from ..scripted import (
     ADA,
@@ -25,6 +25,7 @@ from ..scripted import (
     says,
     tokens,
 )
+from ..threads import at_once
 
 TIMEOUT = 1.5
 """Seconds; what a test waits for is asserted at three times this."""
@@ -95,23 +96,13 @@ def test_many_calls_that_hang_end_at_their_deadline_and_then_none_is_made_for_a_
 ) -> None:
     server.answers[GET_TOKEN] = no_answer
     app = make_app(timeout=2.0)
-    outcomes: list[str] = []
-    threads = [
-        threading.Thread(
-            target=lambda: outcomes.append(fails_within_the_deadline(app.test_client(), 2.0))
-        )
-        for _ in range(24)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    outcomes = at_once([lambda: fails_within_the_deadline(app.test_client(), 2.0)] * 24)
     assert outcomes == ["server_unavailable"] * 24
     server.answers[GET_TOKEN] = says(TOKEN)
     calls = len(server.seen)
     assert fails_within_the_deadline(app.test_client()) == "server_unavailable"
     assert len(server.seen) == calls
-    time.sleep(5)
+    advance(5)
     sign_in(app.test_client())
     sign_in(app.test_client())
 
@@ -128,18 +119,12 @@ def test_a_queue_for_a_server_that_answers_is_no_outage(
 
     server.answers[GET_TOKEN] = slowly
     app = make_app(timeout=2.5)
-    statuses: list[int] = []
 
-    def log_in() -> None:
+    def log_in() -> int:
         client = app.test_client()
-        statuses.append(come_back(client, start(client)["state"]).status_code)
+        return come_back(client, start(client)["state"]).status_code
 
-    threads = [threading.Thread(target=log_in) for _ in range(80)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert set(statuses) == {303, 503}
+    assert set(at_once([log_in] * 80)) == {303, 503}
     server.answers[GET_TOKEN] = says(TOKEN)
     sign_in(app.test_client())
 
@@ -251,7 +236,7 @@ def test_a_connection_idle_for_long_is_not_trusted(app: Flask, server: ScriptedS
     """Standard servers close after 5 s; a code sent into the closing would be lost."""
     sign_in(app.test_client())
     assert server.connections == 1
-    time.sleep(4.2)
+    advance(4.2)
     sign_in(app.test_client())
     assert server.connections == 2
 

@@ -10,7 +10,6 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
@@ -25,7 +24,10 @@ from flask_devkit_sso.sandbox.__main__ import main
 from flask_devkit_sso.sandbox.browser import authorization_response_url
 from flask_devkit_sso.sandbox.serving import SandboxRequestHandler
 
+from ..clock import advance
+from ..conftest import wait_until
 from ..processes import sandbox
+from ..threads import Background, at_once
 
 CLIENT_ID = "20221017000000001"
 CLIENT_SECRET = "canary-client-secret-77c0"
@@ -321,8 +323,7 @@ def test_a_code_used_twice_ends_its_tokens(client: Client) -> None:
 
 def test_one_of_many_exchanges_of_a_code_wins(client: Client) -> None:
     code = client.code()
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: client.exchange(code)["code"], range(8)))
+    answers = at_once([lambda: client.exchange(code)["code"]] * 8)
     assert sorted(answers) == ["2000"] + ["8202"] * 7
 
 
@@ -376,7 +377,7 @@ def test_a_token_really_expires() -> None:
     with a_client(token_lifetime=1) as client:
         tokens = client.tokens()
         assert (tokens["expires_in"], client.user(tokens)["code"]) == (1, "2000")
-        time.sleep(1.05)
+        advance(1.05)
         assert client.user(tokens)["code"] == "8205"
 
 
@@ -807,16 +808,15 @@ def test_failing_slowly(client: Client) -> None:
 
 
 def test_failing_by_hanging() -> None:
-    with ThreadPoolExecutor(1) as pool, a_client() as client:
+    with a_client() as client:
         client.fail_next("getUserInfo", "hang", times=2)
         with pytest.raises(requests.ReadTimeout):
             client.post("getUserInfo", {}, timeout=0.3)
         assert [call["code"] for call in client.calls()] == ["hang"]
         # Others are answered meanwhile; and when the sandbox stops, it lets go.
-        waiting = pool.submit(client.post, "getUserInfo", {}, timeout=30)
+        waiting = Background(lambda: client.post("getUserInfo", {}, timeout=60))
         assert client.tokens()
-        while len(client.calls()) < 3:
-            time.sleep(0.01)
+        wait_until(lambda: len(client.calls()) >= 3)
         stopped = time.monotonic()
     with pytest.raises(requests.ConnectionError):
         waiting.result()

@@ -15,7 +15,8 @@ from flask.testing import FlaskClient
 from flask_devkit_sso import DevKitSSO, logged_out
 from flask_devkit_sso.session.sessions import Tokens
 
-from ..conftest import AppMaker, sign_in, start
+from ..clock import advance
+from ..conftest import AppMaker, sign_in, start, wait_until
 from ..scripted import (
     GET_TOKEN,
     LOGOUT,
@@ -27,6 +28,7 @@ from ..scripted import (
     fails,
     says,
 )
+from ..threads import Background, at_once
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
@@ -112,19 +114,7 @@ def test_a_debt_is_paid_once_and_is_gone(make_worker: AppMaker, server: Scripted
     server.answers[LOGOUT] = says({"code": "2000"})
     server.seen.clear()
     workers = [debts(make_worker()) for _ in range(4)]
-    gate = threading.Barrier(4)
-    settled: list[int] = []
-
-    def pay(worker: Any) -> None:
-        gate.wait()
-        settled.append(worker.pay_due())
-
-    threads = [threading.Thread(target=pay, args=(worker,)) for worker in workers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(settled) == [0, 0, 0, 1]
+    assert sorted(at_once([worker.pay_due for worker in workers])) == [0, 0, 0, 1]
     (told,) = server.seen
     assert (told.path, told.body) == (
         LOGOUT,
@@ -152,18 +142,17 @@ def test_while_a_request_tells_the_server_nobody_else_does(
 
     def waits(handler: Handler) -> None:
         arrived.set()
-        go_on.wait(10)
+        go_on.wait(60)
         says({"code": "2000"})(handler)
 
     server.answers[LOGOUT] = waits
-    client = make_worker(timeout=10).test_client()
+    client = make_worker(timeout=60).test_client()
     sign_in(client)
-    thread = threading.Thread(target=sign_out, args=(client,))
-    thread.start()
-    assert arrived.wait(10)
+    leaving = Background(lambda: sign_out(client))
+    assert arrived.wait(60)
     assert debts(make_worker()).pay_due() == 0
     go_on.set()
-    thread.join()
+    leaving.result()
     assert server.paths.count(LOGOUT) == 1
     assert is_nothing_left(make_worker())
 
@@ -249,7 +238,6 @@ def test_a_server_out_of_reach_is_asked_once_a_round(
     assert server.paths == [LOGOUT]
 
 
-@pytest.mark.slow
 def test_a_request_sets_it_off_and_does_not_wait(
     make_worker: AppMaker, server: ScriptedServer
 ) -> None:
@@ -265,14 +253,11 @@ def test_a_request_sets_it_off_and_does_not_wait(
 
     server.answers[LOGOUT] = slow
     worker = make_worker()
-    time.sleep(30.5)
+    advance(30.5)
     stranger = worker.test_client()
     for _ in range(5):
         began = time.monotonic()
         assert stranger.get("/").text == "home"
         assert time.monotonic() - began < 3
-    until = time.monotonic() + 20
-    while not is_nothing_left(worker):
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    wait_until(lambda: is_nothing_left(worker))
     assert server.paths == [LOGOUT]

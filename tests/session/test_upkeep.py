@@ -1,5 +1,5 @@
 """Hours later: tokens are refreshed by one of many, and the server's word on a user is kept young
-(docs/protocol.md sections 3 to 5). Here hours are seconds."""
+(docs/protocol.md sections 3 to 5)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from flask.testing import FlaskClient
 from flask_devkit_sso import DevKitSSO, session_ended, token_refreshed
 from flask_devkit_sso.testing import login_as
 
-from ..conftest import AppMaker, cookies, reason, sign_in
+from .. import clock
+from ..clock import advance
+from ..conftest import AppMaker, cookies, reason, sign_in, wait_until
 from ..redis_server import RedisServer
 from ..scripted import (
     ADA,
@@ -34,6 +36,7 @@ from ..scripted import (
     fails,
     says,
 )
+from ..threads import Background, at_once
 
 VALIDITY = "/validity/of-users"
 
@@ -65,7 +68,7 @@ def short_lived(server: ScriptedServer) -> None:
 
 
 def until_old() -> None:
-    time.sleep(1.1)
+    advance(1.1)
 
 
 def username(client: FlaskClient) -> str | None:
@@ -132,11 +135,7 @@ def test_many_requests_refresh_once(token_app: Flask, server: ScriptedServer, pa
         response = copy.get(path)
         answers.append((response.status_code, response.text))
 
-    threads = [threading.Thread(target=ask) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once([ask] * 20)
     assert answers == [(200, "second" if path == "/token" else "private ada")] * 20
     assert client.get("/token").text == "second"
     assert server.paths.count(REFRESH_TOKEN) == 1
@@ -148,7 +147,7 @@ def test_pages_do_not_wait_for_a_refresh(token_app: Flask, server: ScriptedServe
     answered = threading.Event()
 
     def after_the_pages(handler: Handler) -> None:
-        assert answered.wait(10)
+        assert answered.wait(60)
         SECOND(handler)
 
     server.answers[REFRESH_TOKEN] = after_the_pages
@@ -195,7 +194,7 @@ def test_a_logout_during_a_refresh_is_final(token_app: Flask, server: ScriptedSe
 
     def slow(handler: Handler) -> None:
         begun.set()
-        assert signed_out.wait(10)
+        assert signed_out.wait(60)
         SECOND(handler)
 
     server.answers[REFRESH_TOKEN] = slow
@@ -203,15 +202,14 @@ def test_a_logout_during_a_refresh_is_final(token_app: Flask, server: ScriptedSe
     sign_in(client)
     until_old()
     (cookie,) = cookies(client)
-    asking = threading.Thread(target=client.get, args=("/private",))
-    asking.start()
-    assert begun.wait(10)
+    asking = Background(lambda: client.get("/private"))
+    assert begun.wait(60)
     server.answers[REFRESH_TOKEN] = fails("8206")
     leaving = token_app.test_client()
     leaving.set_cookie(cookie.key, cookie.value)
     leaving.post("/sso/logout", headers={"Origin": "http://localhost"})
     signed_out.set()
-    asking.join()
+    asking.result()
     time.sleep(0.3)
     client.set_cookie(cookie.key, cookie.value)
     assert username(client) is None
@@ -226,7 +224,7 @@ def test_a_logout_waits_for_a_refresh_and_tells_the_server_with_what_it_brings(
 
     def slow(handler: Handler) -> None:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         SECOND(handler)
 
     server.answers[REFRESH_TOKEN] = slow
@@ -235,25 +233,20 @@ def test_a_logout_waits_for_a_refresh_and_tells_the_server_with_what_it_brings(
     until_old()
     (cookie,) = cookies(client)
     assert client.get("/private").status_code == 200
-    assert begun.wait(10)
+    assert begun.wait(60)
     server.answers[REFRESH_TOKEN] = fails("8206")
-    told: list[bool] = []
 
-    def sign_out() -> None:
+    def sign_out() -> bool:
         headers = {"Origin": "http://localhost", "Accept": "application/json"}
-        told.append(client.post("/sso/logout", headers=headers).json["server_told"])
+        return bool(client.post("/sso/logout", headers=headers).json["server_told"])
 
-    leaving = threading.Thread(target=sign_out)
-    leaving.start()
+    leaving = Background(sign_out)
     copy = token_app.test_client()
     copy.set_cookie(cookie.key, cookie.value)
-    deadline = time.monotonic() + 10
-    while username(copy) is not None:
-        assert time.monotonic() < deadline
+    wait_until(lambda: username(copy) is None)
     assert LOGOUT not in server.paths
     go_on.set()
-    leaving.join()
-    assert told == [True]
+    assert leaving.result() is True
     assert [(seen.path, seen.json) for seen in server.seen[-2:]] == [
         (
             REFRESH_TOKEN,
@@ -300,11 +293,8 @@ def test_what_nobody_waited_for_is_logged(
         sign_in(client)
         until_old()
         assert client.get("/private").status_code == 200
-        deadline = time.monotonic() + 10
-        while not (errors := [r for r in caplog.records if r.levelno >= logging.ERROR]):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    (record,) = errors
+        wait_until(lambda: any(r.levelno >= logging.ERROR for r in caplog.records))
+    (record,) = (r for r in caplog.records if r.levelno >= logging.ERROR)
     assert record.exc_info
     assert record.exc_info[0] is ZeroDivisionError
     assert "canary" not in caplog.text
@@ -416,36 +406,29 @@ def test_one_question_an_interval_however_many_requests(
         statuses.append(client.get("/admin").status_code)
 
     server.answers[GET_USER_INFO] = slow
-    threads = [threading.Thread(target=ask) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once([ask] * 20)
     assert statuses == [200] * 20
     assert server.paths == [GET_USER_INFO]
 
 
-@pytest.mark.slow
 def test_pages_do_not_wait_while_the_answer_is_young(
     make_token_app: Callable[..., Flask], server: ScriptedServer
 ) -> None:
     """Asked early enough, the server answers before anybody has to wait."""
+    clock.stop()
     client = make_token_app(revalidate_after=10).test_client()
     sign_in(client)
     answered = threading.Event()
 
     def after_the_page(handler: Handler) -> None:
-        assert answered.wait(10)
+        assert answered.wait(60)
         person(role="User")(handler)
 
     server.answers[GET_USER_INFO] = after_the_page
-    time.sleep(8.3)
+    advance(8.3)
     assert client.get("/admin").status_code == 200
     answered.set()
-    deadline = time.monotonic() + 5
-    while client.get("/admin").status_code == 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: client.get("/admin").status_code != 200)
     assert server.paths.count(GET_USER_INFO) == 2
 
 
@@ -512,7 +495,6 @@ FAULTS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_an_outage_never_a_yes_and_never_a_logout(
     make_token_app: Callable[..., Flask],
@@ -520,6 +502,7 @@ def test_a_fault_is_an_outage_never_a_yes_and_never_a_logout(
     fault: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    clock.stop()
     first, second = two_browsers(make_token_app(outage_grace=3), server)
     server.answers[GET_USER_INFO] = FAULTS[fault]
     assert first.get("/admin").status_code == second.get("/admin").status_code == 200
@@ -531,7 +514,7 @@ def test_a_fault_is_an_outage_never_a_yes_and_never_a_logout(
     section = "server_rejected" if fault.isdecimal() else "server_answer_invalid"
     section = "server_unavailable" if fault == "closes" else section
     assert told.endswith(f" See docs/failures.md#{section}")
-    time.sleep(2.1)
+    advance(2.1)
     for client in (first, second):
         response = client.get("/admin")
         assert (response.status_code, reason(response)) == (503, "server_unavailable")
@@ -548,10 +531,7 @@ def test_a_fault_is_an_outage_never_a_yes_and_never_a_logout(
     assert len(server.paths) == (2 if fault == "closes" else 1)
     # Full service within five seconds of the server's return, and nobody signs in again.
     server.answers[GET_USER_INFO] = person()
-    deadline = time.monotonic() + 3 * 5
-    while first.get("/admin").status_code == 503:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    advance(5)
     assert first.get("/admin").status_code == second.get("/admin").status_code == 200
 
 

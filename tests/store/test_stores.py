@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,13 @@ from flask_devkit_sso.store.redis import RedisStore
 from flask_devkit_sso.store.sqlite import MemoryStore, SQLiteStore
 from flask_devkit_sso.testing import login_as
 
+from .. import clock
+from ..clock import advance
 from ..conftest import CLIENT_SECRET, CODE, AppMaker, carry_cookies, cookies, sign_in, start
 from ..processes import free_port
 from ..redis_server import RedisServer
 from ..scripted import LOGOUT, ScriptedServer, fails
+from ..threads import at_once
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
@@ -73,7 +77,7 @@ def test_a_record(store: Store) -> None:
 
 def test_a_record_ends(store: Store) -> None:
     store.add("k", "1", expires=time.time() + 0.3, owner="o")
-    time.sleep(0.4)
+    advance(0.4)
     store.touch("k", used=time.time(), expires=in_a_minute())
     assert store.read("k") is None
     assert not store.update("k", "2")
@@ -81,7 +85,7 @@ def test_a_record_ends(store: Store) -> None:
     assert store.of_owner("o") == {}
     assert store.remove_owner("o") == []
     store.add("k", "1", expires=time.time() + 0.3)
-    time.sleep(0.4)
+    advance(0.4)
     assert store.add("k", "2", expires=in_a_minute()), "one that ended is in nobody's way"
     assert data_of(store, "k") == "2"
 
@@ -89,16 +93,17 @@ def test_a_record_ends(store: Store) -> None:
 def test_an_ended_record_is_in_nobodys_way_behind_however_many(store: Store) -> None:
     for number in range(60):
         store.add(f"{number}", "old", expires=time.time() + 0.5)
-    time.sleep(0.6)
+    advance(0.6)
     assert store.add("59", "new", expires=in_a_minute())
     assert data_of(store, "59") == "new"
 
 
 def test_a_touch_prolongs_a_record_and_its_owners_hold(store: Store) -> None:
+    clock.stop()
     now = time.time()
     store.add("k", "1", expires=now + 0.5, owner="o")
     store.touch("k", used=now + 0.4, expires=in_a_minute())
-    time.sleep(0.6)
+    advance(0.6)
     row = store.read("k")
     assert row is not None
     assert row.used == now + 0.4
@@ -141,22 +146,12 @@ def test_records_below_a_prefix(store: Store) -> None:
 
 def test_of_many_callers_one_adds_and_one_removes(store: Store) -> None:
     def race(what: str) -> list[object]:
-        gate = threading.Barrier(8)
-        results: list[object] = []
-
-        def run() -> None:
-            gate.wait()
+        def run() -> object:
             if what == "add":
-                results.append(store.add("k", "data", expires=in_a_minute()) or None)
-            else:
-                results.append(store.remove("k"))
+                return store.add("k", "data", expires=in_a_minute()) or None
+            return store.remove("k")
 
-        threads = [threading.Thread(target=run) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return [result for result in results if result is not None]
+        return [result for result in at_once([run] * 8) if result is not None]
 
     for _ in range(10):
         assert race("add") == [True]
@@ -319,6 +314,7 @@ def test_an_answer_that_got_lost_is_given_again(redis_server: RedisServer, proxy
     assert proxy.lost == 5
 
 
+@pytest.mark.redis
 def test_a_redis_restart_costs_no_request(tmp_path: Path, make_app: AppMaker) -> None:
     redis = RedisServer(tmp_path, appendonly=True)
     try:
@@ -327,25 +323,17 @@ def test_a_redis_restart_costs_no_request(tmp_path: Path, make_app: AppMaker) ->
         for client in clients:
             login_as(client, "bob")
         for how in (signal.SIGTERM, signal.SIGKILL):
-            answers: list[int] = []
-
-            def read(client: FlaskClient, answers: list[int]) -> None:
-                answers.append(client.get("/private").status_code)
-
-            for _ in range(2):
-                # At once, so that there are several sockets to die.
-                threads = [threading.Thread(target=read, args=(c, answers)) for c in clients]
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
-                if len(answers) == 4:
-                    redis.restart(how)
-            assert answers == [200] * 8
+            # At once, so that there are several sockets to die.
+            read = [partial(client.get, "/private") for client in clients]
+            before = at_once(read)
+            redis.restart(how)
+            answers = before + at_once(read)
+            assert [answer.status_code for answer in answers] == [200] * 8
     finally:
         redis.stop()
 
 
+@pytest.mark.redis
 def test_tls(tmp_path: Path, make_app: AppMaker) -> None:
     authority, stranger = trustme.CA(), trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
@@ -484,9 +472,9 @@ def test_raw_bytes_hold_no_secret(
         assert secret.encode() not in stored
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("number", [100, pytest.param(10_000, marks=pytest.mark.hours)])
 def test_the_store_holds_nothing_of_abandoned_logins(
-    any_store: str, make_app: AppMaker, tmp_path: Path, request: pytest.FixtureRequest
+    any_store: str, make_app: AppMaker, tmp_path: Path, request: pytest.FixtureRequest, number: int
 ) -> None:
     app = make_app(store_url=any_store)
     login_as(app.test_client(), "bob")
@@ -500,7 +488,7 @@ def test_the_store_holds_nothing_of_abandoned_logins(
 
     before = content()
     client = app.test_client(use_cookies=False)
-    for _ in range(10_000):
+    for _ in range(number):
         assert client.get("/sso/authorize").status_code == 303
     assert content() == before
 
@@ -547,13 +535,13 @@ def test_clocks_may_differ(
 
 @pytest.mark.parametrize("limit", ["idle_timeout", "session_lifetime"])
 def test_lifetimes(any_store: str, make_app: AppMaker, limit: str) -> None:
+    clock.stop()
     client = make_app(store_url=any_store, **{limit: 5}).test_client()
     login_as(client, "bob")
-    began = time.monotonic()
     for _ in range(3):
         assert client.get("/private").status_code == 200
-        time.sleep(0.5)
-    time.sleep(5.2 if limit == "idle_timeout" else max(0, 5.2 - (time.monotonic() - began)))
+        advance(0.5)
+    advance(5.2 if limit == "idle_timeout" else 5.2 - 3 * 0.5)
     assert client.get("/private").status_code == 302
 
 

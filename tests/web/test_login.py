@@ -6,6 +6,7 @@ import base64
 import hashlib
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from flask_devkit_sso import (
     login_succeeded,
 )
 
+from .. import clock
+from ..clock import advance
 from ..conftest import (
     CLIENT_ID,
     CODE,
@@ -33,6 +36,7 @@ from ..conftest import (
     start,
 )
 from ..scripted import GET_TOKEN, GET_USER_INFO, ScriptedServer, fails, says
+from ..threads import at_once
 
 
 def test_the_bytes_on_the_wire(client: FlaskClient, server: ScriptedServer) -> None:
@@ -243,11 +247,12 @@ def test_not_even_at_the_end_of_its_time(make_app: AppMaker, server: ScriptedSer
     """Signatures count whole seconds: the copy's cookie is good for most of one after its end."""
     app = make_app(login_ttl=1)
     client, copy = app.test_client(), app.test_client()
-    threading.Event().wait(1 - time.time() % 1)
+    clock.stop()
+    advance(1 - time.time() % 1)
     state = start(client)["state"]
     carry_cookies(client, copy)
     assert come_back(client, state).status_code == 303
-    threading.Event().wait(1.4)
+    advance(1.4)
     assert come_back(copy, state).status_code == 400
     assert server.paths == [GET_TOKEN, GET_USER_INFO]
 
@@ -258,16 +263,8 @@ def test_two_callbacks_at_once_send_the_code_once(app: Flask, server: ScriptedSe
     copies = [app.test_client() for _ in range(8)]
     for copy in copies:
         carry_cookies(client, copy)
-    answers: list[int] = []
-    threads = [
-        threading.Thread(target=lambda c=copy: answers.append(come_back(c, state).status_code))
-        for copy in copies
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(answers) == [303] + [400] * 7
+    answers = at_once([partial(come_back, copy, state) for copy in copies])
+    assert sorted(answer.status_code for answer in answers) == [303] + [400] * 7
     assert server.paths == [GET_TOKEN, GET_USER_INFO]
 
 
@@ -336,7 +333,7 @@ def test_a_post_that_is_not_the_landing_scripts(
 def test_a_login_that_took_too_long(make_app: AppMaker, server: ScriptedServer) -> None:
     client = make_app(login_ttl=1).test_client()
     state = start(client)["state"]
-    threading.Event().wait(2.1)
+    advance(2.1)
     assert reason(come_back(client, state)) == "login_expired"
     assert server.seen == []
 
@@ -570,11 +567,7 @@ def test_two_applications_from_one_extension_object(
         says({"code": "2000", "data": {"access_token": "a", "refresh_token": "r"}})(handler),
     )[-1]
     clients = [app.test_client() for app in apps for _ in range(3)]
-    threads = [threading.Thread(target=sign_in, args=(client,)) for client in clients]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once([partial(sign_in, client) for client in clients])
     asked = sorted(seen.json["client_id"] for seen in server.seen if seen.path == GET_TOKEN)
     assert asked == [CLIENT_ID] * 3 + ["the-second"] * 3
     # Nor does a session of one mean anything to the other.

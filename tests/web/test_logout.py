@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from flask_devkit_sso import logged_out
 from flask_devkit_sso.testing import login_as
 
+from ..clock import advance
 from ..conftest import AppMaker, carry_cookies, reason, sign_in
 from ..scripted import (
     GET_TOKEN,
@@ -73,11 +74,9 @@ def test_a_server_that_cannot_be_told(
 def test_an_expired_access_token_is_refreshed_first(
     client: FlaskClient, server: ScriptedServer
 ) -> None:
-    import time
-
     server.answers[GET_TOKEN] = says(TOKEN | {"data": TOKEN["data"] | {"expires_in": 1}})  # type: ignore[operator]
     sign_in(client)
-    time.sleep(1.1)
+    advance(1.1)
     response = client.post("/sso/logout", headers=SAME_ORIGIN)
     assert server.paths[-2:] == [REFRESH_TOKEN, LOGOUT]
     assert server.seen[-2].body == (
