@@ -7,6 +7,7 @@ from .errors import (
     ServerError,
     ServerUnavailable,
     SSOError,
+    StoreUnavailable,
 )
 from .extension import DevKitSSO
 from .signals import (
@@ -16,7 +17,8 @@ from .signals import (
     session_ended,
     token_refreshed,
 )
-from .web.guard import current_user, login_required, public, role_required
+from .web.guard import login_required, public, role_required
+from .web.request_user import current_user
 
 __all__ = [
     "ConfigError",
@@ -26,6 +28,7 @@ __all__ = [
     "SSOError",
     "ServerError",
     "ServerUnavailable",
+    "StoreUnavailable",
     "current_user",
     "logged_out",
     "login_failed",

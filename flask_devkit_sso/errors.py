@@ -1,16 +1,16 @@
-"""Everything that this package raises.
+"""Every exception that this package raises.
 
 ::
 
     SSOError
-    ├── ConfigError            what is configured or written in code is wrong
+    ├── ConfigError            the configuration, or a use of the extension, is wrong
     ├── LoginRefused           raised by an application's ``on_login`` function
-    ├── LoginFailed            HTTP, status by reason
-    ├── ServerError            HTTP 502, the server's answer is an error or makes no sense
-    ├── ServerUnavailable      HTTP 503, no answer from the server
-    └── StoreUnavailable       the session store does not answer (seen as LoginFailed)
+    ├── LoginFailed            HTTP, with a status for each reason
+    ├── ServerError            HTTP 502: the server returned an error or an invalid response
+    ├── ServerUnavailable      HTTP 503: the server did not respond
+    └── StoreUnavailable       the session store failed (answered as LoginFailed)
 
-No text in an error comes from the other side of a wire, so none can carry a secret.
+No text in an exception comes from the network, so none can contain a secret.
 """
 
 from __future__ import annotations
@@ -37,11 +37,10 @@ REASONS: Final[dict[str, int]] = {
     "not_configured": 503,
     "store_unavailable": 503,
 }
-"""Each reason a login can fail for, with the HTTP status of its answer."""
-
+"""Each reason for which a login can fail, with the HTTP status of the response."""
 
 RETRY_AFTER: Final = 5
-"""Seconds until it is worth to ask again for what the server or the store could not do now."""
+"""Seconds after which a client should try again if the server or the store failed."""
 
 
 class SSOError(Exception):
@@ -49,13 +48,13 @@ class SSOError(Exception):
 
 
 class ConfigError(SSOError):
-    """A setting, or the way in which the extension is used, is wrong; the text says what to do."""
+    """A setting, or the way in which the extension is used, is wrong. The text says what to do."""
 
 
 class LoginRefused(SSOError):
-    """Raise it in an ``on_login`` function to refuse a login.
+    """Raise this in an ``on_login`` function to refuse a login.
 
-    :param why: shown to the person who tried to sign in.
+    :param why: a text for the person who tried to sign in.
     """
 
     def __init__(self, why: str = "") -> None:
@@ -64,15 +63,16 @@ class LoginRefused(SSOError):
 
 
 class LoginFailed(SSOError, HTTPException):
-    """A login, or a request of the extension's own routes, could not be completed.
+    """A login, or a request for one of the extension's routes, failed.
 
     :param reason: one of :data:`REASONS`.
-    :param message: what the person is told beside the standard text for this reason.
-    :param hint: how a developer or operator mends it; goes to the log, and to the page in debug.
+    :param message: a text for the person, which replaces the standard one for this reason.
+    :param hint: how a developer or operator can fix it. It is logged, and shown on the page in
+        debug mode.
 
-    ``code`` is the HTTP status of ``reason``; ``reference`` is a short random text that stands on
-    the page and in the log alike; ``next`` is the page that the login would have led to, where that
-    is known. The cause, where there is one, is ``__cause__``.
+    ``code`` is the HTTP status of ``reason``. ``reference`` is a short random text that appears
+    both on the page and in the log. ``next`` is the page at which the login would have ended, if
+    it is known. ``__cause__`` is the exception that caused it, if there is one.
     """
 
     next: str | None = None
@@ -87,11 +87,10 @@ class LoginFailed(SSOError, HTTPException):
 
 
 class ServerError(SSOError, BadGateway):
-    """The authentication server answered with an error, or with something unintelligible.
+    """The authentication server returned an error, or a response that is not valid.
 
-    ``server_code`` is the envelope's code (docs/protocol.md, "Common to all"), or None when the
-    answer was not an envelope that the contract describes. ``reason`` is the one for which a login
-    fails by it.
+    ``server_code`` is the envelope's code (docs/protocol.md, "Common to all"), or None if the
+    response was not a valid envelope. ``reason`` is the reason for which a login fails then.
     """
 
     def __init__(self, message: str, server_code: str | None = None) -> None:
@@ -101,7 +100,7 @@ class ServerError(SSOError, BadGateway):
 
 
 class ServerUnavailable(SSOError, ServiceUnavailable):
-    """The authentication server could not be reached, or did not answer in time."""
+    """The authentication server could not be reached, or did not respond in time."""
 
     reason = "server_unavailable"
 
@@ -110,4 +109,4 @@ class ServerUnavailable(SSOError, ServiceUnavailable):
 
 
 class StoreUnavailable(SSOError):
-    """The session store cannot be used now: locked, full, damaged, out of reach."""
+    """The session store cannot be used now: it is locked, full, damaged or out of reach."""

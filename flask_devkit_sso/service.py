@@ -1,48 +1,187 @@
-"""What one application has of this extension: ``app.extensions["devkit_sso"]``."""
+"""What one application has of the extension: ``app.extensions["devkit_sso"]``."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-from flask import Flask, Request, current_app, url_for
+from flask import Flask, current_app, request, url_for
 
 from . import signals
-from .config.credentials import COMMAND
-from .config.settings import PREFIX, Reading, is_loopback, is_weak
-from .errors import ConfigError
+from .config.loading import NO_REDIRECT_URI, is_missing, load_settings
+from .config.problem import Problem, describe
+from .config.redirect_uri import RedirectURI, is_loopback
+from .config.secret_key import CREATE_KEY, is_weak, read_secret_keys
+from .config.settings import PREFIX
+from .errors import ConfigError, LoginFailed
 from .messages import Catalogues
 from .protocol.client import Client
 from .protocol.transport import Transport
 from .session.keys import Keys
+from .session.login_results import LoginResults
 from .session.logins import Logins
-from .session.logouts import Debts
+from .session.logouts import PendingLogouts
+from .session.maintenance import Maintenance
+from .session.refresh import TokenRefresh
+from .session.revalidate import Revalidation
 from .session.sessions import Sessions
-from .session.upkeep import Upkeep
+from .session.verified_users import VerifiedUsers
 from .store.base import Store
-from .store.sqlite import MemoryStore, SQLiteStore
+from .store.open import open_store
 from .users import Hooks
 
 EXTENSION = "devkit_sso"
 
 
-NO_REDIRECT_URI = f"{PREFIX}REDIRECT_URI is missing, which only a loopback host can do without"
+@dataclass(frozen=True)
+class SessionService:
+    """What sessions need. It works without an authentication server."""
 
-MAKE_A_KEY = "make one with python -c 'import secrets; print(secrets.token_hex())'"
+    store: Store
+    keys: Keys
+    sessions: Sessions
+    verified_users: VerifiedUsers
+
+    def end_sessions(self, uid: str) -> int:
+        """End all sessions of a user, forget what the server said about the user, and return how
+        many sessions there were. Needs an application context.
+
+        :raises StoreUnavailable: some sessions may have ended all the same, so do it again.
+        """
+        count = self.sessions.end_all(uid)
+        self.verified_users.forget(uid)
+        if count:
+            signals.session_ended.send(get_app(), uid=uid, why="ended")
+        return count
+
+
+@dataclass(frozen=True)
+class Service(SessionService):
+    """Everything that a login needs, with nothing missing."""
+
+    client: Client
+    logins: Logins
+    login_results: LoginResults
+    logouts: PendingLogouts
+    maintenance: Maintenance
+
+
+class AppState:
+    """The settings of one application, and the services that they permit.
+
+    Nothing in it belongs to a visitor.
+
+    :ivar loaded: the settings with everything that is wrong or missing.
+    :ivar session_service: None without a SECRET_KEY or a usable store.
+    :ivar service: None while anything that a login needs is missing.
+    :ivar has_weak_key: whether SECRET_KEY or one of its fallbacks is weak.
+    """
+
+    def __init__(self, app: Flask, hooks: Hooks) -> None:
+        self.loaded = load_settings(app.config, app.instance_path)
+        self.settings = settings = self.loaded.settings
+        self.hooks = hooks
+        self.catalogues = Catalogues()
+        self.redirect_uri: RedirectURI | None = None
+        if settings.redirect_uri is not None:
+            self.redirect_uri = RedirectURI(settings.redirect_uri, settings.callback_path)
+        self.is_secure = self.redirect_uri is not None and self.redirect_uri.is_secure
+        name = settings.cookie_name or f"devkit_sso_{settings.installation}"
+        self.session_cookie = f"__Host-{name}" if self.is_secure else name
+        # The landing page's script writes it, so over plain http it cannot be a __Host- cookie.
+        self.pass_cookie = f"{name}_pass_"
+        self.session_service = self._create_session_service(app)
+        self.service = self._create_service(app)
+        self.has_checked_views = False
+
+    def _create_session_service(self, app: Flask) -> SessionService | None:
+        secret_keys: list[bytes] = []
+        store = None
+        try:
+            secret_keys = read_secret_keys(app.config)
+        except ConfigError as error:
+            self.loaded.errors.append(Problem(str(error)))
+        try:
+            store = open_store(self.settings.store_url, app.instance_path)
+        except ConfigError as error:
+            self.loaded.errors.append(Problem(str(error)))
+        # The keys themselves are kept in Keys alone, so that nothing shows them by accident.
+        self.has_secret_key = bool(secret_keys)
+        self.has_weak_key = any(map(is_weak, secret_keys))
+        if not secret_keys or store is None:
+            return None
+        keys = Keys(secret_keys, self.settings.installation)
+        return SessionService(
+            store=store,
+            keys=keys,
+            sessions=Sessions(store, keys, self.settings),
+            verified_users=VerifiedUsers(store, self.settings),
+        )
+
+    def _create_service(self, app: Flask) -> Service | None:
+        base, settings, server = self.session_service, self.settings, self.settings.server
+        if base is None or server is None:
+            return None
+        transport = Transport(ca_bundle=settings.ca_bundle, timeout=settings.timeout)
+        client = Client(server, transport)
+        store, sessions, users = base.store, base.sessions, base.verified_users
+        logouts = PendingLogouts(store, base.keys, client, settings)
+        refresh = TokenRefresh(app, self.hooks, store, sessions, client, logouts, settings)
+        revalidation = Revalidation(app, store, sessions, users, client, refresh)
+        return Service(
+            **vars(base),
+            client=client,
+            logins=Logins(store, base.keys, settings, f"{self.session_cookie}_login_"),
+            login_results=LoginResults(store, base.keys, settings),
+            logouts=logouts,
+            maintenance=Maintenance(app, sessions, users, refresh, revalidation, settings),
+        )
+
+    def missing(self, *more: str) -> list[Problem]:
+        """Return what is missing, as :meth:`LoadedSettings.missing`, with SECRET_KEY."""
+        found = self.loaded.missing(*more)
+        if not self.has_secret_key:
+            found.append(Problem(is_missing("SECRET_KEY"), CREATE_KEY))
+        return found
+
+    def problems(self, *more: str) -> list[Problem]:
+        """Return what keeps everybody from signing in. Needs an application context.
+
+        ``debug`` and ``testing`` are looked up here, because tests switch them on late.
+
+        :param more: sentences about settings that are missing for the current request alone.
+        """
+        found = [*self.loaded.errors, *self.missing(*more)]
+        if current_app.debug or current_app.testing:
+            return found
+        if self.has_weak_key:
+            text = (
+                "SECRET_KEY, or one of SECRET_KEY_FALLBACKS, is shorter than 16 bytes or a "
+                "placeholder"
+            )
+            found.append(Problem(text, CREATE_KEY))
+        if self.settings.store_url == "memory://":
+            found.append(
+                Problem(
+                    f"{PREFIX}STORE_URL is memory://, which works only with debug or testing",
+                    "Remove it to use a SQLite file, or set the URL of a Redis",
+                )
+            )
+        return found
+
 
 _collected: ContextVar[list[Flask] | None] = ContextVar("devkit_sso_collected", default=None)
 
 
 @contextmanager
 def collecting() -> Iterator[list[Flask]]:
-    """Have ``init_app`` leave what is wrong in the state's reading, where it would raise or log it.
+    """Have ``init_app`` keep what is wrong in ``AppState.loaded`` instead of raising or logging it.
 
-    For commands that load an application in order to mend it; yields the applications that came
-    by, those too whose creation failed later.
+    This is for commands that load an application in order to fix it. It yields the applications
+    that called ``init_app``, including those whose creation failed afterwards.
     """
     apps: list[Flask] = []
     token = _collected.set(apps)
@@ -53,170 +192,26 @@ def collecting() -> Iterator[list[Flask]]:
 
 
 def collect(app: Flask) -> bool:
-    """Tell whether the caller is below :func:`collecting`, which then knows of the application."""
+    """Return whether the caller runs inside :func:`collecting`, and register the application."""
     apps = _collected.get()
     if apps is not None:
         apps.append(app)
     return apps is not None
 
 
-class State:
-    """The extension's parts for one application. Nothing in it belongs to a visitor.
-
-    :param secret_keys: as of :func:`~flask_devkit_sso.settings.read_secret_keys`; without one
-        there are neither ``sessions`` nor ``logins``, and without a server no ``debts``.
-    """
-
-    def __init__(
-        self, app: Flask, reading: Reading, secret_keys: list[bytes], hooks: Hooks
-    ) -> None:
-        self.reading = reading
-        self.settings = settings = reading.settings
-        self.hooks = hooks
-        name = settings.cookie_name or f"devkit_sso_{settings.installation}"
-        self.cookie_name = f"__Host-{name}" if settings.secure else name
-        # Written by the landing page's script, so it can't be a __Host- cookie in plain http.
-        self.pass_cookie = f"{name}_pass_"
-        self.sessions: Sessions | None = None
-        self.logins: Logins | None = None
-        self.keys: Keys | None = None
-        self.upkeep: Upkeep | None = None
-        self.debts: Debts | None = None
-        server = settings.server
-        transport = Transport(ca_bundle=settings.ca_bundle, timeout=settings.timeout)
-        self.client = Client(server, transport) if server else None
-        self.store: Store | None = None
-        try:
-            self.store = _open_store(settings.store_url, app.instance_path)
-        except ConfigError as error:
-            reading.wrong.append(str(error))
-        if secret_keys and self.store is not None:
-            store = self.store
-            self.keys = Keys(secret_keys, settings.installation)
-            self.sessions = Sessions(store, self.keys, settings)
-            self.logins = Logins(store, self.keys, settings, f"{self.cookie_name}_login_")
-            if self.client is not None:
-                self.debts = Debts(store, self.keys, self.client, settings)
-                self.upkeep = Upkeep(
-                    app, hooks, store, self.sessions, self.client, self.debts, settings
-                )
-        self.missing = [*settings.missing, *([] if secret_keys else ["SECRET_KEY"])]
-        self.weak_key = any(map(is_weak, secret_keys))
-        self.catalogues = Catalogues()
-        self.checked = False
-
-    def end_sessions(self, uid: str) -> int:
-        """End all sessions of a user and forget what the server said of them; return how many
-        sessions there were. Within an application context.
-
-        :raises StoreUnavailable: then some may have ended: do it again.
-        """
-        count = self.sessions.end_all(uid) if self.sessions else 0
-        if self.upkeep:
-            self.upkeep.forget(uid)
-        if count:
-            signals.session_ended.send(get_app(), uid=uid, why="ended")
-        return count
-
-    def right_origin(self, request: Request) -> str | None:
-        """Return the redirect_uri's origin when a login started at the request's would not come
-        back there: ``localhost`` and ``127.0.0.1`` are two hosts to a browser's cookies.
-
-        Only among loopback hosts: elsewhere a proxy may well show us another name than the
-        browser's.
-        """
-        uri, host = urlsplit(self.settings.redirect_uri or ""), _host(request)
-        if uri.hostname == host or not (is_loopback(uri.hostname) and is_loopback(host)):
-            return None
-        return f"{uri.scheme}://{uri.netloc}"
-
-    def problems(self, request: Request) -> list[str]:
-        """Return what keeps everybody from signing in, and the mends; empty when all is well.
-
-        Debug and testing are looked at here and now: tests switch them on late.
-        """
-        here = [NO_REDIRECT_URI] if self.redirect_uri(request) is None else []
-        return [*self.told_missing(*here), *self._unfit()]
-
-    def general_problems(self) -> list[str]:
-        """Return those that are the same for each request, without the mend that they share."""
-        found = [f"{key} is missing" for key in self.missing]
-        if "SECRET_KEY" in self.missing:
-            found[-1] += f": {MAKE_A_KEY}"
-        return found + self._unfit()
-
-    def told_missing(self, *more: str) -> list[str]:
-        """Return what is missing, each with its mend: the command mends no SECRET_KEY.
-
-        :param more: what is missing besides and set in the same places.
-        """
-        found = [*(_is_missing(key) for key in self.settings.missing), *more]
-        if found:
-            found.append(
-                f"Run `{COMMAND}`, which writes {self.reading.credentials}, or set what is missing "
-                "in app.config before init_app, or in the environment (FLASK_DEVKIT_SSO_CLIENT_ID "
-                "and so on, with app.config.from_prefixed_env())"
-            )
-        if "SECRET_KEY" in self.missing:
-            found.append(f"{_is_missing('SECRET_KEY')}: {MAKE_A_KEY}")
-        return found
-
-    def _unfit(self) -> list[str]:
-        found = []
-        if not (current_app.debug or current_app.testing):
-            if self.weak_key:
-                found.append(
-                    "SECRET_KEY is shorter than 16 bytes or a placeholder, or one of "
-                    f"SECRET_KEY_FALLBACKS is: {MAKE_A_KEY}"
-                )
-            if self.settings.store_url == "memory://":
-                found.append(
-                    f"{PREFIX}STORE_URL is memory://, which works with debug or testing only: "
-                    "leave it out for a SQLite file, or name a Redis"
-                )
-        return found
-
-    def lands_on(self, path: str) -> bool:
-        """Tell whether the redirect_uri leads to a path, and no view of ours is there: then the
-        landing page has to read the answer out of the address."""
-        uri = self.settings.redirect_uri
-        callback = f"{self.settings.url_prefix}/callback"
-        if uri is None or ("#" not in uri and path.endswith(callback)):
-            return False
-        # Flask would redirect from one to the other, and a browser would carry the fragment along.
-        return path.rstrip("/") == unquote(urlsplit(uri).path).rstrip("/")
-
-    def redirect_uri(self, request: Request) -> str | None:
-        """Return the one redirect_uri in force; None where there is none for this host."""
-        if self.settings.redirect_uri is not None:
-            return self.settings.redirect_uri
-        if is_loopback(_host(request)):
-            return url_for("devkit_sso_callback.callback", _external=True)
-        return None
-
-
-def _is_missing(key: str) -> str:
-    if f"FLASK_{key}" not in os.environ:
-        return f"{key} is missing"
-    return (
-        f"{key} is missing, since FLASK_{key} is set but not read "
-        "(app.config.from_prefixed_env() belongs before init_app)"
-    )
-
-
 def get_app() -> Flask:
-    """Return the current application itself, which signals name as their sender."""
+    """Return the current application itself, which is the sender of signals."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     return app
 
 
-def get_state() -> State:
-    """Return the state of the current application.
+def get_state() -> AppState:
+    """Return the current application's state.
 
-    :raises ConfigError: when the extension is not on it.
+    :raises ConfigError: if the extension was not initialised on it.
     """
     try:
-        state: State = current_app.extensions[EXTENSION]
+        state: AppState = current_app.extensions[EXTENSION]
     except KeyError:
         raise ConfigError(
             "Flask-DevKit-SSO is not on this application: call DevKitSSO().init_app(app)"
@@ -224,29 +219,60 @@ def get_state() -> State:
     return state
 
 
-def _open_store(url: str, folder: str) -> Store:
-    """Return the store of a ``DEVKIT_SSO_STORE_URL``; nothing is opened before its first use.
+def get_session_service() -> SessionService:
+    """Return what sessions of the current application need.
 
-    :param folder: the instance folder, below which a relative path is.
-    :raises ConfigError: for a Redis without redis-py, or whose URL redis-py refuses.
+    :raises LoginFailed: ``not_configured``.
     """
-    if url == "memory://":
-        return MemoryStore()
-    if url.startswith("sqlite:"):
-        return SQLiteStore(Path(folder, url.removeprefix("sqlite:///")))
-    try:
-        from .store.redis import RedisStore
-    except ModuleNotFoundError as error:
-        if error.name != "redis":
-            raise
-        raise ConfigError(
-            f"{PREFIX}STORE_URL needs redis-py: pip install 'flask-devkit-sso[redis]'"
-        ) from None
-    return RedisStore(url)
+    state = get_state()
+    if state.session_service is None:
+        raise _not_configured(state.problems())
+    return state.session_service
 
 
-def _host(request: Request) -> str | None:
-    """The host name or address of a request, without its port."""
+def get_service() -> Service:
+    """Return everything that a login needs, within a request.
+
+    :raises LoginFailed: ``not_configured``, with all problems in its hint.
+    """
+    state = get_state()
+    more = [NO_REDIRECT_URI] if find_redirect_uri() is None else []
+    problems = state.problems(*more)
+    if problems or state.service is None:
+        raise _not_configured(problems)
+    return state.service
+
+
+def get_redirect_uri() -> RedirectURI:
+    """Return the redirect URI for the current request.
+
+    :raises LoginFailed: ``not_configured``, if its host has none.
+    """
+    uri = find_redirect_uri()
+    if uri is None:
+        raise _not_configured(get_state().problems(NO_REDIRECT_URI))
+    return uri
+
+
+def _not_configured(problems: list[Problem]) -> LoginFailed:
+    return LoginFailed("not_configured", hint=f"{describe(problems)}.")
+
+
+def find_redirect_uri() -> RedirectURI | None:
+    """Return the redirect URI for the current request, or None if its host has none.
+
+    Without the setting it is the callback's own URL, but only at a loopback host: elsewhere the
+    Host header would decide where codes are sent.
+    """
+    state = get_state()
+    if state.redirect_uri is None and is_loopback(request_host()):
+        url = url_for("devkit_sso_callback.callback", _external=True)
+        return RedirectURI(url, state.settings.callback_path)
+    return state.redirect_uri
+
+
+def request_host() -> str | None:
+    """Return the host name or address of the current request, without the port."""
     try:
         return urlsplit(f"//{request.host}").hostname
     except ValueError:

@@ -1,4 +1,4 @@
-"""The person behind a request, as applications see them."""
+"""Users as applications see them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class User:
     """A person who is signed in.
 
     :param uid: the server's unique account id (docs/protocol.md section 3).
-    :param username: the name at the server; it can change hands, so key your data by ``uid``.
-    :param role: ``"Admin"``, ``"User"``, or None when the server sent anything else.
+    :param username: the name at the server. A name can be reassigned, so key your data by ``uid``.
+    :param role: ``"Admin"``, ``"User"``, or None if the server sent anything else.
     """
 
     is_authenticated = True
@@ -39,7 +39,7 @@ class User:
 
     @cached_property
     def account(self) -> Any:
-        """What the application's ``account_loader`` returns, called once a request; else None."""
+        """What the application's ``account_loader`` returned, or None without one."""
         return self._account_loader(self) if self._account_loader else None
 
     def __repr__(self) -> str:
@@ -48,18 +48,18 @@ class User:
 
 @dataclass
 class Hooks:
-    """What the application registered on its extension object; the same for all its apps."""
+    """The functions registered on an extension object, for all its applications."""
 
     on_login: list[Callable[[User], Any]] = field(default_factory=list)
     account_loader: Callable[[User], Any] | None = None
 
     def make_user(self, info: UserInfo) -> User:
-        """Return the application's view of a judged user."""
+        """Return the user object that applications see."""
         return User(info.uid, info.username, info.role, self.account_loader)
 
 
 class Anonymous:
-    """Nobody: not signed in, or outside a request."""
+    """Nobody is signed in, or there is no request."""
 
     is_authenticated = False
     is_admin = False

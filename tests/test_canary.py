@@ -74,7 +74,9 @@ def test_the_canary(
             secrets.add(cookie.value)
             # The id inside the signed value: the store has it only as a hash.
             secrets.add(cookie.value.split(".")[0])
-            shown.append(repr(app.extensions["devkit_sso"].sessions.load(cookie.value)))
+            shown.append(
+                repr(app.extensions["devkit_sso"].session_service.sessions.load(cookie.value))
+            )
         verifier = server.seen[0].json.get("code_verifier")
         if verifier:
             secrets.add(verifier)
@@ -103,7 +105,12 @@ def test_the_canary(
         if str(type(item).__module__).startswith("flask_devkit_sso")
     ]
     assert any("Settings(" in text for text in reprs)
-    shown += [repr(vars(state)), repr(vars(state.client)), repr(vars(state.keys)), *reprs]
+    shown += [
+        repr(vars(state)),
+        repr(vars(state.service.client)),
+        repr(vars(state.session_service.keys)),
+        *reprs,
+    ]
     everything = "\n".join([caplog.text, *tracebacks, *shown])
     stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"ada" in stored
@@ -116,4 +123,4 @@ def test_the_canary(
 def test_the_secret_key_shows_nowhere(make_app: AppMaker) -> None:
     app = make_app(DevKitSSO())
     state = app.extensions["devkit_sso"]
-    assert app.config["SECRET_KEY"] not in repr(vars(state)) + repr(state.keys)
+    assert app.config["SECRET_KEY"] not in repr(vars(state)) + repr(state.session_service.keys)

@@ -18,7 +18,7 @@ import flask_devkit_sso
 PACKAGE = Path(flask_devkit_sso.__file__).parent
 
 LAYERS = """
-errors signals messages
+errors signals messages per_process
 protocol
 users
 config
@@ -127,6 +127,7 @@ def test_the_public_names() -> None:
         "SSOError",
         "ServerError",
         "ServerUnavailable",
+        "StoreUnavailable",
         "current_user",
         "logged_out",
         "login_failed",
@@ -152,7 +153,8 @@ def test_the_public_names() -> None:
 
 
 def test_the_errors() -> None:
-    for name in ("ConfigError", "LoginFailed", "LoginRefused", "ServerError", "ServerUnavailable"):
+    for name in """ConfigError LoginFailed LoginRefused ServerError ServerUnavailable
+            StoreUnavailable""".split():
         assert issubclass(getattr(flask_devkit_sso, name), flask_devkit_sso.SSOError)
     assert flask_devkit_sso.ServerError("x").code == 502
     assert flask_devkit_sso.ServerUnavailable("x").code == 503

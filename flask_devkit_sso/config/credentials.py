@@ -1,7 +1,7 @@
-"""The credentials file: what was agreed with the authentication server, outside of the source.
+"""The credentials file, which keeps client id, secret and URLs out of the application's source.
 
-Nobody vouches for what stands at its path: a FIFO, a device, another user's text. Nothing of its
-content is in any message, since what looks like a wrong key may be the secret.
+The file at its path is not trusted: it may be a FIFO, a device or another user's file. No message
+quotes its content, because even what looks like a wrong key may be the secret.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import difflib
 import errno
 import json
 import os
-import re
 import stat
 import tempfile
 import tomllib
@@ -20,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-NAME: Final = "devkit_sso.toml"
-"""In the instance folder, unless a setting names another file."""
+FILE_NAME: Final = "devkit_sso.toml"
+"""The file's name in the instance folder, unless a setting names another path."""
 
-COMMAND: Final = "flask devkit-sso register"
-"""What writes the file."""
+REGISTER_COMMAND: Final = "flask devkit-sso register"
+"""The command that writes the file."""
 
 KEYS: Final = (
     "client_id",
@@ -42,66 +41,57 @@ MAX_SIZE: Final = 64 * 1024
 """Bytes."""
 
 _MAX_LINE: Final = 4096
-"""Characters. A key of many dots costs tomllib the square of its length."""
+"""Characters. The time that tomllib needs for a key with many dots grows with its square."""
 
-_MAX_TOLD: Final = 10
-"""Unknown keys that are told of at once."""
+_MAX_REPORTED: Final = 10
+"""Unknown keys that are reported at once."""
 
 
 @dataclass
 class Credentials:
-    """What reading a credentials file came to.
+    """The content of a credentials file, and what is wrong with it.
 
-    ``wrong`` and ``warnings`` are sentences that name the file, ``lines`` are those of the values,
-    and ``values`` is what could be read, not yet checked.
+    ``errors`` and ``warnings`` are sentences that name the file. ``values`` are the values that
+    could be read. They have not been validated.
     """
 
     path: Path
     values: dict[str, Any] = field(default_factory=dict, repr=False)
-    lines: dict[str, int] = field(default_factory=dict)
-    wrong: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def place(self, line: int | None = None) -> str:
-        """Return how a message names the file, and the line where one is known."""
-        return f"{self.path}, line {line}:" if line else f"{self.path}:"
 
-
-class _Unfit(Exception):
-    """A file that is not read; the text follows its name."""
+class _Unusable(Exception):
+    """The file cannot be used. The text continues a sentence that begins with the path."""
 
 
 def read_credentials(path: Path, *, required: bool = True) -> Credentials:
-    """Read a credentials file; whatever is wrong with it is in the answer, never raised.
+    """Read a credentials file. Errors are returned, never raised.
 
-    Symbolic links are followed, as mounted secrets are some.
+    Symbolic links are followed, because mounted secrets are often symbolic links.
 
-    :param required: whether it is wrong that there is no such file.
+    :param required: whether a file that does not exist is an error.
     """
     credentials = Credentials(path)
     try:
-        text = _read(credentials)
-        values = _parse(text)
+        values = _parse(_read(credentials))
     except (FileNotFoundError, NotADirectoryError):
         if path.is_symlink():
-            credentials.wrong.append(f"{path} is a link to a file that is not there")
+            credentials.errors.append(f"{path} is a link to a file that does not exist")
         elif required:
-            credentials.wrong.append(f"{path} is not there")
+            credentials.errors.append(f"{path} does not exist")
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        credentials.wrong.append(f"{path} cannot be read ({reason})")
-    except _Unfit as error:
-        credentials.wrong.append(f"{path}{error}")
+        credentials.errors.append(f"{path} cannot be read ({reason})")
+    except _Unusable as error:
+        credentials.errors.append(f"{path} {error}")
     else:
         credentials.values = {key: values[key] for key in KEYS if key in values}
-        lines = {key: _line_of(key, text) for key in KEYS if key in values}
-        credentials.lines = {key: line for key, line in lines.items() if line}
-        for key in [key for key in values if key not in KEYS][:_MAX_TOLD]:
+        for key in [key for key in values if key not in KEYS][:_MAX_REPORTED]:
             name = key.lower().removeprefix("devkit_sso_")
-            near = difflib.get_close_matches(name, KEYS, 1, 0.0)[0]
-            credentials.wrong.append(
-                f"{credentials.place(_line_of(key, text))} this key is none of {', '.join(KEYS)}; "
-                f"perhaps {near} is meant"
+            closest = difflib.get_close_matches(name, KEYS, 1, 0.0)[0]
+            credentials.errors.append(
+                f"{path} has an unknown key: did you mean {closest}? The keys are {', '.join(KEYS)}"
             )
     return credentials
 
@@ -115,80 +105,72 @@ def _read(credentials: Credentials) -> str:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise _Unfit(" is not a regular file")
-        # Windows has no such bits.
+            raise _Unusable("is not a regular file")
+        # Windows has no such permission bits.
         if os.name == "posix" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise _Unfit(
-                " can be written by other users, so what it says may be theirs: look at it, then "
-                "take that right away (chmod go-w)"
+            raise _Unusable(
+                "can be written by other users, who may have changed it: check its content, then "
+                "remove that permission (chmod go-w)"
             )
         content = b""
-        # A read of no bytes ends it, at the end of the file or one byte beyond the limit.
+        # An empty read means the end of the file, or one byte beyond the limit.
         while chunk := os.read(descriptor, MAX_SIZE + 1 - len(content)):
             content += chunk
     finally:
         os.close(descriptor)
     if len(content) > MAX_SIZE:
-        raise _Unfit(" is larger than 64 KiB")
+        raise _Unusable("is larger than 64 KiB")
     if os.name == "posix" and status.st_mode & stat.S_IROTH:
         credentials.warnings.append(
-            f"{credentials.path} holds the client secret and can be read by every user of this "
-            "machine: take that right away (chmod o-r)"
+            f"{credentials.path} contains the client secret, and every user of this machine can "
+            "read it: remove that permission (chmod o-r)"
         )
     try:
         # Windows editors begin a file with a byte order mark.
         return content.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise _Unfit(f", line {line}: is not UTF-8") from None
+    except UnicodeDecodeError:
+        raise _Unusable("is not UTF-8") from None
 
 
 def _parse(text: str) -> dict[str, Any]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if len(line) > _MAX_LINE:
-            raise _Unfit(f", line {number}: is longer than {_MAX_LINE} characters")
+    if any(len(line) > _MAX_LINE for line in text.split("\n")):
+        raise _Unusable(f"has a line of more than {_MAX_LINE} characters")
     try:
         return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        # Only the place: the rest of the message may quote the file.
-        found = re.search(r"\(at line (\d+), column (\d+)\)$", str(error))
-        place = f", line {found[1]}, column {found[2]}:" if found else ""
-    raise _Unfit(f'{place} is not valid TOML, whose lines look like client_id = "…"')
-
-
-def _line_of(key: str, text: str) -> int | None:
-    pattern = rf"""^[ \t]*\[*[ \t]*(["']?){re.escape(key)}\1[ \t]*[=.\]]"""
-    found = re.search(pattern, text, re.MULTILINE)
-    return text.count("\n", 0, found.start()) + 1 if found else None
+    except (ValueError, RecursionError):
+        # Not chained, because the message may quote the file.
+        raise _Unusable('is not valid TOML, whose lines look like client_id = "…"') from None
 
 
 def follow_links(path: Path) -> Path:
-    """Return where a path leads to.
+    """Return the path after following symbolic links.
 
-    :raises OSError: for a loop of links; and for root, where a link is another user's, who could
-        have root read and replace any file.
+    :raises OSError: for a loop of links, and, when root calls it, for a link that belongs to
+        another user, who could make root read and replace any file.
     """
     is_root = os.name == "posix" and os.geteuid() == 0
     for _ in range(40):
         if not path.is_symlink():
             return Path(os.path.realpath(path.parent), path.name)
         if is_root and path.lstat().st_uid != 0:
-            raise OSError(None, f"{path} is a link of another user's, which root does not follow")
+            raise OSError(
+                None, f"{path} is a link that belongs to another user, so root does not follow it"
+            )
         path = path.parent / path.readlink()
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 
 def write_credentials(path: Path, values: Mapping[str, str]) -> Path:
-    """Write a credentials file, whole or not at all, for its owner alone; return where it is now.
+    """Write a credentials file atomically, readable by its owner alone, and return its path.
 
-    A symbolic link stays, and the file it leads to is replaced (:func:`follow_links`). A folder
-    that is not there is made. Run as root, the file gets the owner of the one before, else of its
-    folder: the application shall be able to read it.
+    A symbolic link stays, and the file that it points to is replaced (:func:`follow_links`). A
+    missing folder is created. When root calls it, the file gets the owner of the file that it
+    replaces, or else of its folder, so that the application can read it.
 
     :param values: printable texts by key.
-    :raises OSError: when that cannot be done; what was there before is still there then.
+    :raises OSError: if it cannot be written. The previous file is unchanged then.
     """
-    lines = [f"# Written by `{COMMAND}`, which keeps no comments."]
+    lines = [f"# Written by `{REGISTER_COMMAND}`, which keeps no comments."]
     # A JSON string of printable characters is a TOML string.
     lines += [
         f"{key} = {json.dumps(values[key], ensure_ascii=False)}" for key in KEYS if key in values
@@ -202,12 +184,12 @@ def write_credentials(path: Path, values: Mapping[str, str]) -> Path:
     with suppress(FileNotFoundError):
         owner = target.lstat()
         if not stat.S_ISREG(owner.st_mode):
-            raise OSError(None, "there is something that is not a regular file")
+            raise OSError(None, "it is not a regular file")
     descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             if os.name == "posix" and os.geteuid() == 0:
-                # A container's root may lack that right.
+                # Root in a container may lack that capability.
                 with suppress(OSError):
                     os.fchown(descriptor, owner.st_uid, owner.st_gid)
             file.write(content)
@@ -218,7 +200,7 @@ def write_credentials(path: Path, values: Mapping[str, str]) -> Path:
         with suppress(OSError):
             os.unlink(temporary)  # noqa: PTH108
         raise
-    # Some file systems, and Windows, know no such thing for a folder.
+    # Windows and some file systems cannot synchronise a folder.
     with suppress(OSError):
         folder = os.open(target.parent, os.O_RDONLY)
         try:

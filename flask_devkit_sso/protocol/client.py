@@ -1,8 +1,9 @@
-"""Talks with the authentication server: one method for each interface that the package uses."""
+"""Calls the authentication server: one method for each interface that the package uses."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing import Any, Final
 from authlib.oauth2.client import OAuth2Client
 
 from . import contract
-from .contract import Reply, TokenAnswer, UserInfo
+from .contract import RawResponse, Tokens, UserInfo
 from .server import Server
 from .transport import Transport
 
@@ -18,20 +19,20 @@ log: Final = logging.getLogger("flask_devkit_sso")
 
 
 class Client:
-    """The client of one installation. Holds no visitor's state, so all threads may share it.
+    """The OAuth client of one installation. It keeps no visitor's state, so threads may share it.
 
-    Logs once that a role is unknown, for the people who run the server.
+    The first unknown role is logged, for the people who run the server.
     """
 
     def __init__(self, server: Server, transport: Transport) -> None:
         self._server = server
         self._transport = transport
-        self._role_told = False
+        self._has_logged_role = False
 
     def authorization_url(
         self, *, redirect_uri: str, state: str | None, code_verifier: str | None = None
     ) -> str:
-        """Return where to send the browser (docs/protocol.md section 1)."""
+        """Return the URL of an authorization request (docs/protocol.md section 1)."""
         return contract.authorization_url(
             self._server.authorize_url,
             client_id=self._server.client_id,
@@ -40,17 +41,16 @@ class Client:
             code_verifier=code_verifier,
         )
 
-    def exchange(
-        self, code: str, *, redirect_uri: str, code_verifier: str | None = None
-    ) -> TokenAnswer:
-        """Exchange a code for tokens, by Authlib's client (docs/protocol.md section 2).
+    def exchange(self, code: str, *, redirect_uri: str, code_verifier: str | None = None) -> Tokens:
+        """Exchange an authorization code for tokens, through Authlib (docs/protocol.md section 2).
 
-        The code is sent once, whatever happens: sent twice, it would be refused, and the tokens of
-        its first use would die.
+        The code is sent once, whatever happens. The server would refuse it the second time, and
+        revoke the tokens that it issued the first time.
 
-        :raises ServerError, ServerUnavailable: as :func:`contract.token_answer`.
+        :raises ServerError, ServerUnavailable: as :func:`contract.token_response`.
         """
-        # One object for each exchange: Authlib's keeps the token on itself.
+        requested_at = time.time()
+        # One object for each exchange, because Authlib's client keeps the token on itself.
         oauth = OAuth2Client(
             _Session(self._transport),
             client_id=self._server.client_id,
@@ -59,30 +59,34 @@ class Client:
             token_endpoint_auth_method=_write_body.__name__,
         )
         oauth.register_client_auth_method((_write_body.__name__, _write_body))
-        oauth.register_compliance_hook("access_token_response", _Judged)
+        oauth.register_compliance_hook(
+            "access_token_response", lambda response: _ValidatedResponse(response, requested_at)
+        )
         verifier = {} if code_verifier is None else {"code_verifier": code_verifier}
         token = oauth.fetch_token(
             self._server.token_url, grant_type="authorization_code", code=code, **verifier
         )
-        return TokenAnswer(token["access_token"], token["refresh_token"], token["expires_in"])
+        return Tokens(
+            token["access_token"], token["refresh_token"], requested_at, token["expires_in"]
+        )
 
     def user_info(self, access_token: str) -> UserInfo:
-        """Ask whose token this is (docs/protocol.md section 3).
+        """Ask whose access token this is (docs/protocol.md section 3).
 
         :raises ServerError, ServerUnavailable: as :func:`contract.user_info`.
         """
         url = self._server.user_info_url
         user = contract.user_info(self._post_token(url, access_token, repeatable=True))
-        if user.role is None and not self._role_told:
-            self._role_told = True
+        if user.role is None and not self._has_logged_role:
+            self._has_logged_role = True
             log.warning("getUserInfo: a role is neither Admin nor User, so it counts as none")
         return user
 
     def is_valid(self, user: UserInfo, access_token: str) -> bool:
-        """Ask whether a user is still valid (docs/protocol.md section 5); True where nobody has
-        told how to ask.
+        """Ask whether a user is still valid (docs/protocol.md section 5).
 
-        :raises ServerError, ServerUnavailable: as :func:`contract.validity_answer`.
+        :return: True if the interface is not configured.
+        :raises ServerError, ServerUnavailable: as :func:`contract.validity_response`.
         """
         validity = self._server.validity
         if validity is None:
@@ -93,26 +97,29 @@ class Client:
             field=validity.field,
             user=user.uid if validity.key == "uid" else user.username,
         )
-        return contract.validity_answer(self._transport.post(validity.url, body, repeatable=True))
+        response = self._transport.post(validity.url, body, repeatable=True)
+        return contract.validity_response(response)
 
-    def refresh(self, refresh_token: str) -> TokenAnswer:
-        """Get another access token (docs/protocol.md section 4).
+    def refresh(self, tokens: Tokens) -> Tokens:
+        """Refresh tokens that have a refresh token (docs/protocol.md section 4).
 
-        :raises ServerError, ServerUnavailable: as :func:`contract.refresh_answer`.
+        :raises ServerError, ServerUnavailable: as :func:`contract.refresh_response`.
         """
+        requested_at = time.time()
         body = contract.refresh_request(
-            client_id=self._server.client_id, refresh_token=refresh_token
+            client_id=self._server.client_id, refresh_token=tokens.refresh_token or ""
         )
-        return contract.refresh_answer(self._transport.post(self._server.refresh_url, body))
+        response = self._transport.post(self._server.refresh_url, body)
+        return tokens.refreshed_by(contract.refresh_response(response, requested_at))
 
     def logout(self, access_token: str) -> None:
-        """Have the server end its own sign-in (docs/protocol.md section 6).
+        """Have the server sign the user out there (docs/protocol.md section 6).
 
-        :raises ServerError, ServerUnavailable: when it did not say that it has.
+        :raises ServerError, ServerUnavailable: unless the server confirmed it.
         """
         contract.envelope_data(self._post_token(self._server.logout_url, access_token), "logout")
 
-    def _post_token(self, url: str, access_token: str, *, repeatable: bool = False) -> Reply:
+    def _post_token(self, url: str, access_token: str, *, repeatable: bool = False) -> RawResponse:
         body = contract.access_token_request(
             client_id=self._server.client_id, access_token=access_token
         )
@@ -120,12 +127,12 @@ class Client:
 
 
 class _Session:
-    """What Authlib takes for its HTTP session: nothing but one POST."""
+    """The HTTP session that Authlib expects, reduced to one POST."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def post(self, url: str, data: Mapping[str, str], headers: object, auth: Any) -> Reply:
+    def post(self, url: str, data: Mapping[str, str], headers: object, auth: Any) -> RawResponse:
         url, _, body = auth.prepare("POST", url, headers, data)
         return self._transport.post(url, body)
 
@@ -133,7 +140,7 @@ class _Session:
 def _write_body(
     client: Any, method: str, url: str, headers: object, form: Mapping[str, str]
 ) -> tuple[str, object, bytes]:
-    """Client authentication as Authlib calls it: writes the JSON body with the secret inside."""
+    """Authenticate the client as Authlib asks: write the JSON body that contains the secret."""
     body = contract.token_request(
         client_id=client.client_id,
         client_secret=client.client_secret,
@@ -144,13 +151,13 @@ def _write_body(
     return url, headers, body
 
 
-class _Judged:
-    """The response hook: Authlib takes any JSON object for a token, so it sees a judged one."""
+class _ValidatedResponse:
+    """What Authlib reads the token from. It accepts any JSON object, so it gets a validated one."""
 
     status_code = 200
 
-    def __init__(self, reply: Reply) -> None:
-        self._answer = contract.token_answer(reply)
+    def __init__(self, response: RawResponse, requested_at: float) -> None:
+        self._tokens = contract.token_response(response, requested_at)
 
     def json(self) -> dict[str, Any]:
-        return asdict(self._answer)
+        return asdict(self._tokens)

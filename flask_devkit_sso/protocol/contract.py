@@ -1,7 +1,7 @@
-"""The wire contract, pure: builds what is sent and judges what comes back.
+"""The wire contract, without I/O: builds requests and validates responses.
 
-No Flask and no I/O here. docs/protocol.md describes the wire; the sections named below are its.
-What has passed a judge has a type of its own, so nothing unjudged is ever mistaken for a token.
+docs/protocol.md describes the wire, and the sections named here are its sections. A response that
+has been validated has a type of its own, so that nothing unchecked is mistaken for a token.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from ..errors import ServerError, ServerUnavailable
+from .error_codes import SUCCESS, explain
 
 INTERFACE_PATHS: Final = {
     "authorize_url": "/sso/oauth2/authorize",
@@ -24,38 +25,22 @@ INTERFACE_PATHS: Final = {
     "refresh_url": "/sso/oauth2/refreshToken",
     "logout_url": "/sso/oauth2/logout",
 }
-"""Below the server URL, unless each is set on its own ("Common to all")."""
+"""Paths below the server URL, unless a URL is configured on its own ("Common to all")."""
 
 MAX_EXPIRES_IN: Final = 3600
-"""Seconds; the longest life of an access token (section 2)."""
+"""Seconds; the longest lifetime of an access token (section 2)."""
 
-ERRORS: Final = {
-    "8101": "the client_id parameter is missing",
-    "8102": "the authorization_code parameter is missing",
-    "8103": "the grant_type parameter is missing",
-    "8104": "the client_secret parameter is missing",
-    "8105": "the access_token parameter is missing",
-    "8106": "the refresh_token parameter is missing",
-    "8107": "the redirect_uri parameter is missing",
-    "8201": "the client_id is not known at the server: check DEVKIT_SSO_CLIENT_ID",
-    "8202": "the code was refused: it is spent, too old, or was given to another redirect_uri",
-    "8203": "the grant_type was refused",
-    "8204": "the client_secret was refused: check DEVKIT_SSO_CLIENT_SECRET",
-    "8205": "the access token was refused",
-    "8206": "the refresh token was refused",
-    "8207": "the redirect_uri was refused: the value registered at the server must be "
-    "DEVKIT_SSO_REDIRECT_URI, byte for byte",
-    "8500": "the server has an internal error",
-}
-"""The envelope's error codes ("Common to all"), with what they mean to an operator of ours."""
+REFRESH_MARGIN: Final = 30.0
+"""Seconds before an access token expires at which it is refreshed. A short-lived token is
+refreshed in the last quarter of its lifetime."""
 
 Role = Literal["Admin", "User"]
 ROLES: Final = ("Admin", "User")
 
 
 @dataclass(frozen=True)
-class Reply:
-    """An HTTP answer that nobody has judged yet; ``url`` is what was asked, without its query."""
+class RawResponse:
+    """An HTTP response that has not been validated. ``url`` is the requested one, without query."""
 
     status: int
     body: bytes = field(repr=False)
@@ -64,17 +49,37 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class TokenAnswer:
-    """A judged answer of getToken or refreshToken; ``expires_in`` in seconds, 1 to 3600."""
+class Tokens:
+    """The content of a validated token response (sections 2 and 4).
+
+    ``requested_at`` is the Unix time at which the request was sent. The lifetime is counted from
+    there. ``expires_in`` is in seconds, from 1 to 3600.
+    """
 
     access_token: str = field(repr=False)
     refresh_token: str | None = field(repr=False)
+    requested_at: float
     expires_in: int
+
+    @property
+    def expires_at(self) -> float:
+        """The Unix time at which the access token expires."""
+        return self.requested_at + self.expires_in
+
+    @property
+    def refresh_at(self) -> float:
+        """The Unix time from which the access token should be refreshed."""
+        return self.expires_at - min(REFRESH_MARGIN, self.expires_in / 4)
+
+    def refreshed_by(self, new: Tokens) -> Tokens:
+        """Return the tokens after a refresh: the old refresh token stays unless a new one arrives
+        (section 4)."""
+        return replace(new, refresh_token=new.refresh_token or self.refresh_token)
 
 
 @dataclass(frozen=True)
 class UserInfo:
-    """A judged answer of getUserInfo (section 3)."""
+    """The content of a validated response of getUserInfo (section 3)."""
 
     uid: str
     username: str
@@ -89,9 +94,9 @@ def authorization_url(
     state: str | None = None,
     code_verifier: str | None = None,
 ) -> str:
-    """Return the address that the browser is sent to (section 1; RFC 7636 for the challenge).
+    """Return the URL of an authorization request (section 1; RFC 7636 for the challenge).
 
-    redirect_uri is percent-encoded whole: a raw ``#`` in it would lose everything behind it.
+    The redirect URI is percent-encoded as a whole: a raw ``#`` in it would cut off the rest.
     """
     query = {
         "client_id": client_id,
@@ -109,11 +114,11 @@ def authorization_url(
     return urlunsplit(parts._replace(query=joined))
 
 
-def vary_redirect_uri(redirect_uri: str, proof: str) -> str:
-    """Put a proof at the end of a redirect_uri: into its fragment, if it has one."""
+def add_nonce(redirect_uri: str, nonce: str) -> str:
+    """Append a signed nonce to a redirect URI: to its fragment if it has one."""
     head, hash_sign, fragment = redirect_uri.partition("#")
     separator = "&" if "?" in (fragment if hash_sign else head) else "?"
-    return f"{redirect_uri}{separator}s={proof}"
+    return f"{redirect_uri}{separator}s={nonce}"
 
 
 def token_request(
@@ -124,7 +129,7 @@ def token_request(
     redirect_uri: str,
     code_verifier: str | None = None,
 ) -> bytes:
-    """Return the JSON body of getToken (section 2): all five fields, and a verifier with PKCE."""
+    """Return the JSON body of getToken (section 2): all five fields, and the PKCE verifier."""
     fields = {
         "client_id": client_id,
         "grant_type": "authorization_code",
@@ -143,122 +148,125 @@ def access_token_request(*, client_id: str, access_token: str) -> bytes:
 
 
 def refresh_request(*, client_id: str, refresh_token: str) -> bytes:
-    """Return the JSON body of refreshToken (section 4): no secret and no grant_type."""
+    """Return the JSON body of refreshToken (section 4), without secret and grant_type."""
     return json.dumps({"client_id": client_id, "refresh_token": refresh_token}).encode()
 
 
 def validity_request(*, client_id: str, access_token: str, field: str, user: str) -> bytes:
-    """Return the JSON body of the user validity interface (section 5), which asks for a list."""
+    """Return the JSON body of a user validity request for one user (section 5)."""
     body: dict[str, Any] = {"client_id": client_id, "access_token": access_token}
     return json.dumps(body | {field: [user]}).encode()
 
 
-def envelope_data(reply: Reply, interface: str) -> dict[str, Any]:
-    """Judge an envelope ("Common to all") and return its ``data``, ``{}`` where there is none.
+def envelope_data(response: RawResponse, interface: str) -> dict[str, Any]:
+    """Validate an envelope ("Common to all") and return its ``data``, or ``{}`` if it has none.
 
-    Success is the code ``"2000"`` (or the integer) under a 2xx status, and nothing else.
+    Only the code ``"2000"`` (or the integer) under a 2xx status is a success.
 
-    :param interface: what an error calls it.
-
-    :raises ServerError: for an error code, and for what is not an envelope.
-    :raises ServerUnavailable: for 502, 503 and 504 without an envelope: a gateway on the way.
+    :param interface: the name that an error message uses.
+    :raises ServerError: for an error code, and for a body that is not an envelope.
+    :raises ServerUnavailable: for 502, 503 and 504 without an envelope, which come from a gateway.
     """
     try:
-        envelope = json.loads(reply.body, object_pairs_hook=_once)
+        envelope = json.loads(response.body, object_pairs_hook=_unique_names)
     except (ValueError, RecursionError):
         envelope = None
     code = envelope.get("code") if isinstance(envelope, dict) else None
     if type(code) is int:
         code = str(code)
     if not isinstance(code, str) or not re.fullmatch(r"[0-9]{4}", code):
-        if reply.status in (502, 503, 504):
-            raise ServerUnavailable(f"A gateway answered HTTP {reply.status} for the server.")
-        # A fault of the server's own says nothing of where it is.
-        mend = ": check the address, its path too" if reply.status < 500 else ""
-        asked = f"{interface} at {reply.url} (HTTP {reply.status})"
-        raise ServerError(f"The answer of {asked} is not an envelope{mend}.")
-    if code != "2000":
-        raise ServerError(
-            f"The server answered {code}: {ERRORS.get(code, 'a code the contract does not name')}.",
-            code,
-        )
-    if not 200 <= reply.status <= 299:
-        raise ServerError(f"The server's answer says success under HTTP status {reply.status}.")
+        if response.status in (502, 503, 504):
+            raise ServerUnavailable(
+                f"A gateway answered HTTP {response.status} instead of the server."
+            )
+        # With a 5xx status the address is probably right.
+        fix = ": check the URL, including its path" if response.status < 500 else ""
+        source = f"{interface} at {response.url} (HTTP {response.status})"
+        raise ServerError(f"The response of {source} is not an envelope{fix}.")
+    if code != SUCCESS:
+        raise ServerError(f"The server answered {code}: {explain(code).meaning}.", code)
+    if not 200 <= response.status <= 299:
+        raise ServerError(f"The server reported success with HTTP status {response.status}.")
     data = envelope.get("data")
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise ServerError("The server's answer has a data that is not an object.")
+        raise ServerError("The data in the server's response is not an object.")
     return data
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a name that comes twice: an answer must not mean one thing here, another elsewhere."""
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Reject a name that occurs twice: two parsers could read such a response differently."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError
     return found
 
 
-def token_answer(reply: Reply) -> TokenAnswer:
-    """Judge an answer of getToken (section 2).
+def token_response(response: RawResponse, requested_at: float) -> Tokens:
+    """Validate a response of getToken (section 2).
 
-    :raises ServerError, ServerUnavailable: as :func:`envelope_data`, and for a field amiss.
+    :param requested_at: the Unix time at which the request was sent.
+    :raises ServerError, ServerUnavailable: as :func:`envelope_data`, and for an invalid field.
     """
-    data = envelope_data(reply, "getToken")
-    return TokenAnswer(_text(data, "access_token"), _text(data, "refresh_token"), _lifetime(data))
+    data = envelope_data(response, "getToken")
+    access_token, refresh_token = _text(data, "access_token"), _text(data, "refresh_token")
+    return Tokens(access_token, refresh_token, requested_at, _expires_in(data))
 
 
-def refresh_answer(reply: Reply) -> TokenAnswer:
-    """Judge an answer of refreshToken (section 4), where a new refresh token may be missing.
+def refresh_response(response: RawResponse, requested_at: float) -> Tokens:
+    """Validate a response of refreshToken (section 4), in which a refresh token is optional.
 
-    :raises ServerError, ServerUnavailable: as :func:`token_answer`.
+    :param requested_at: the Unix time at which the request was sent.
+    :raises ServerError, ServerUnavailable: as :func:`token_response`.
     """
-    data = envelope_data(reply, "refreshToken")
-    new = _text(data, "refresh_token") if data.get("refresh_token") is not None else None
-    return TokenAnswer(_text(data, "access_token"), new, _lifetime(data))
+    data = envelope_data(response, "refreshToken")
+    refresh_token = None
+    if data.get("refresh_token") is not None:
+        refresh_token = _text(data, "refresh_token")
+    return Tokens(_text(data, "access_token"), refresh_token, requested_at, _expires_in(data))
 
 
-def user_info(reply: Reply) -> UserInfo:
-    """Judge an answer of getUserInfo (section 3); a role that is not exactly known is None.
+def user_info(response: RawResponse) -> UserInfo:
+    """Validate a response of getUserInfo (section 3). An unknown role becomes None.
 
-    :raises ServerError, ServerUnavailable: as :func:`token_answer`.
+    :raises ServerError, ServerUnavailable: as :func:`token_response`.
     """
-    data = envelope_data(reply, "getUserInfo")
+    data = envelope_data(response, "getUserInfo")
     role = data.get("role")
     known: Role | None = "Admin" if role == "Admin" else "User" if role == "User" else None
     return UserInfo(_text(data, "uid"), _text(data, "username"), known)
 
 
-def validity_answer(reply: Reply) -> bool:
-    """Judge an answer about one user of the user validity interface (section 5).
+def validity_response(response: RawResponse) -> bool:
+    """Validate a user validity response about one user (section 5).
 
-    :raises ServerError, ServerUnavailable: as :func:`envelope_data`, and for what is not a list of
-        exactly one boolean.
+    :raises ServerError, ServerUnavailable: as :func:`envelope_data`, and unless the response holds
+        a list of exactly one boolean.
     """
-    answers = envelope_data(reply, "user validity").get("validation_list")
+    answers = envelope_data(response, "user validity").get("validation_list")
     if not isinstance(answers, list) or [type(answer) for answer in answers] != [bool]:
-        raise ServerError("The server's answer has no validation_list of one boolean.")
+        raise ServerError("The server's response has no validation_list of one boolean.")
     return bool(answers[0])
 
 
 def _text(data: dict[str, Any], name: str) -> str:
-    """Return a required string, which must not be empty and must survive UTF-8."""
+    """Return a required string that is not blank and can be encoded as UTF-8."""
     value = data.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise ServerError(f"The server's answer has no usable {name}.")
+        raise ServerError(f"The server's response has no usable {name}.")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ServerError(f"The server's answer has a {name} that is not Unicode.") from None
+        raise ServerError(f"The {name} in the server's response is not valid Unicode.") from None
     return value
 
 
-def _lifetime(data: dict[str, Any]) -> int:
-    """Return ``expires_in``: an integer or ASCII digits, at most an hour, an hour if absent."""
+def _expires_in(data: dict[str, Any]) -> int:
+    """Return ``expires_in`` from an integer or ASCII digits; at most, and by default, an hour."""
     value = data.get("expires_in", MAX_EXPIRES_IN)
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value):
         value = int(value)
     if type(value) is not int or value <= 0:
-        raise ServerError("The server's answer has an expires_in that is no number of seconds.")
+        raise ServerError("The expires_in in the server's response is not a number of seconds.")
     return min(value, MAX_EXPIRES_IN)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Validity:
-    """How the server is asked whether a user is valid (docs/protocol.md section 5)."""
+    """How to ask whether users are valid (docs/protocol.md section 5)."""
 
     url: str
     field: str
@@ -16,8 +16,10 @@ class Validity:
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """What is known of the authentication server, and of us there; complete but for
-    ``validity``, which is None where nobody has told how to ask."""
+    """The authentication server's URLs and this client's credentials there.
+
+    Everything is known, except for ``validity``, which is None unless it is configured.
+    """
 
     client_id: str
     client_secret: str = field(repr=False)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -12,13 +14,15 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from itsdangerous import URLSafeTimedSerializer
 
+from ..protocol.contract import Tokens
+
 
 class Keys:
-    """What signs cookies and seals tokens.
+    """Signs cookies and encrypts tokens.
 
-    :param secrets: ``SECRET_KEY`` first, then ``SECRET_KEY_FALLBACKS``. The first one signs and
-        seals, each of them verifies and opens.
-    :param installation: hash of the installation; a cookie or record of another one is unknown.
+    :param secrets: ``SECRET_KEY`` followed by ``SECRET_KEY_FALLBACKS``. The first one signs and
+        encrypts, and each of them verifies and decrypts.
+    :param installation: the installation's hash. Cookies and records of another one are unknown.
     """
 
     def __init__(self, secrets: Sequence[bytes], installation: str) -> None:
@@ -26,7 +30,7 @@ class Keys:
         self._installation = installation
 
     def signer(self, purpose: str) -> URLSafeTimedSerializer:
-        """Return a signer whose salt is of this purpose alone."""
+        """Return a signer whose signatures are valid for this purpose only."""
         return URLSafeTimedSerializer(
             # itsdangerous signs with the last key.
             [self._derive(secret, purpose) for secret in reversed(self._secrets)],
@@ -35,18 +39,33 @@ class Keys:
         )
 
     def seal(self, text: str) -> str:
-        """Encrypt for the store or for a cookie."""
-        return self._box.encrypt(text.encode()).decode()
+        """Encrypt a text for the store or for a cookie."""
+        return self._fernet.encrypt(text.encode()).decode()
 
     def unseal(self, sealed: str) -> str | None:
-        """Decrypt; None when it was sealed with a key that is no longer configured."""
+        """Decrypt a text. Return None if its key is no longer configured."""
         try:
-            return self._box.decrypt(sealed).decode()
+            return self._fernet.decrypt(sealed).decode()
         except InvalidToken:
             return None
 
+    def seal_tokens(self, tokens: Tokens) -> str:
+        """Encrypt tokens for a record."""
+        return self.seal(json.dumps(asdict(tokens)))
+
+    def unseal_tokens(self, sealed: str) -> Tokens | None:
+        """Decrypt tokens. Return None if their key is no longer configured, or another version
+        wrote them."""
+        opened = self.unseal(sealed)
+        if opened is None:
+            return None
+        try:
+            return Tokens(**json.loads(opened))
+        except (ValueError, TypeError):
+            return None
+
     @cached_property
-    def _box(self) -> MultiFernet:
+    def _fernet(self) -> MultiFernet:
         return MultiFernet(
             [
                 Fernet(base64.urlsafe_b64encode(self._derive(secret, "seal")))

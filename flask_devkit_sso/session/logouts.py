@@ -1,245 +1,265 @@
-"""What is owed to the authentication server: sign-ins that ended here and that it was not told of.
+"""Pending logouts: sign-ins that ended here and that the server does not know about yet.
 
-A debt is written down before the server is told (docs/protocol.md section 6), so it outlives the
-request and the worker. Any worker pays later what could not be paid at once.
+A pending logout is recorded before it is reported to the server (docs/protocol.md section 6), so it
+survives the request and the worker. If it could not be reported at once, any worker reports it
+later.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import secrets
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from ..config.settings import Settings
 from ..errors import ServerError, ServerUnavailable, SSOError, StoreUnavailable
 from ..protocol.client import Client
-from ..store.base import POLL, Claim, Store
+from ..protocol.contract import REFRESH_MARGIN, Tokens
+from ..protocol.error_codes import INVALID_ACCESS_TOKEN, INVALID_REFRESH_TOKEN
+from ..store.base import Store
+from ..store.claim import POLL, Claim
 from .keys import Keys
-from .sessions import EARLY, Tokens, refresh_key, seal_tokens, unseal_tokens
 
 log: Final = logging.getLogger("flask_devkit_sso")
 
 RECORD_VERSION: Final = 1
 
-EVERY: Final = 30.0
-"""Seconds between two looks at what is owed, in one process; and between two tries of one debt."""
+RETRY_EVERY: Final = 30.0
+"""Seconds between two rounds in one process, and between two attempts for one logout."""
 
-PAST_USE: Final = 86400.0
-"""Seconds after the last access token's end for which a refresh token is tried: it lasts "hours or
-days" (section 2), and after a day the server's own sign-in is likely to be over as well."""
+GIVE_UP_AFTER: Final = 86400.0
+"""Seconds after the access token's expiry during which a refresh token is tried. It is valid for
+"hours or days" (section 2), and after a day the sign-in at the server has probably ended too."""
 
 _ROUND: Final = 20.0
 """Seconds after which a round starts no further call."""
 
-_DEAD: Final = ("8205", "8206")
-"""The token is dead at the server already: nothing is left to be told."""
+_TOKEN_IS_INVALID: Final = (INVALID_ACCESS_TOKEN, INVALID_REFRESH_TOKEN)
+"""The token is invalid at the server already, so there is nothing left to report."""
 
 
 @dataclass
-class Debt:
-    """One logout that the server is to be told of. ``due`` in Unix seconds: when to try next."""
+class PendingLogout:
+    """A logout to report to the server. ``retry_at`` is in Unix seconds."""
 
     key: str = field(repr=False)
     uid: str
-    due: float
+    retry_at: float
     tokens: Tokens
 
     @property
-    def until(self) -> float:
-        """When the tokens are past use."""
-        return self.tokens.expires + (PAST_USE if self.tokens.refresh_token else 0)
+    def name(self) -> str:
+        """The name under which it was recorded."""
+        return self.key.rpartition(":")[2]
+
+    @property
+    def give_up_at(self) -> float:
+        """The Unix time from which the tokens are assumed to be useless."""
+        return self.tokens.expires_at + (GIVE_UP_AFTER if self.tokens.refresh_token else 0)
 
 
-class Debts:
-    """The debts of one installation. All threads may share it."""
+class PendingLogouts:
+    """The pending logouts of one installation. Threads may share it."""
 
     def __init__(self, store: Store, keys: Keys, client: Client, settings: Settings) -> None:
         self._store = store
         self._keys = keys
         self._client = client
-        self._settings = settings
-        self._owner = f"{settings.installation}:owed"
-        # Longer than it takes to wait for another's refresh, to refresh, and to log out.
-        self._call = 3 * settings.timeout + 5
-        self._next_look = time.monotonic() + EVERY
+        self._installation = settings.installation
+        self._timeout = settings.timeout
+        self._owner = f"{settings.installation}:logouts"
+        # Long enough to wait for another worker's refresh, to refresh, and to log out.
+        self._report_seconds = 3 * settings.timeout + 5
+        self._next_round = time.monotonic() + RETRY_EVERY
 
-    def owe(self, name: str, uid: str, tokens: Tokens) -> Debt:
-        """Write a debt down; until the caller is done with :meth:`pay`, nobody else tries.
+    def record(self, name: str, uid: str, tokens: Tokens) -> PendingLogout:
+        """Record a logout. Nobody else reports it until the caller is done with :meth:`report`.
 
-        :param name: unique, such as the hash that names a session.
-        :raises StoreUnavailable: then nothing is owed, and nothing should end.
+        :param name: unique, such as a session's name.
+        :raises StoreUnavailable: nothing is recorded then, and the session should not end.
         """
-        debt = Debt(self._key(name), uid, time.time() + self._call, tokens)
+        logout = PendingLogout(self._key(name), uid, time.time() + self._report_seconds, tokens)
         self._store.add(
-            debt.key,
-            self._record(debt),
-            # Longer than it is tried, so that somebody drops it, and says so.
-            expires=max(debt.until, debt.due) + PAST_USE,
+            logout.key,
+            self._serialize(logout),
+            # Longer than it is tried, so that a worker finds it, drops it and logs that.
+            expires=max(logout.give_up_at, logout.retry_at) + GIVE_UP_AFTER,
             owner=self._owner,
         )
-        return debt
+        return logout
 
-    def renew(self, name: str, tokens: Tokens) -> None:
-        """Give what is owed under a name, if anything is, tokens that came meanwhile.
+    def replace_tokens(self, name: str, tokens: Tokens) -> None:
+        """Give a pending logout the tokens of a refresh that ended after it was recorded.
 
-        :raises StoreUnavailable: then it may still have the old ones.
+        Nothing happens if there is no such logout.
+
+        :raises StoreUnavailable: it may still have the old tokens then.
         """
-        row = self._store.read(self._key(name))
-        debt = self._read(self._key(name), row.data) if row else None
-        if debt is not None:
-            debt.tokens = tokens
-            self._store.update(debt.key, self._record(debt))
+        logout = self._load(self._key(name))
+        if logout is not None:
+            logout.tokens = tokens
+            self._store.update(logout.key, self._serialize(logout))
 
-    def pay(self, debt: Debt, latest: Tokens | None) -> bool:
-        """Tell the server now. False: it was not told; it is tried again, where that may help.
+    def report(self, logout: PendingLogout, latest: Tokens | None) -> bool:
+        """Report a logout to the server now, and return whether the server confirmed it.
 
-        A refresh of the session's tokens that is under way is waited for: the server may have
-        spent the old ones already, and the new ones are what it can be told with.
+        It waits for a refresh of the session's tokens that is in progress. The server may have
+        invalidated the old ones already. If the report fails, it is tried again later unless the
+        tokens are invalid.
 
-        :param debt: as :meth:`owe` returned it.
-        :param latest: the session's tokens as it ended.
-
-        Nothing is raised: the session has ended here, whatever becomes of this.
+        :param logout: as :meth:`record` returned it.
+        :param latest: the session's last tokens.
         """
-        name = debt.key.rpartition(":")[2]
-        refresh = Claim(self._store, refresh_key(self._settings.installation, name), 0)
-        until = time.monotonic() + self._settings.timeout
         found = None
         with suppress(StoreUnavailable):
-            while refresh.is_taken():
-                if time.monotonic() > until:
-                    log.warning("logout: the server was not told: a refresh is still under way")
-                    return False
-                time.sleep(POLL)
-            row = self._store.read(debt.key)
-            found = self._read(debt.key, row.data) if row else None
-        if found is not None and found.tokens != debt.tokens:
-            debt.tokens = found.tokens
-        elif latest is not None:
-            debt.tokens = latest
-        try:
-            self._tell(debt)
-        except (ServerError, ServerUnavailable) as error:
-            log.warning("logout: the server was not told: %s", error.description)
-            if getattr(error, "server_code", None) not in _DEAD:
-                self._keep(debt, due=time.time())
+            if not self._wait_for_refresh(logout):
+                log.warning("logout: not reported to the server: a refresh is still in progress")
                 return False
-            told = False
-        else:
-            told = True
-        with suppress(StoreUnavailable):
-            self._store.remove(debt.key)
-        return told
-
-    def look(self) -> None:
-        """Have a thread pay what is due, if the last look is long enough ago. Never waits."""
-        now = time.monotonic()
-        if now >= self._next_look:
-            self._next_look = now + EVERY
-            threading.Thread(target=self._pay_all, name="devkit-sso-debts", daemon=True).start()
-
-    def _pay_all(self) -> None:
+            found = self._load(logout.key)
+        if found is not None and found.tokens != logout.tokens:
+            logout.tokens = found.tokens
+        elif latest is not None:
+            logout.tokens = latest
         try:
-            self.pay_due()
+            self._call(logout)
+        except (ServerError, ServerUnavailable) as error:
+            log.warning("logout: not reported to the server: %s", error.description)
+            if getattr(error, "server_code", None) not in _TOKEN_IS_INVALID:
+                self._postpone(logout, until=time.time())
+                return False
+            is_confirmed = False
+        else:
+            is_confirmed = True
+        with suppress(StoreUnavailable):
+            self._store.remove(logout.key)
+        return is_confirmed
+
+    def start_round(self) -> None:
+        """Report pending logouts in the background, if the last round is long enough ago."""
+        now = time.monotonic()
+        if now >= self._next_round:
+            self._next_round = now + RETRY_EVERY
+            threading.Thread(target=self._run_round, name="devkit-sso-logouts", daemon=True).start()
+
+    def _run_round(self) -> None:
+        try:
+            self.report_pending()
         except SSOError as error:
-            log.info("what is owed to the server can't be looked at: %s", error)
+            log.info("pending logouts cannot be read: %s", error)
 
-    def pay_due(self) -> int:
-        """Pay what is due, unless another worker is at it; return how many debts were settled.
+    def report_pending(self) -> int:
+        """Report what is due, unless another worker is doing so, and return how many logouts are
+        settled.
 
-        :raises StoreUnavailable: when it cannot be said what is due.
+        :raises StoreUnavailable: if the pending logouts cannot be read.
         """
         if not self._due():
             return 0
-        lock, mine = f"{self._owner}-lock", secrets.token_hex(8)
-        if not self._store.add(lock, mine, expires=time.time() + _ROUND + self._call):
+        claim = Claim(self._store, f"{self._owner}-claim", _ROUND + self._report_seconds)
+        if not claim.take():
             return 0
         try:
-            return self._pay_each(self._due())
+            return self._report_each(self._due())
         finally:
-            self._store.remove(lock, data=mine)
+            claim.release()
 
-    def _pay_each(self, debts: list[Debt]) -> int:
-        until = time.monotonic() + _ROUND
+    def _report_each(self, logouts: list[PendingLogout]) -> int:
+        deadline = time.monotonic() + _ROUND
         settled = 0
-        for debt in debts:
-            if time.monotonic() > until:
+        for logout in logouts:
+            if time.monotonic() > deadline:
                 break
-            if debt.until <= time.time():
-                log.warning("logout of uid %r: the server was never told, it is too late", debt.uid)
+            if logout.give_up_at <= time.time():
+                log.warning("logout of uid %r: never reported to the server: too late", logout.uid)
             else:
                 try:
-                    self._tell(debt)
+                    self._call(logout)
                 except ServerUnavailable:
-                    # The others would fare no better.
-                    self._keep(debt, due=time.time() + EVERY)
+                    # The other reports would fail too.
+                    self._postpone(logout, until=time.time() + RETRY_EVERY)
                     break
                 except ServerError as error:
-                    if error.server_code not in _DEAD:
-                        self._keep(debt, due=time.time() + EVERY)
+                    if error.server_code not in _TOKEN_IS_INVALID:
+                        self._postpone(logout, until=time.time() + RETRY_EVERY)
                         continue
-                    log.info("logout of uid %r: its tokens are dead at the server", debt.uid)
+                    log.info("logout of uid %r: its tokens are invalid at the server", logout.uid)
                 else:
-                    log.info("logout of uid %r: the server is told", debt.uid)
-            self._store.remove(debt.key)
+                    log.info("logout of uid %r: reported to the server", logout.uid)
+            self._store.remove(logout.key)
             settled += 1
         return settled
 
-    def _tell(self, debt: Debt) -> None:
-        """Have the server end its sign-in. One that is told with an expired access token refuses,
-        or ends nothing; so that is refreshed first."""
-        refresh_token = debt.tokens.refresh_token
-        if debt.tokens.expires - time.time() <= EARLY and refresh_token is not None:
-            asked = time.time()
-            answer = self._client.refresh(refresh_token)
-            answer = replace(answer, refresh_token=answer.refresh_token or refresh_token)
-            debt.tokens = Tokens.of(answer, asked=asked)
-            # Before anything else can fail: the old refresh token may be spent.
-            self._keep(debt, due=time.time() + self._call)
-        self._client.logout(debt.tokens.access_token)
+    def _wait_for_refresh(self, logout: PendingLogout) -> bool:
+        """Wait until no refresh of the session's tokens is in progress; False after the timeout."""
+        refresh = Claim(self._store, refresh_claim_key(self._installation, logout.name), 0)
+        deadline = time.monotonic() + self._timeout
+        while refresh.is_taken():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL)
+        return True
 
-    def _keep(self, debt: Debt, *, due: float) -> None:
-        debt.due = due
-        # Without it the debt stays as it was.
+    def _call(self, logout: PendingLogout) -> None:
+        """Have the server end its sign-in, after a refresh if the access token has expired.
+
+        A server refuses an expired access token, or ends nothing.
+        """
+        tokens = logout.tokens
+        if tokens.expires_at - time.time() <= REFRESH_MARGIN and tokens.refresh_token is not None:
+            logout.tokens = self._client.refresh(tokens)
+            # Before anything else can fail, because the old refresh token may be invalid by now.
+            self._postpone(logout, until=time.time() + self._report_seconds)
+        self._client.logout(logout.tokens.access_token)
+
+    def _postpone(self, logout: PendingLogout, *, until: float) -> None:
+        logout.retry_at = until
+        # If the store fails, the record stays as it was.
         with suppress(StoreUnavailable):
-            self._store.update(debt.key, self._record(debt))
+            self._store.update(logout.key, self._serialize(logout))
 
     def _key(self, name: str) -> str:
         return f"{self._owner}:{name}"
 
-    def _due(self) -> list[Debt]:
-        found = (
-            self._read(key, row.data) for key, row in self._store.of_owner(self._owner).items()
-        )
-        due = [debt for debt in found if debt is not None and debt.due <= time.time()]
-        return sorted(due, key=lambda debt: debt.due)
+    def _due(self) -> list[PendingLogout]:
+        rows = self._store.of_owner(self._owner)
+        found = (self._parse(key, row.data) for key, row in rows.items())
+        due = [logout for logout in found if logout and logout.retry_at <= time.time()]
+        return sorted(due, key=lambda logout: logout.retry_at)
 
-    def _record(self, debt: Debt) -> str:
+    def _load(self, key: str) -> PendingLogout | None:
+        row = self._store.read(key)
+        return self._parse(key, row.data) if row else None
+
+    def _serialize(self, logout: PendingLogout) -> str:
         return json.dumps(
             {
                 "version": RECORD_VERSION,
-                "uid": debt.uid,
-                "due": debt.due,
-                "tokens": seal_tokens(self._keys, debt.tokens),
+                "uid": logout.uid,
+                "retry_at": logout.retry_at,
+                "tokens": self._keys.seal_tokens(logout.tokens),
             }
         )
 
-    def _read(self, key: str, data: str) -> Debt | None:
-        """Read a record; one of another version is left for its writer, and so is one whose
-        tokens only another key opens."""
+    def _parse(self, key: str, data: str) -> PendingLogout | None:
+        """Parse a record. A record of another version, or with tokens that only another key can
+        decrypt, is left to its writer."""
         try:
             record = json.loads(data)
             if record["version"] != RECORD_VERSION:
                 return None
-            uid, due = record["uid"], record["due"]
-            if not (isinstance(uid, str) and isinstance(due, int | float)):
+            uid, retry_at = record["uid"], record["retry_at"]
+            if not (isinstance(uid, str) and isinstance(retry_at, int | float)):
                 return None
-            tokens = unseal_tokens(self._keys, record["tokens"])
-            return Debt(key, uid, due, tokens) if tokens else None
+            tokens = self._keys.unseal_tokens(record["tokens"])
+            return PendingLogout(key, uid, retry_at, tokens) if tokens else None
         except (ValueError, LookupError, TypeError):
             return None
+
+
+def refresh_claim_key(installation: str, session_name: str) -> str:
+    """Return the store's key of the claim to refresh a session's tokens."""
+    return f"{installation}:refresh:{session_name}"

@@ -1,8 +1,8 @@
-"""Sessions: an opaque random id in a cookie, everything else in the store.
+"""Sessions: the browser has an opaque random id in a cookie, and the store has everything else.
 
-The cookie's value is the id, signed, so that a forged one costs no read. The store's key is a hash
-of the id, so that nobody can sign in with what they read there. Tokens are sealed, and opened only
-when one is needed.
+The cookie contains the id with a signature, so that a forged cookie costs no read. The key in the
+store is a hash of the id, so that nobody can sign in with what they read there. Tokens are
+encrypted, and decrypted only when one of them is needed.
 """
 
 from __future__ import annotations
@@ -13,91 +13,45 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from itsdangerous import BadData
 
 from ..config.settings import Settings
 from ..errors import StoreUnavailable
-from ..protocol.contract import TokenAnswer, UserInfo
+from ..protocol.contract import Tokens, UserInfo
 from ..store.base import Row, Store
 from .keys import Keys
 
 RECORD_VERSION: Final = 1
+
 TOUCH_EVERY: Final = 60.0
-"""Seconds; the last use is written no more often."""
-
-EARLY: Final = 30.0
-"""Seconds before its end at which an access token is refreshed; a short-lived one, in the last
-quarter of its life."""
-
-SET_BY: Final = 660.0
-"""Seconds by which a wall clock may be put forward and end no session early; what is more is taken
-for time that has passed, as on a machine that slept."""
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The tokens of a session; ``expires`` in Unix seconds, when the access token does."""
-
-    access_token: str = field(repr=False)
-    refresh_token: str | None = field(repr=False)
-    expires: float
-
-    @classmethod
-    def of(cls, answer: TokenAnswer, *, asked: float) -> Tokens:
-        """Take them from an answer; ``asked``: when the server was asked, which counts."""
-        return cls(answer.access_token, answer.refresh_token, asked + answer.expires_in)
+"""Seconds between two writes of a session's last use."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """A session that is alive, as it was read. Times are Unix seconds.
+    """A session as it was read from the store. Times are in Unix seconds.
 
-    ``key`` is the store's, ``used`` the last use as it was written, up to a minute ago, ``asked``
-    when the server was asked about the user, ``due`` when the tokens are to be refreshed, and
-    ``data`` the record itself.
+    ``last_used`` is what was written, at most a minute old. ``verified_at`` is the time at which
+    the server was asked about the user, and ``refresh_at`` the time from which the tokens should
+    be refreshed. ``sealed_tokens`` is None only for a session that tests created.
     """
 
     key: str = field(repr=False)
     user: UserInfo
-    created: float
-    used: float
-    asked: float
-    due: float
+    created_at: float
+    last_used: float
+    verified_at: float
+    refresh_at: float
     sealed_tokens: str | None = field(repr=False)
-    data: str = field(default="", repr=False)
+    record: str = field(default="", repr=False)
 
     @property
     def name(self) -> str:
-        """What tells sessions apart: a hash, with which nobody can sign in."""
+        """A hash that identifies the session, with which nobody can sign in."""
         return self.key.rpartition(":")[2]
-
-
-class _WallClock:
-    """The wall clock as this process watches it, to tell a clock that is set from time that passes.
-
-    A process that starts after that cannot tell.
-    """
-
-    def __init__(self) -> None:
-        self._seen: tuple[float, tuple[tuple[float, float], ...]] = (_ahead(), ())
-
-    def put_forward(self, since: float) -> float:
-        """Return the seconds by which it was put forward since a time of its own."""
-        ahead, steps = self._seen
-        step = _ahead() - ahead
-        if abs(step) > 10:
-            if step <= SET_BY:
-                steps = (*steps[-9:], (time.time(), step))
-            # In one piece: threads that see the same step write the same.
-            self._seen = (ahead + step, steps)
-        return min(SET_BY, max(0.0, sum(step for at, step in steps if since < at)))
-
-
-def _ahead() -> float:
-    return time.time() - time.monotonic()
 
 
 class Sessions:
@@ -108,32 +62,32 @@ class Sessions:
         self._keys = keys
         self._settings = settings
         self._signer = keys.signer("session")
-        self._clock = _WallClock()
+        self._key_prefix = f"{settings.installation}:session:"
 
-    def create(self, user: UserInfo, tokens: TokenAnswer | None, *, asked: float) -> str:
-        """Start a session and return the value of its cookie, whose id is new.
+    def create(self, user: UserInfo, tokens: Tokens | None, *, verified_at: float) -> str:
+        """Create a session with a new id, and return the value of its cookie.
 
-        :param tokens: None only for a session made by tests, which has no server.
-        :param asked: when the server was asked for the tokens and the user.
-        :raises StoreUnavailable: then there is no session.
+        :param tokens: None only for a session that tests create, which has no server.
+        :param verified_at: when the server was asked about the user, in Unix seconds.
+        :raises StoreUnavailable: there is no session then.
         """
         session_id = secrets.token_urlsafe(32)
         now = time.time()
-        session = Session(self._key(session_id), user, now, now, asked, asked, None)
+        session = Session(self._key(session_id), user, now, now, verified_at, verified_at, None)
         if tokens is not None:
-            session = self.with_tokens(tokens, asked=asked)(session)
+            session = self.with_tokens(tokens)(session)
         self._store.add(
             session.key,
-            _record(session),
-            expires=self._ends(now, now) + SET_BY,
+            _serialize(session),
+            expires=self._expires(now, now),
             owner=self._owner(user.uid),
         )
         return str(self._signer.dumps(session_id))
 
     def load(self, cookie: str) -> Session | None:
-        """Return the session of a cookie's value, by one read of the store, and note its use.
+        """Return the session of a cookie by one read of the store, and note its use.
 
-        :raises StoreUnavailable: which is not the same as "not signed in".
+        :raises StoreUnavailable: which does not mean that nobody is signed in.
         """
         try:
             session_id = self._signer.loads(cookie)
@@ -141,119 +95,112 @@ class Sessions:
             return None
         key = self._key(session_id)
         row = self._store.read(key)
-        if row is None:
-            return None
-        session = self._alive(key, row)
+        session = self._alive(key, row) if row else None
         if session is None:
             return None
         now = time.time()
-        if now - row.used >= min(TOUCH_EVERY, self._settings.idle_timeout / 4):
-            # A store that can be read but not written to has said who this is all the same.
+        if now - session.last_used >= min(TOUCH_EVERY, self._settings.idle_timeout / 4):
+            # A store that can be read but not written has identified the user all the same.
             with suppress(StoreUnavailable):
-                expires = self._ends(session.created, now) + SET_BY
+                expires = self._expires(session.created_at, now)
                 self._store.touch(key, used=now, expires=expires)
         return session
 
     def tokens(self, session: Session) -> Tokens | None:
-        """Open a session's tokens; None where there are none, or the key is gone."""
-        return unseal_tokens(self._keys, session.sealed_tokens) if session.sealed_tokens else None
+        """Decrypt a session's tokens. Return None if it has none or their key is gone."""
+        if session.sealed_tokens is None:
+            return None
+        return self._keys.unseal_tokens(session.sealed_tokens)
 
-    def with_tokens(self, tokens: TokenAnswer, *, asked: float) -> Callable[[Session], Session]:
-        """Return the change that gives a session other tokens.
-
-        :param asked: when they were asked for, from which their life is counted.
-        """
-        kept = Tokens.of(tokens, asked=asked)
-        sealed = seal_tokens(self._keys, kept)
-        due = kept.expires - min(EARLY, tokens.expires_in / 4)
-        return lambda session: replace(session, sealed_tokens=sealed, due=due)
+    def with_tokens(self, tokens: Tokens) -> Callable[[Session], Session]:
+        """Return the change that gives a session other tokens, for :meth:`change`."""
+        sealed = self._keys.seal_tokens(tokens)
+        return lambda session: replace(session, sealed_tokens=sealed, refresh_at=tokens.refresh_at)
 
     def change(self, session: Session, change: Callable[[Session], Session]) -> Session | None:
-        """Change a session's record, and nothing that another changes at the same time.
+        """Change a session's record without undoing a concurrent change.
 
-        None when the session has ended meanwhile, and stays so.
+        :param change: called again with the latest session after a concurrent change.
+        :return: None if the session has ended, and it stays ended.
         """
         latest: Session | None = session
         while latest is not None:
             changed = change(latest)
-            data = _record(changed)
-            if self._store.update(latest.key, data, expected=latest.data):
-                return replace(changed, data=data)
+            record = _serialize(changed)
+            if self._store.update(latest.key, record, expected=latest.record):
+                return replace(changed, record=record)
             latest = self.reload(latest)
         return None
 
     def reload(self, session: Session) -> Session | None:
-        """Read a session anew; None when it has ended meanwhile."""
+        """Read a session again. Return None if it has ended."""
         row = self._store.read(session.key)
         return self._alive(session.key, row) if row else None
 
     def end(self, session: Session) -> Session | None:
-        """End a session everywhere, at once. Of several callers, one gets it as it was last."""
-        data = self._store.remove(session.key)
-        return _parse(session.key, Row(data, session.used)) if data is not None else None
+        """End a session everywhere. Of several callers, one gets its last state, the others
+        None."""
+        record = self._store.remove(session.key)
+        return _parse(session.key, Row(record, session.last_used)) if record is not None else None
 
     def end_all(self, uid: str) -> int:
-        """End all sessions of a user everywhere, at once; return how many there were."""
+        """End all sessions of a user everywhere, and return how many there were."""
         alive = len(self.list(uid))
-        # Among them may be some that are past their time; and another may be doing the same.
+        # Some of the removed records may have expired, and another caller may do the same now.
         return min(alive, len(self._store.remove_owner(self._owner(uid))))
 
     def list(self, uid: str | None = None) -> list[Session]:
-        """Return the sessions that are alive, of one user or of all, the oldest first.
+        """Return the sessions that are alive, of one user or of all users, the oldest first.
 
-        For one user it costs as much as the user has sessions; for all, a walk through the store.
+        The cost for one user grows with the number of the user's sessions. For all users it takes
+        a walk through the store.
 
-        :raises StoreUnavailable: when the store cannot be asked now.
+        :raises StoreUnavailable: if the store cannot be read now.
         """
         if uid is not None:
             rows = self._store.of_owner(self._owner(uid))
         else:
             rows = self._store.below(self._key_prefix)
         found = (self._alive(key, row) for key, row in rows.items())
-        return sorted(
-            (session for session in found if session), key=lambda session: session.created
-        )
+        return sorted(filter(None, found), key=lambda session: session.created_at)
 
     def _alive(self, key: str, row: Row) -> Session | None:
-        """Read a record; None when it is past its time, or no session that we understand."""
+        """Parse a record. Return None if it has expired or is not a session of this version."""
         session = _parse(key, row)
-        if session is None:
+        # The settings may have become stricter since the record was written.
+        if session is None or self._expires(session.created_at, row.used) <= time.time():
             return None
-        # A store keeps a record for as long as a session may last by any clock.
-        created, used = (at + self._clock.put_forward(at) for at in (session.created, row.used))
-        return session if self._ends(created, used) > time.time() else None
+        return session
 
     def _key(self, session_id: str) -> str:
         return self._key_prefix + hashlib.sha256(session_id.encode()).hexdigest()
 
-    @property
-    def _key_prefix(self) -> str:
-        return f"{self._settings.installation}:session:"
-
     def _owner(self, uid: str) -> str:
         return f"{self._settings.installation}:user:{uid}"
 
-    def _ends(self, created: float, used: float) -> float:
-        return min(created + self._settings.session_lifetime, used + self._settings.idle_timeout)
+    def _expires(self, created_at: float, last_used: float) -> float:
+        return min(
+            created_at + self._settings.session_lifetime, last_used + self._settings.idle_timeout
+        )
 
 
-def _record(session: Session) -> str:
+def _serialize(session: Session) -> str:
     return json.dumps(
         {
             "version": RECORD_VERSION,
             "uid": session.user.uid,
             "username": session.user.username,
             "role": session.user.role,
-            "created": session.created,
-            "asked": session.asked,
-            "due": session.due,
+            "created_at": session.created_at,
+            "verified_at": session.verified_at,
+            "refresh_at": session.refresh_at,
             "tokens": session.sealed_tokens,
         }
     )
 
 
 def _parse(key: str, row: Row) -> Session | None:
-    """Read a record; one of another version belongs to its writer and is no session here."""
+    """Parse a record. A record of another version belongs to its writer and is no session here."""
     try:
         record = json.loads(row.data)
         if record["version"] != RECORD_VERSION:
@@ -262,26 +209,15 @@ def _parse(key: str, row: Row) -> Session | None:
         texts = (user.uid, user.username, user.role or "", record["tokens"] or "")
         if not all(isinstance(text, str) for text in texts):
             return None
-        created, asked, due = (float(record[name]) for name in ("created", "asked", "due"))
-        return Session(key, user, created, row.used, asked, due, record["tokens"], row.data)
+        return Session(
+            key=key,
+            user=user,
+            created_at=float(record["created_at"]),
+            last_used=row.used,
+            verified_at=float(record["verified_at"]),
+            refresh_at=float(record["refresh_at"]),
+            sealed_tokens=record["tokens"],
+            record=row.data,
+        )
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
-
-
-def refresh_key(installation: str, name: str) -> str:
-    """Return the store's key of the claim to refresh a session's tokens.
-
-    :param name: the session's.
-    """
-    return f"{installation}:refresh:{name}"
-
-
-def seal_tokens(keys: Keys, tokens: Tokens) -> str:
-    """Encrypt tokens for a record."""
-    return keys.seal(json.dumps(astuple(tokens)))
-
-
-def unseal_tokens(keys: Keys, sealed: str) -> Tokens | None:
-    """Decrypt them; None when the key that sealed them is no longer configured."""
-    opened = keys.unseal(sealed)
-    return Tokens(*json.loads(opened)) if opened else None

@@ -1,17 +1,16 @@
-"""Redis or Valkey for workers on many hosts.
+"""A store in Redis or Valkey, for workers on many hosts.
 
-A record is a hash; an owner's records are in a sorted set of their keys by the time at which they
-expire. Every write is one script, so that record and index change together and at once.
+A record is a hash. The keys of an owner's records are in a sorted set, ordered by the time at which
+they expire. Every write is one script, so that record and index change together.
 
-A connection can break when Redis has done what it was told and before it says so. Each call is
-therefore made such that it can be sent again: a script knows a call that it has carried out by its
-id, and answers as it did the first time.
+A connection can break after Redis has carried out a command and before its reply arrives. So every
+call can be sent again: a script recognises a call that it has carried out by an id, and returns the
+same result as the first time.
 """
 
 from __future__ import annotations
 
 import builtins
-import os
 import re
 import secrets
 import time
@@ -33,22 +32,23 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from ..errors import ConfigError, StoreUnavailable
+from ..per_process import PerProcess
 from .base import DEADLINE, Row
 
 T = TypeVar("T")
 
 PREFIX: Final = "devkit_sso:"
-"""Of every key, so that a Redis that others use too shows whose they are."""
+"""The beginning of every key, which identifies ours in a shared Redis."""
 
 MAX_CALLS: Final = 32
-"""Calls in flight in one process; a further one waits for a place within its own deadline."""
+"""Calls in progress in one process. Another one waits for a thread within its own deadline."""
 
 SLACK: Final = 60.0
-"""Seconds for which Redis keeps a record beyond its end, which readers judge by their own clocks:
-so much may these differ."""
+"""Seconds for which Redis keeps a record after it has expired. Readers compare the time with their
+own clocks, which may differ by that much."""
 
 _SOCKET_TIMEOUT: Final = 0.7
-"""Seconds for one answer: a connection that leads nowhere leaves time for a second try."""
+"""Seconds for one reply, so that a dead connection leaves time for a second attempt."""
 
 _INDEX: Final = f"""
 local function index(owner, expires, now, ttl)
@@ -71,7 +71,7 @@ if alive(tonumber(now)) then
     return redis.call('HGET', KEYS[1], 'call') == call and 1 or 0
 end
 local ttl = math.floor((expires - now + {SLACK:.0f}) * 1000)
--- The first write is one that Redis refuses when it is out of memory.
+-- Begin with a write that Redis refuses when it is out of memory.
 redis.call('HSET', KEYS[1], 'data', data, 'used', now, 'expires', expires, 'owner', owner,
     'call', call)
 redis.call('PEXPIRE', KEYS[1], ttl)
@@ -115,28 +115,27 @@ return data
 
 
 class RedisStore:
-    """A :class:`~flask_devkit_sso.stores.Store` in one Redis or Valkey (no cluster), for threads,
-    processes and forks.
+    """A :class:`~flask_devkit_sso.store.base.Store` in one Redis or Valkey (not a cluster).
 
-    Each operation runs in a thread of a small pool, and its caller waits no longer than the
-    deadline: no timeout of a socket covers the resolver, or all steps of connecting.
+    Threads, processes and forks may share it. Each operation runs in a thread of a small pool, and
+    the caller waits no longer than the deadline. No timeout of a socket covers the resolver, or
+    all steps of connecting.
 
-    :param url: as redis-py takes it, whose options may follow a ``?``: ``ssl_ca_certs`` and so on.
-    :raises ConfigError: when redis-py refuses it.
+    :param url: as redis-py accepts it, with its options such as ``ssl_ca_certs`` after a ``?``.
+    :raises ConfigError: if redis-py rejects it.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
-        # By process, as in transport.py: sockets and threads don't survive a fork.
-        self._by_process: dict[int, tuple[redis.Redis, ThreadPoolExecutor]] = {}
+        self._process = PerProcess(self._create_process)
         try:
             pool = self._client().connection_pool
             pool.connection_class(**pool.connection_kwargs)
         except (ValueError, TypeError, RedisError):
-            # Without the cause: it may repeat what is in the URL, and that may be a password.
+            # Not chained, because the cause may quote the URL with its password.
             raise ConfigError(
-                "DEVKIT_SSO_STORE_URL is not understood by redis-py: it must be like "
-                "redis://user:password@host:6379/0, with what is special in the password "
+                "redis-py rejects DEVKIT_SSO_STORE_URL: it must be like "
+                "redis://user:password@host:6379/0, with special characters in the password "
                 "percent-encoded, and after a ? only options of redis-py's connections"
             ) from None
 
@@ -148,7 +147,8 @@ class RedisStore:
         return self._run(lambda client: _row(client.hmget(PREFIX + key, _FIELDS)))
 
     def update(self, key: str, data: str, *, expected: str | None = None) -> bool:
-        # Sent again after it was done, it may answer False: whoever expects something then looks.
+        # If it is sent again after it was done, it may return False. A caller that passes
+        # ``expected`` reads the record then.
         values = (data, time.time(), int(expected is not None), expected or "")
         return self._run(lambda client: bool(_eval(client, _UPDATE, key, *values)))
 
@@ -164,7 +164,7 @@ class RedisStore:
         calls: dict[str, str] = {}
 
         def remove(client: redis.Redis) -> list[str]:
-            # Asked once: sent again, the removals must be the same ones.
+            # Read once, so that a repeated call removes the same records.
             if not calls:
                 calls.update({key: _call_id() for key in self._keys_of(client, owner)})
             with client.pipeline(transaction=False) as pipeline:
@@ -202,32 +202,31 @@ class RedisStore:
         return [key.removeprefix(PREFIX) for key in keys]
 
     def _run(self, operation: Callable[[redis.Redis], T]) -> T:
-        pid = os.getpid()
-        try:
-            client, threads = self._by_process[pid]
-        except KeyError:
-            threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="devkit-sso-store")
-            client, threads = self._by_process.setdefault(pid, (self._client(), threads))
+        client, threads = self._process.get()
         deadline = time.monotonic() + DEADLINE
         try:
             future = threads.submit(_attempt, operation, client, deadline)
         except RuntimeError:
-            # The interpreter is ending. A refresh that is still under way may write what it got.
+            # The interpreter is shutting down, and a refresh in progress writes its tokens.
             return _attempt(operation, client, deadline)
         try:
             return future.result(DEADLINE)
         except builtins.TimeoutError:
             future.cancel()
             raise StoreUnavailable(
-                f"The session store in Redis gave no answer within {DEADLINE:g} seconds."
+                f"The session store in Redis did not respond within {DEADLINE:g} seconds."
             ) from None
+
+    def _create_process(self) -> tuple[redis.Redis, ThreadPoolExecutor]:
+        threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="devkit-sso-store")
+        return self._client(), threads
 
     def _client(self) -> redis.Redis:
         return redis.Redis(
             connection_pool=redis.ConnectionPool.from_url(
                 self._url,
                 decode_responses=True,
-                # What Redis before 6 and proxies understand, too.
+                # Redis before version 6 and proxies understand it too.
                 protocol=2,
                 retry=Retry(NoBackoff(), 0),
                 socket_connect_timeout=_SOCKET_TIMEOUT,
@@ -241,10 +240,10 @@ _FIELDS: Final = ["data", "used", "expires"]
 
 
 def _attempt(operation: Callable[[redis.Redis], T], client: redis.Redis, deadline: float) -> T:
-    """Carry an operation out, if need be once more on another connection.
+    """Carry out an operation, and once more on a new connection if the first one breaks.
 
-    The second one is a new one: redis-py closes a broken connection, and before it uses another
-    idle one it looks whether Redis has closed that.
+    redis-py closes a broken connection, and checks whether Redis has closed an idle one before it
+    uses that.
     """
     try:
         try:
@@ -256,13 +255,15 @@ def _attempt(operation: Callable[[redis.Redis], T], client: redis.Redis, deadlin
                 raise
             return operation(client)
     except (ValueError, TypeError, RecursionError):
-        # What redis-py makes of an answer that no Redis gives, and of a record that is not text.
-        raise StoreUnavailable("What answers is no Redis, or has odd records.") from None
+        # redis-py raises these for a reply that no Redis sends, and for a record that is not text.
+        raise StoreUnavailable(
+            "The session store is not a Redis, or has unreadable records."
+        ) from None
     except RedisError as error:
         if isinstance(error, ReadOnlyError):
-            # It may have been the primary until now: ask the name anew where that is.
+            # It may have been the primary until now, so resolve the name again.
             client.connection_pool.disconnect(inuse_connections=False)
-        # Neither chained nor quoted: Redis repeats what it does not understand.
+        # Neither chained nor quoted, because Redis repeats what it does not understand.
         raise StoreUnavailable(f"The session store in Redis {_explain(error)}.") from None
 
 
@@ -270,26 +271,28 @@ def _explain(error: RedisError) -> str:
     match error:
         case AuthenticationError():
             return (
-                "refuses the user or password of DEVKIT_SSO_STORE_URL (what is special in them has "
-                "to be percent-encoded)"
+                "refuses the user or password of DEVKIT_SSO_STORE_URL (special characters in them "
+                "must be percent-encoded)"
             )
         case BusyLoadingError():
-            return "is starting: it is loading its data"
+            return "is starting and loading its data"
         case TimeoutError():
-            return "did not answer in time"
+            return "did not respond in time"
         case ConnectionError():
-            return "can't be reached: check DEVKIT_SSO_STORE_URL, and whether Redis runs there"
+            return (
+                "cannot be reached: check DEVKIT_SSO_STORE_URL, and whether Redis is running there"
+            )
         case ReadOnlyError():
             return "is a read-only replica"
         case ResponseError():
             code = re.match(r"[A-Z]{2,20}\b", str(error))
             return f"refuses a command ({code[0] if code else type(error).__name__})"
         case _:
-            return f"can't be used ({type(error).__name__})"
+            return f"cannot be used ({type(error).__name__})"
 
 
 def _eval(client: redis.Redis, script: str, key: str, *values: str | float) -> Any:
-    # EVAL, not EVALSHA: the text is short, and Redis forgets scripts when it is restarted.
+    # Not EVALSHA, because the scripts are short, and Redis forgets them at a restart.
     return client.eval(script, 1, PREFIX + key, *[str(value) for value in values])
 
 
@@ -305,7 +308,7 @@ def _row(fields: Any) -> Row | None:
     try:
         data, used, expires = fields[0], float(fields[1]), float(fields[2])
     except (ValueError, TypeError):
-        # Not there, or not ours.
+        # There is no such record, or it is not ours.
         return None
     return Row(data, used) if data is not None and expires > time.time() else None
 

@@ -1,4 +1,4 @@
-"""SQLite for all workers of one host, and memory for tests."""
+"""Stores in SQLite, for the workers of one host, and in memory, for tests."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import StoreUnavailable
+from ..per_process import PerProcess
 from .base import DEADLINE, Row
 
 SCHEMA_VERSION: Final = 1
-"""SQLite's ``user_version``; a file of another version is not touched."""
+"""SQLite's ``user_version``. A file of another version is left alone."""
 
 
 class SQLiteStore:
-    """A :class:`~flask_devkit_sso.stores.Store` in a SQLite file in WAL mode, for threads,
-    processes and forks.
+    """A :class:`~flask_devkit_sso.store.base.Store` in a SQLite file in WAL mode.
 
-    :param path: the file; it is made with mode 0600 at the first use, its folder with 0700.
+    Threads, processes and forks may share it.
+
+    :param path: the file. It is created with mode 0600 at the first use, its folder with 0700.
     """
 
     _CLEAN_UP: Final = 20
-    """Expired records that an :meth:`add` removes: more than it adds, and a bounded work."""
+    """Expired records that one :meth:`add` removes: more than it adds, but not without limit."""
 
     _OPENING: Final = 0.5
-    """Of the deadline's seconds, what may be spent on opening the file."""
+    """Seconds of the deadline that may be spent on opening the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Idle connections by process. Those of a parent stay here, unused and unclosed: closing
-        # one in a child would reach into the parent's file.
-        self._idle: dict[int, deque[_Connection]] = {}
+        # A child must not close connections of its parent, which use the same file.
+        self._idle: PerProcess[deque[_Connection]] = PerProcess(deque)
 
     def add(self, key: str, data: str, *, expires: float, owner: str | None = None) -> bool:
         now = time.time()
         with self._connection() as connection:
-            # One transaction, so that there is one lock to wait for.
+            # One transaction, so that it waits for one lock only.
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(
                 "DELETE FROM record WHERE key IN"
@@ -102,7 +103,7 @@ class SQLiteStore:
         return self._rows("owner = ?", owner)
 
     def below(self, prefix: str) -> dict[str, Row]:
-        # A range of the primary key, which LIKE would not use.
+        # LIKE would not use the index of the primary key.
         return self._rows("key >= ? AND key < ?", prefix, prefix + "\U0010ffff")
 
     def _rows(self, condition: str, *values: str) -> dict[str, Row]:
@@ -115,7 +116,7 @@ class SQLiteStore:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        idle = self._idle.setdefault(os.getpid(), deque())
+        idle = self._idle.get()
         try:
             connection = self._take(idle) or self._open()
             try:
@@ -130,8 +131,10 @@ class SQLiteStore:
             ) from error
 
     def _take(self, idle: deque[_Connection]) -> _Connection | None:
-        """Return an idle connection to the file that is there now: one to a file that was deleted
-        or replaced would write where nobody reads."""
+        """Return an idle connection to the present file.
+
+        A connection to a file that was deleted or replaced would write where nobody reads.
+        """
         with suppress(IndexError):
             while True:
                 connection = idle.pop()
@@ -148,8 +151,10 @@ class SQLiteStore:
         return status.st_dev, status.st_ino
 
     def _open(self) -> _Connection:
-        """Open the file. One that is just being set up by another process is "locked" at once,
-        without SQLite's own waiting, so this waits itself."""
+        """Open the file.
+
+        While another process sets it up, SQLite reports it as locked without waiting.
+        """
         until = time.monotonic() + self._OPENING
         while True:
             try:
@@ -163,13 +168,13 @@ class SQLiteStore:
     def _try_to_open(self) -> _Connection:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
-            # SQLite gives the WAL files the mode of the database's, and the file at the end of a
-            # link that of the umask.
+            # SQLite would use the umask for a new file at the end of a link. The WAL files get the
+            # mode of the database file.
             path = self.path.resolve()
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
             try:
                 if os.name == "posix" and os.geteuid() == 0:
-                    # A command run as root must not keep the application out of it.
+                    # A command that root runs must not lock the application out.
                     owner = path.parent.stat()
                     with suppress(OSError):
                         os.fchown(descriptor, owner.st_uid, owner.st_gid)
@@ -187,7 +192,7 @@ class SQLiteStore:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            # What is deleted is overwritten: a record names a person. Some builds do so by default.
+            # Overwrite deleted records, because they name people. Only some builds do by default.
             connection.execute("PRAGMA secure_delete = ON")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version == 0:
@@ -202,7 +207,7 @@ class SQLiteStore:
 
 
 class _Connection(sqlite3.Connection):
-    """A connection that knows its file: device and inode."""
+    """A connection with the device and inode of its file."""
 
     file: tuple[int, int] | None = None
 
@@ -224,7 +229,7 @@ COMMIT;
 
 
 class MemoryStore(SQLiteStore):
-    """The same in memory, for tests: gone with the process, and not shared with others."""
+    """The same in memory, for tests. Other processes do not see it."""
 
     def __init__(self) -> None:
         super().__init__(Path(":memory:"))

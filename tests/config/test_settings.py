@@ -29,9 +29,9 @@ from ..scripted import ScriptedServer
         ({"server_url": "auth.example.com"}, "must be an absolute URL"),
         ({"server_url": "https://"}, "must be an absolute URL"),
         ({"server_url": "ftp://auth.example.com"}, "must be an absolute URL"),
-        ({"server_url": "https://a.example:x"}, "is no URL"),
+        ({"server_url": "https://a.example:x"}, "is not a valid URL"),
         ({"server_url": "https://a.example/?x=1"}, "must not have a query"),
-        ({"server_url": "https://me:pw@a.example"}, "must hold neither a user name"),
+        ({"server_url": "https://me:pw@a.example"}, "must not contain a user name"),
         ({"server_url": "https://验.example"}, "must be ASCII"),
         (
             {"server_url": "http://auth.example.com"},
@@ -52,18 +52,21 @@ from ..scripted import ScriptedServer
         ({"url_prefix": "sso"}, "must be a path like /sso"),
         ({"url_prefix": "/sso/"}, "must be a path like /sso"),
         ({"timeout": "5"}, "must be a number of seconds or a timedelta, not str"),
-        ({"timeout": 0}, "must be above zero"),
-        ({"timeout": float("nan")}, "must be above zero"),
+        ({"timeout": 0}, "must be greater than zero"),
+        ({"timeout": float("nan")}, "must be greater than zero"),
         ({"login_ttl": True}, "not bool"),
         ({"pkce": "True"}, "must be True or False, not str (in the environment true or false, in"),
         ({"redirect_uri": "app.example/#/"}, "absolute URL, like https://app.example.com/#/login"),
         ({"binding": "cookie"}, "DEVKIT_SSO_BINDING must be"),
         ({"store_url": "postgres://x"}, "must be sqlite:///file"),
         ({"store_url": "sqlite:///"}, "must be sqlite:///file"),
-        ({"store_url": "redis://:canary/x@h"}, "with what is special in the password percent-enc"),
+        (
+            {"store_url": "redis://:canary/x@h"},
+            "with special characters in the password percent-enc",
+        ),
         ({"store_url": "redis://:canary#x@h"}, "%23 for #"),
-        ({"cookie_name": "a b"}, "may hold letters, digits"),
-        ({"ca_bundle": "/nowhere/ca.pem"}, "is no readable PEM file"),
+        ({"cookie_name": "a b"}, "may contain only letters, digits"),
+        ({"ca_bundle": "/nowhere/ca.pem"}, "is not a readable PEM file"),
         ({"revalidate_after": 1000}, "OUTAGE_GRACE (900) must be at least"),
         ({"validity_url": "https://a.example/v"}, "VALIDITY_FIELD and DEVKIT_SSO_VALIDITY_KEY"),
         ({"validity_key": "name"}, 'must be "uid" or "username"'),
@@ -93,7 +96,7 @@ def test_all_that_is_wrong_is_told_at_once(make_app: AppMaker) -> None:
 
 
 def test_the_same_application_twice_is_an_error(app: Flask) -> None:
-    with pytest.raises(ConfigError, match="call init_app once"):
+    with pytest.raises(ConfigError, match="call init_app only once"):
         DevKitSSO(app)
 
 
@@ -210,8 +213,8 @@ def test_a_missing_or_weak_secret_key(
     assert "SECRET_KEY" in caplog.text
     assert reason(client.get("/private")) == "not_configured"
     for line in (caplog.messages[0], caplog.messages[-1]):
-        assert ": make one with python -c 'import secrets" in line
-        assert "register" not in line, "it mends no key"
+        assert ". Create one with python -c 'import secrets" in line
+        assert "register" not in line, "register creates no key"
     app.testing = True  # late, as tests do it
     assert client.get("/private").status_code == (503 if key is None else 302)
 
@@ -243,7 +246,7 @@ def test_an_environment_that_is_not_read(
     monkeypatch.setenv("FLASK_SECRET_KEY", "8b7c1f02aa93e6d4-no-one-knows-this")
     DevKitSSO(Flask("tests", instance_path=str(tmp_path)))
     for key in ("DEVKIT_SSO_SERVER_URL", "SECRET_KEY"):
-        assert f"{key} is missing, since FLASK_{key} is set but not read" in caplog.text
+        assert f"{key} is missing, because FLASK_{key} is set but was not read" in caplog.text
     assert "DEVKIT_SSO_CLIENT_ID is missing. " in caplog.text
     assert "no-one-knows-this" not in caplog.text
 

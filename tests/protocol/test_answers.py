@@ -133,9 +133,9 @@ def test_an_answer_of_something_else_names_what_was_asked(
     server.answers[GET_TOKEN] = says(b"<html>canary-body", status)
     client = make_app(token_url=f"{url}?key=canary-key").test_client()
     assert outcome(client) == "server_answer_invalid"
-    text = f"The answer of getToken at {url} (HTTP {status}) is not an envelope"
+    text = f"The response of getToken at {url} (HTTP {status}) is not an envelope"
     assert text in caplog.text
-    assert (f"{text}: check the address, its path too" in caplog.text) == hint
+    assert (f"{text}: check the URL, including its path" in caplog.text) == hint
     assert "canary" not in caplog.text
 
 

@@ -157,7 +157,7 @@ def test_the_wrong_scheme_is_asked_about(
     netloc = urlsplit(other.url).netloc
     client = make_app(server_url=f"{spoken}://{netloc}").test_client()
     assert reason(come_back(client, start(client)["state"])) == "server_unavailable"
-    assert f"does it speak {spoken} on this port?" in caplog.text
+    assert f"does it use {spoken} on this port?" in caplog.text
     other.stop()
 
 

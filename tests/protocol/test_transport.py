@@ -279,7 +279,7 @@ def test_a_host_name_that_is_not_known(
 ) -> None:
     client = make_app(server_url="https://auth.invalid").test_client()
     assert reason(come_back(client, start(client)["state"])) == "server_unavailable"
-    assert "host name is not known" in caplog.text
+    assert "host name is unknown" in caplog.text
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -13,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from flask_devkit_sso import DevKitSSO, logged_out
-from flask_devkit_sso.session.sessions import Tokens
+from flask_devkit_sso.protocol.contract import Tokens
 
 from ..clock import advance
 from ..conftest import AppMaker, sign_in, start, wait_until
@@ -38,18 +38,18 @@ def sign_out(client: FlaskClient) -> bool:
     return bool(client.post("/sso/logout", headers=headers).json["server_told"])
 
 
-def debts(app: Flask) -> Any:
-    return app.extensions["devkit_sso"].debts
+def logouts(app: Flask) -> Any:
+    return app.extensions["devkit_sso"].service.logouts
 
 
 def rewrite(app: Flask, key: str, **change: Any) -> None:
     """Change what a record says."""
-    store = app.extensions["devkit_sso"].store
+    store = app.extensions["devkit_sso"].session_service.store
     assert store.update(key, json.dumps(json.loads(store.read(key).data) | change))
 
 
 def is_nothing_left(app: Flask) -> bool:
-    store = app.extensions["devkit_sso"].store
+    store = app.extensions["devkit_sso"].session_service.store
     installation = app.extensions["devkit_sso"].settings.installation
     return [key for key in store.below(installation) if ":login:" not in key] == []
 
@@ -77,10 +77,10 @@ def test_what_fails_stays_owed_and_is_tried_in_intervals(
         assert not sign_out(client)
     assert heard == [False]
     assert client.get("/private").status_code == 302
-    assert debts(make_worker()).pay_due() == 0, "the server is still out of order"
+    assert logouts(make_worker()).report_pending() == 0, "the server is still out of order"
     server.answers[LOGOUT] = says({"code": "2000"})
     server.seen.clear()
-    assert debts(make_worker()).pay_due() == 0, "it was tried just now"
+    assert logouts(make_worker()).report_pending() == 0, "it was tried just now"
     assert server.seen == []
     assert not is_nothing_left(app)
 
@@ -101,7 +101,7 @@ def test_who_says_no_signs_out_at_the_server_or_that_is_owed(
         outcomes.append(client.get(response.location).text.split('data-outcome="')[1].split('"')[0])
     assert outcomes == ["not_told", "told"]
     server.seen.clear()
-    assert debts(app).pay_due() == 1
+    assert logouts(app).report_pending() == 1
     assert server.paths == [LOGOUT]
     assert is_nothing_left(app)
 
@@ -113,8 +113,8 @@ def test_a_debt_is_paid_once_and_is_gone(make_worker: AppMaker, server: Scripted
     assert not sign_out(client)
     server.answers[LOGOUT] = says({"code": "2000"})
     server.seen.clear()
-    workers = [debts(make_worker()) for _ in range(4)]
-    assert sorted(at_once([worker.pay_due for worker in workers])) == [0, 0, 0, 1]
+    workers = [logouts(make_worker()) for _ in range(4)]
+    assert sorted(at_once([worker.report_pending for worker in workers])) == [0, 0, 0, 1]
     (told,) = server.seen
     assert (told.path, told.body) == (
         LOGOUT,
@@ -150,7 +150,7 @@ def test_while_a_request_tells_the_server_nobody_else_does(
     sign_in(client)
     leaving = Background(lambda: sign_out(client))
     assert arrived.wait(60)
-    assert debts(make_worker()).pay_due() == 0
+    assert logouts(make_worker()).report_pending() == 0
     go_on.set()
     leaving.result()
     assert server.paths.count(LOGOUT) == 1
@@ -173,7 +173,7 @@ def test_an_expired_access_token_is_refreshed_first_and_a_rotated_one_kept(
     assert refreshed == [{"client_id": "20221017000000001", "refresh_token": "canary-refresh-1"}]
     server.seen.clear()
     server.answers[LOGOUT] = says({"code": "2000"})
-    assert debts(make_worker()).pay_due() == 1
+    assert logouts(make_worker()).report_pending() == 1
     assert [(seen.path, seen.body) for seen in server.seen] == [
         (
             REFRESH_TOKEN,
@@ -196,30 +196,32 @@ def test_what_is_past_use_is_dropped_and_logged(
     is_dropped: bool,
 ) -> None:
     app = make_worker()
-    tokens = Tokens("canary-access", refresh_token, time.time() - age)
-    debt = debts(app).owe("name", "u-1", tokens)
-    rewrite(app, debt.key, due=0)
+    tokens = Tokens("canary-access", refresh_token, time.time() - age - 60, 60)
+    logout = logouts(app).record("name", "u-1", tokens)
+    rewrite(app, logout.key, retry_at=0)
     caplog.set_level(logging.DEBUG, "flask_devkit_sso")
-    assert debts(app).pay_due() == 1
+    assert logouts(app).report_pending() == 1
     assert server.paths == ([] if is_dropped else [REFRESH_TOKEN, LOGOUT])
     records = [(record.levelname, record.getMessage()) for record in caplog.records]
     if is_dropped:
         assert records == [
-            ("WARNING", "logout of uid 'u-1': the server was never told, it is too late")
+            ("WARNING", "logout of uid 'u-1': never reported to the server: too late")
         ]
     assert "canary" not in caplog.text
     assert is_nothing_left(app)
 
 
-@pytest.mark.parametrize("change", [{"due": "soon"}, {"due": None}, {"uid": 5}, {"tokens": []}])
+@pytest.mark.parametrize(
+    "change", [{"retry_at": "soon"}, {"retry_at": None}, {"uid": 5}, {"tokens": []}]
+)
 def test_a_record_that_makes_no_sense_keeps_no_other_from_being_paid(
     make_worker: AppMaker, server: ScriptedServer, change: dict[str, Any]
 ) -> None:
     app = make_worker()
     for name, odd in (("one", change), ("two", {})):
-        debt = debts(app).owe(name, "u-1", Tokens("canary-access", None, time.time() + 3600))
-        rewrite(app, debt.key, **({"due": 0} | odd))
-    assert debts(app).pay_due() == 1
+        logout = logouts(app).record(name, "u-1", Tokens("canary-access", None, time.time(), 3600))
+        rewrite(app, logout.key, **({"retry_at": 0} | odd))
+    assert logouts(app).report_pending() == 1
     assert server.paths == [LOGOUT]
 
 
@@ -234,7 +236,7 @@ def test_a_server_out_of_reach_is_asked_once_a_round(
         sign_in(client)
         assert not sign_out(client)
     server.seen.clear()
-    assert debts(app).pay_due() == 0
+    assert logouts(app).report_pending() == 0
     assert server.paths == [LOGOUT]
 
 

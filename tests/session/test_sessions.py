@@ -256,7 +256,9 @@ def test_nothing_of_an_ended_session_stays_in_the_file(make_app: AppMaker, tmp_p
         login_as(leaving, "name-of-who-leaves" + "x" * 500, uid=f"u-{number % 2}")
     assert left()
     with app.app_context():
-        assert [app.extensions["devkit_sso"].end_sessions(f"u-{n}") for n in (0, 1)] == [25, 25]
+        assert [
+            app.extensions["devkit_sso"].session_service.end_sessions(f"u-{n}") for n in (0, 1)
+        ] == [25, 25]
     assert not left()
     assert signed_in(staying)
 
@@ -350,7 +352,7 @@ def test_store_trouble_is_not_signed_out(
         else:
             with sqlite3.connect(path) as connection:
                 connection.execute("PRAGMA user_version = 99")
-        app.extensions["devkit_sso"].sessions._store._idle.clear()
+        app.extensions["devkit_sso"].session_service.store._idle.get().clear()
         response = client.get("/private")
     assert (response.status_code, reason(response)) == (503, "store_unavailable")
     assert response.headers["Retry-After"]
@@ -375,7 +377,9 @@ def test_a_record_of_another_version_is_no_session_and_stays(
         assert connection.execute("SELECT count(*) FROM record").fetchone() == (1,)
 
 
-RECORD = '{"version": 1, "uid": "u", "username": "u", "role": null, "tokens": null, "due": 1, '
+RECORD = (
+    '{"version": 1, "uid": "u", "username": "u", "role": null, "tokens": null, "refresh_at": 1, '
+)
 
 
 @pytest.mark.parametrize(
@@ -383,9 +387,9 @@ RECORD = '{"version": 1, "uid": "u", "username": "u", "role": null, "tokens": nu
     [
         "[" * 100_000,
         '{"version": 1}',
-        RECORD + f'"asked": 1, "created": {"9" * 400}}}',
-        RECORD + '"asked": 1, "created": "x"}',
-        RECORD + '"asked": null, "created": 1}',
+        RECORD + f'"verified_at": 1, "created_at": {"9" * 400}}}',
+        RECORD + '"verified_at": 1, "created_at": "x"}',
+        RECORD + '"verified_at": null, "created_at": 1}',
     ],
     ids=lambda data: str(data)[-20:],
 )
@@ -397,7 +401,7 @@ def test_a_record_that_makes_no_sense_is_no_session(
         connection.execute("UPDATE record SET data = ?", (data,))
     assert not signed_in(client)
     login_as(client, "eve")
-    listed = app.extensions["devkit_sso"].sessions.list()
+    listed = app.extensions["devkit_sso"].session_service.sessions.list()
     assert [session.user.username for session in listed] == ["eve"]
 
 

@@ -375,7 +375,7 @@ def test_with_a_users_sessions_goes_what_the_server_said_of_the_user(
         assert other.execute(ada).fetchone() == (0,)
 
 
-@pytest.mark.parametrize("data", ["{", "{}", '{"user": {"uid": 1}, "asked": 0}', "[]"])
+@pytest.mark.parametrize("data", ["{", "{}", '{"info": {"uid": 1}, "verified_at": 0}', "[]"])
 def test_what_another_version_wrote_of_a_user_is_asked_for_anew(
     make_token_app: Callable[..., Flask], server: ScriptedServer, tmp_path: Path, data: str
 ) -> None:
@@ -507,7 +507,7 @@ def test_a_fault_is_an_outage_never_a_yes_and_never_a_logout(
     server.answers[GET_USER_INFO] = FAULTS[fault]
     assert first.get("/admin").status_code == second.get("/admin").status_code == 200
     level = logging.WARNING if fault == "closes" else logging.ERROR
-    (told,) = [r.getMessage() for r in caplog.records if "looked after" in r.getMessage()]
+    (told,) = [r.getMessage() for r in caplog.records if "kept up to date" in r.getMessage()]
     assert [r.levelno for r in caplog.records if r.getMessage() == told] == [level]
     if fault == "8201":
         assert "check DEVKIT_SSO_CLIENT_ID" in told

@@ -268,8 +268,8 @@ def test_redis_that_can_be_read_only_keeps_from_asking_about_users(
         advance(1.1)
         assert client.get("/private").text == "private ada"
         # By a thread of its own.
-        wait_until(lambda: "looked after" in caplog.text)
-        told = next(r for r in caplog.records if "looked after" in r.getMessage())
+        wait_until(lambda: "kept up to date" in caplog.text)
+        told = next(r for r in caplog.records if "kept up to date" in r.getMessage())
         assert (told.levelname, told.exc_info) == ("WARNING", None)
         advance(5)
         is_store_trouble(timely(partial(client.get, "/private")))

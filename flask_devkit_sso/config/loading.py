@@ -1,0 +1,173 @@
+"""Loads the settings once, from ``app.config`` and the credentials file.
+
+Anything wrong prevents the application from starting. Anything missing does not: it is logged and
+shown to whoever tries to sign in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from .credentials import FILE_NAME, REGISTER_COMMAND, Credentials, read_credentials
+from .problem import Problem
+from .redirect_uri import is_loopback
+from .settings import PREFIX, Settings
+
+APP_CONFIG: Final = "app.config"
+CREDENTIALS_FILE: Final = "credentials file"
+
+PLAIN_HTTP: Final = (
+    "is plain http: use https, or on a network that nobody else can read set "
+    f"{PREFIX}INSECURE_HTTP to True"
+)
+
+NO_REDIRECT_URI: Final = f"{PREFIX}REDIRECT_URI is missing, and only a loopback host works without"
+
+_FIELDS: Final = {item.name: item for item in fields(Settings)}
+
+_FIX_FILE: Final = f"Fix the file, or write it again with `{REGISTER_COMMAND}`"
+
+_REQUIRED: Final = ("client_id", "client_secret", "server_url", "redirect_uri")
+"""Settings for which None in ``app.config`` is an error: a look-up failed there, perhaps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedSettings:
+    """The settings of one application, and what is wrong with them.
+
+    :ivar settings: those in force, without the wrong ones.
+    :ivar origins: the source of each setting that has a value, :data:`APP_CONFIG` or
+        :data:`CREDENTIALS_FILE`, by the field's name.
+    :ivar errors: what prevents the application from starting.
+    :ivar warnings: what does not.
+    :ivar credentials_path: path of the credentials file, or None if it is unknown.
+    """
+
+    settings: Settings
+    origins: Mapping[str, str]
+    errors: list[Problem]
+    warnings: list[Problem]
+    credentials_path: Path | None
+
+    def missing(self, *more: str) -> list[Problem]:
+        """Return a problem for each missing setting. They share one fix.
+
+        :param more: sentences about other settings that the same fix applies to.
+        """
+        writes = f", which writes {self.credentials_path}" if self.credentials_path else ""
+        fix = (
+            f"Run `{REGISTER_COMMAND}`{writes}, or set what is missing in app.config before "
+            "init_app, or in the environment (FLASK_DEVKIT_SSO_CLIENT_ID and so on, with "
+            "app.config.from_prefixed_env())"
+        )
+        sentences = [*map(is_missing, self.settings.missing), *more]
+        return [Problem(sentence, fix) for sentence in sentences]
+
+
+def load_settings(config: Mapping[str, Any], instance_path: str | None) -> LoadedSettings:
+    """Load and check all ``DEVKIT_SSO_*`` keys, and the credentials file, which they override.
+
+    :param instance_path: the application's instance folder, or None if it is unknown.
+    """
+    errors: list[Problem] = []
+    values: dict[str, Any] = {}
+    for key in (key for key in config if isinstance(key, str) and key.startswith(PREFIX)):
+        name = key.removeprefix(PREFIX).lower()
+        if name not in _FIELDS or key != PREFIX + name.upper():
+            known = [PREFIX + name.upper() for name in _FIELDS]
+            closest = difflib.get_close_matches(key, known, 1, 0.0)[0]
+            errors.append(Problem(f"{key} is not a setting: did you mean {closest}?"))
+        elif config[key] is not None or not _may_be_none(name):
+            try:
+                values[name] = parse_setting(name, config[key])
+            except ValueError as error:
+                errors.append(Problem(f"{key} {error}"))
+    origins = {name: APP_CONFIG for name, value in values.items() if value is not None}
+
+    file = _find_credentials(values.get("credentials_file"), instance_path)
+    if file is not None:
+        errors += [Problem(text, _FIX_FILE) for text in file.errors]
+        for name, found in file.values.items():
+            try:
+                value = parse_setting(name, found)
+            except ValueError as error:
+                errors.append(Problem(f"{file.path}: {name} {error}", _FIX_FILE))
+            else:
+                if name not in origins and value is not None:
+                    values[name], origins[name] = value, CREDENTIALS_FILE
+
+    settings = Settings(**{name: values[name] for name in origins})
+    errors += _check_together(settings)
+    if not errors and not settings.insecure_http:
+        for name in origins:
+            if is_plain_http(name, values[name]):
+                if file is not None and origins[name] == CREDENTIALS_FILE:
+                    errors.append(Problem(f"{file.path}: {name} {PLAIN_HTTP}", _FIX_FILE))
+                else:
+                    errors.append(Problem(f"{PREFIX}{name.upper()} {PLAIN_HTTP}"))
+    return LoadedSettings(
+        settings=settings,
+        origins=origins,
+        errors=errors,
+        warnings=[Problem(text) for text in file.warnings] if file else [],
+        credentials_path=file.path if file else None,
+    )
+
+
+def parse_setting(name: str, value: object) -> Any:
+    """Return a value of the setting ``name`` as the package uses it, or None for no value.
+
+    :raises ValueError: if it is invalid. The text continues a sentence that begins with the
+        setting's name, and does not show the value of a secret.
+    """
+    return _FIELDS[name].metadata["parse"](value)
+
+
+def is_plain_http(name: str, value: Any) -> bool:
+    """Return whether the setting ``name`` is an ``http://`` URL beyond loopback."""
+    if not name.endswith(("_url", "_uri")) or not (value or "").startswith("http:"):
+        return False
+    return not is_loopback(urlsplit(value).hostname)
+
+
+def is_missing(key: str) -> str:
+    """Return a sentence that says that a key is missing."""
+    if f"FLASK_{key}" not in os.environ:
+        return f"{key} is missing"
+    return (
+        f"{key} is missing, because FLASK_{key} is set but was not read "
+        "(call app.config.from_prefixed_env() before init_app)"
+    )
+
+
+def _may_be_none(name: str) -> bool:
+    return _FIELDS[name].default is None and name not in _REQUIRED
+
+
+def _find_credentials(named: str | None, instance_path: str | None) -> Credentials | None:
+    path = Path(instance_path or "", named or FILE_NAME)
+    if instance_path is None and not path.is_absolute():
+        return None
+    return read_credentials(path, required=named is not None)
+
+
+def _check_together(settings: Settings) -> list[Problem]:
+    found = []
+    names = ("validity_url", "validity_field", "validity_key")
+    unset = [PREFIX + name.upper() for name in names if getattr(settings, name) is None]
+    if 0 < len(unset) < len(names):
+        found.append(Problem(f"{' and '.join(unset)} must be set as well: set all three or none"))
+    if settings.outage_grace < settings.revalidate_after:
+        found.append(
+            Problem(
+                f"{PREFIX}OUTAGE_GRACE ({settings.outage_grace:g}) must be at least "
+                f"{PREFIX}REVALIDATE_AFTER ({settings.revalidate_after:g})"
+            )
+        )
+    return found

@@ -1,0 +1,76 @@
+"""Which addresses belong to the redirect URI."""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import cached_property
+from urllib.parse import unquote, urlsplit
+
+
+class RedirectURI:
+    """A redirect URI, which is sent to the server byte for byte.
+
+    :param uri: an absolute http(s) URL that has been validated.
+    :param callback_path: the path of the callback route, without the path of a mount point.
+    """
+
+    def __init__(self, uri: str, callback_path: str) -> None:
+        self.uri = uri
+        self._callback_path = callback_path
+        self._parts = urlsplit(uri)
+
+    @property
+    def host(self) -> str | None:
+        """The host name or address, without the port."""
+        return self._parts.hostname
+
+    @cached_property
+    def path(self) -> str:
+        """The decoded path."""
+        return unquote(self._parts.path)
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether browsers use https, so that cookies can insist on it."""
+        return self._parts.scheme == "https"
+
+    @property
+    def site(self) -> str:
+        """Scheme, host and port as they are written in the URI."""
+        return f"{self._parts.scheme}://{self._parts.netloc}"
+
+    @property
+    def origin(self) -> str:
+        """The origin as browsers write it: in lower case and without a default port."""
+        default_port = ":443" if self.is_secure else ":80"
+        return self.site.lower().removesuffix(default_port)
+
+    @cached_property
+    def needs_landing(self) -> bool:
+        """Whether the landing page has to read the authorization response: it may be in the
+        fragment, which browsers do not send, or the path is not that of the callback."""
+        return "#" in self.uri or not self.path.endswith(self._callback_path)
+
+    def lands_on(self, path: str) -> bool:
+        """Return whether a path is the redirect URI's and needs the landing page there."""
+        # Flask redirects between a path with and without a final slash, and a browser would take
+        # the fragment along.
+        return self.needs_landing and path.rstrip("/") == self.path.rstrip("/")
+
+    def is_other_loopback_host(self, host: str | None) -> bool:
+        """Return whether a host and the redirect URI's are two names of this machine.
+
+        Browsers keep separate cookies for ``localhost`` and ``127.0.0.1``, so a login that starts
+        at one of them cannot come back to the other.
+        """
+        return self.host != host and is_loopback(self.host) and is_loopback(host)
+
+
+def is_loopback(host: str | None) -> bool:
+    """Return whether a host name or address (without a port) is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,33 @@
+"""Keeping what does not survive a fork: sockets, threads, locks and database connections."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class PerProcess(Generic[T]):
+    """A value that each process creates for itself at its first use.
+
+    The parent's value stays referenced in a forked child, so that nothing closes its sockets
+    there.
+
+    :param create: called once in each process; should two threads come first at the same time,
+        both call it and one result is dropped.
+    """
+
+    def __init__(self, create: Callable[[], T]) -> None:
+        self._create = create
+        self._by_pid: dict[int, T] = {}
+
+    def get(self) -> T:
+        """Return the current process's value."""
+        pid = os.getpid()
+        try:
+            return self._by_pid[pid]
+        except KeyError:
+            # setdefault needs no lock, which a fork could leave locked for ever.
+            return self._by_pid.setdefault(pid, self._create())

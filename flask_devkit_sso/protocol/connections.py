@@ -1,0 +1,168 @@
+"""Connections to the authentication server, each of which another thread can cut.
+
+urllib3's timeouts apply to a single read, so a server that sends a byte a second would keep a
+request waiting for ever. The thread that waits for a :class:`Call` gives it up at its deadline.
+That shuts the socket down, and so ends the thread that reads from it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import math
+import socket
+import ssl
+import threading
+import time
+from contextlib import suppress
+from typing import Any, Final
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from ..errors import ServerUnavailable
+
+MAX_IDLE: Final = 4.0
+"""Seconds for which an idle connection is reused. Standard servers close it after 5
+(docs/protocol.md, "What standard servers also do"), and a code must not get lost there."""
+
+
+class Call:
+    """The deadline of one HTTP request, and the connection that it uses.
+
+    :param timeout: seconds from now.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._created = time.monotonic()
+        self._deadline = self._created + timeout
+        self._lock = threading.Lock()
+        self._connection: HTTPConnection | None = None
+        self._is_given_up = False
+        self._started = math.inf
+
+    @property
+    def waited(self) -> float:
+        """Seconds that it waited for a thread, or infinity if it never got one."""
+        return self._started - self._created
+
+    def start(self) -> float:
+        """Note that the current thread carries the call out, and return the seconds left.
+
+        :raises ServerUnavailable: if there is no time left.
+        """
+        self._started = time.monotonic()
+        time_left = self._deadline - self._started
+        if time_left <= 0:
+            raise ServerUnavailable("Too many calls to the server are already in progress.")
+        _current.call = self
+        return time_left
+
+    def stop(self) -> None:
+        """Note that the current thread has finished the call."""
+        _current.call = None
+
+    def use(self, connection: HTTPConnection) -> None:
+        """Note which connection to cut.
+
+        :raises urllib3.exceptions.TimeoutError: if nobody waits for the call any longer.
+        """
+        with self._lock:
+            # A process that was stopped may get here before its other thread gives the call up.
+            if self._is_given_up or time.monotonic() > self._deadline:
+                raise urllib3.exceptions.TimeoutError
+            self._connection = connection
+
+    def give_up(self) -> None:
+        """Cut the connection, from another thread."""
+        with self._lock:
+            self._is_given_up = True
+            sock = self._connection.sock if self._connection else None
+        if sock is not None:
+            with suppress(OSError):
+                # SSLSocket.shutdown would remove the TLS layer while the other thread reads.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class _Current(threading.local):
+    call: Call | None = None
+
+
+_current = _Current()
+
+
+def _is_harmless(record: logging.LogRecord) -> bool:
+    return _current.call is None or record.levelno < logging.WARNING
+
+
+# urllib3's warnings quote what it could not parse, which may contain a secret. They are suppressed
+# in our own calls, whose errors say what went wrong.
+for _name in ("urllib3.connection", "urllib3.connectionpool"):
+    logging.getLogger(_name).addFilter(_is_harmless)
+
+
+class _FinalResponse(http.client.HTTPResponse):
+    """Skips interim responses (RFC 9110 section 15.2), of which http.client knows only 100.
+
+    If one of them were taken for the response, the next call on the connection, perhaps another
+    person's, would read the real one.
+    """
+
+    def _read_status(self) -> tuple[str, int, str]:
+        found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+        while 100 <= found[1] < 200 and found[1] != 101:
+            http.client.parse_headers(self.fp)
+            found = super()._read_status()  # type: ignore[misc]
+        return found
+
+
+class _CuttableConnection(HTTPConnection):
+    """A connection that the current call knows, and that is not reused after a long idle time."""
+
+    response_class = _FinalResponse
+    _idle_since: float | None = None
+
+    def connect(self) -> None:
+        self._register()
+        super().connect()
+        self._register()
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self._idle_since is not None and time.monotonic() - self._idle_since > MAX_IDLE:
+            self.close()
+            self.connect()
+        self._register()
+        super().request(*args, **kwargs)
+
+    def getresponse(self) -> Any:
+        response = super().getresponse()
+        self._idle_since = time.monotonic()
+        return response
+
+    def close(self) -> None:
+        self._idle_since = None
+        super().close()
+
+    def _register(self) -> None:
+        if _current.call is not None:
+            _current.call.use(self)
+
+
+class _CuttableTLSConnection(_CuttableConnection, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _CuttableConnection
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _CuttableTLSConnection
+
+
+def create_pool(tls: ssl.SSLContext, size: int) -> urllib3.PoolManager:
+    """Return a pool of connections that can be cut."""
+    pool = urllib3.PoolManager(maxsize=size, ssl_context=tls)
+    pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+    return pool

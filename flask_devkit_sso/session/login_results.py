@@ -1,0 +1,62 @@
+"""Results of logins: the user and the tokens that an authorization code was exchanged for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from ..config.settings import Settings
+from ..protocol.contract import Tokens, UserInfo
+from ..store.base import Store
+from .keys import Keys
+from .logins import PendingLogin
+
+
+@dataclass(frozen=True)
+class LoginResult:
+    """The result of a login, before there is a session. ``next`` is where the login ends."""
+
+    user: UserInfo
+    tokens: Tokens
+    next: str
+
+
+class LoginResults:
+    """Results that wait for the person's confirmation (binding ``confirm``), encrypted."""
+
+    def __init__(self, store: Store, keys: Keys, settings: Settings) -> None:
+        self._store = store
+        self._keys = keys
+        self._installation = settings.installation
+
+    def put(self, login: PendingLogin, result: LoginResult) -> None:
+        """Store a result until the login expires."""
+        data = self._keys.seal(json.dumps(asdict(result)))
+        self._store.add(self._key(login), data, expires=login.expires_at)
+
+    def get(self, login: PendingLogin) -> LoginResult | None:
+        """Return a login's result."""
+        row = self._store.read(self._key(login))
+        return self._parse(row.data) if row else None
+
+    def take(self, login: PendingLogin) -> LoginResult | None:
+        """Remove a login's result and return it. Of several callers, only one gets it."""
+        data = self._store.remove(self._key(login))
+        return self._parse(data) if data else None
+
+    def _parse(self, data: str) -> LoginResult | None:
+        opened = self._keys.unseal(data)
+        if opened is None:
+            return None
+        result = json.loads(opened)
+        try:
+            user, tokens = UserInfo(**result["user"]), Tokens(**result["tokens"])
+            return LoginResult(user, tokens, result["next"])
+        except (LookupError, TypeError):
+            # Another version wrote it.
+            return None
+
+    def _key(self, login: PendingLogin) -> str:
+        digest = hashlib.sha256(login.nonce.encode()).hexdigest()
+        return f"{self._installation}:result:{digest}"

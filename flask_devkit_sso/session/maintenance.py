@@ -1,0 +1,119 @@
+"""Keeps the tokens and the user of each session up to date while it is in use.
+
+Background jobs do the work. A request waits only for a token that has expired, or for the server's
+word on a user whose last verification is too old to rely on.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from typing import Final
+
+from flask import Flask
+
+from ..config.settings import Settings
+from ..errors import ServerError, ServerUnavailable, StoreUnavailable
+from .jobs import Jobs
+from .refresh import TokenRefresh
+from .revalidate import Revalidation
+from .sessions import Session, Sessions
+from .verified_users import VerifiedUsers
+
+PATIENCE: Final = 1.0
+"""Seconds that a request waits for a new verification while the old one may still be used."""
+
+
+class Maintenance:
+    """Refreshes tokens and revalidates users of one installation's sessions."""
+
+    def __init__(
+        self,
+        app: Flask,
+        sessions: Sessions,
+        users: VerifiedUsers,
+        refresh: TokenRefresh,
+        revalidation: Revalidation,
+        settings: Settings,
+    ) -> None:
+        self._app = app
+        self._sessions = sessions
+        self._users = users
+        self._refresh = refresh
+        self._revalidation = revalidation
+        self._timeout = settings.timeout
+        self._jobs = Jobs()
+
+    def verified(self, session: Session) -> Session | None:
+        """Return a session whose user was verified recently, or None if it has ended.
+
+        :raises ServerUnavailable: if the last verification is too old to rely on, and there is no
+            new one.
+        """
+        if session.sealed_tokens is None:
+            return session
+        job = None
+        if session.refresh_at <= time.time() or self._users.should_revalidate(session.verified_at):
+            job = self._start(session)
+        if self._users.is_fresh(session.verified_at):
+            return session
+        is_usable = self._users.is_usable(session.verified_at)
+        if job is not None:
+            try:
+                job.result(min(PATIENCE, self._timeout) if is_usable else self._timeout)
+            except StoreUnavailable:
+                # A store that can be read but not written also prevents a revalidation.
+                if not is_usable:
+                    raise
+            except (ServerError, ServerUnavailable, TimeoutError):
+                pass
+        latest = self._sessions.reload(session)
+        if latest is not None and not self._users.is_usable(latest.verified_at):
+            raise ServerUnavailable(
+                "The server could not be asked about this user for longer than "
+                "DEVKIT_SSO_OUTAGE_GRACE."
+            )
+        return latest
+
+    def access_token(self, session: Session) -> str | None:
+        """Return a valid access token of a session, or None if the session has ended.
+
+        :raises ServerError, ServerUnavailable: if there is none, and it cannot be refreshed now.
+        """
+        deadline = time.monotonic() + self._refresh.max_seconds
+        latest: Session | None = session
+        failure: ServerError | ServerUnavailable = ServerUnavailable(
+            "The access token is still being refreshed."
+        )
+        while latest is not None:
+            tokens = self._sessions.tokens(latest)
+            if tokens is None:
+                raise ServerUnavailable("This session has no tokens, because tests created it.")
+            job = self._start(latest) if latest.refresh_at <= time.time() else None
+            if tokens.expires_at > time.time():
+                return tokens.access_token
+            wait = deadline - time.monotonic()
+            if job is None or wait <= 0:
+                raise failure
+            has_failed = False
+            try:
+                job.result(wait)
+            except (ServerError, ServerUnavailable) as error:
+                failure, has_failed = error, True
+            except TimeoutError:
+                has_failed = True
+            latest = self._sessions.reload(latest)
+            if has_failed and latest is not None and latest.sealed_tokens == session.sealed_tokens:
+                raise failure
+        return None
+
+    def _start(self, session: Session) -> Future[None] | None:
+        return self._jobs.start(session.key, lambda: self._run(session))
+
+    def _run(self, session: Session) -> None:
+        with self._app.app_context():
+            latest = self._sessions.reload(session)
+            if latest is not None and latest.refresh_at <= time.time():
+                latest = self._refresh.refresh(latest)
+            if latest is not None and self._users.should_revalidate(latest.verified_at):
+                self._revalidation.revalidate(latest)

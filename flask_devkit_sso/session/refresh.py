@@ -1,0 +1,114 @@
+"""Refreshes the tokens of sessions (docs/protocol.md section 4).
+
+A server may rotate refresh tokens and revoke the whole sign-in if an old one is used again. So a
+token is refreshed by one worker only, and a new refresh token must not get lost.
+"""
+
+from __future__ import annotations
+
+import time
+
+from flask import Flask
+
+from .. import signals
+from ..config.settings import Settings
+from ..errors import ServerError, ServerUnavailable, StoreUnavailable
+from ..protocol.client import Client
+from ..protocol.contract import Tokens
+from ..protocol.error_codes import INVALID_REFRESH_TOKEN
+from ..store.base import Store
+from ..store.claim import POLL
+from ..users import Hooks
+from .ending import end_if_unchanged
+from .logouts import PendingLogouts, refresh_claim_key
+from .sessions import Session, Sessions
+from .single_flight import single_flight
+
+
+class TokenRefresh:
+    """Refreshes the tokens of one installation's sessions.
+
+    :param hooks: creates the users that signals name.
+    """
+
+    def __init__(
+        self,
+        app: Flask,
+        hooks: Hooks,
+        store: Store,
+        sessions: Sessions,
+        client: Client,
+        logouts: PendingLogouts,
+        settings: Settings,
+    ) -> None:
+        self._app = app
+        self._hooks = hooks
+        self._store = store
+        self._sessions = sessions
+        self._client = client
+        self._logouts = logouts
+        self._installation = settings.installation
+        self.max_seconds = settings.timeout + 5
+        """How long a refresh takes at most: the deadline of a call, and the store's work."""
+
+    def refresh(self, session: Session, *, refused: bool = False) -> Session | None:
+        """Refresh a session's tokens unless another worker does.
+
+        :param refused: the server refused the access token before it expired.
+        :return: the session with its new tokens, or None if it has ended.
+        :raises ServerError, ServerUnavailable: if there is no usable access token.
+        """
+        tokens = self._sessions.tokens(session)
+        is_usable = not refused and tokens is not None and tokens.expires_at > time.time()
+
+        def is_done() -> bool:
+            latest = self._sessions.reload(session)
+            return latest is None or latest.sealed_tokens != session.sealed_tokens
+
+        try:
+            single_flight(
+                self._store,
+                refresh_claim_key(self._installation, session.name),
+                lambda: self._refresh(session),
+                is_done=is_done,
+                claim_seconds=self.max_seconds,
+                wait_seconds=0 if is_usable else self.max_seconds,
+            )
+        except (ServerError, ServerUnavailable):
+            if not is_usable:
+                raise
+        return self._sessions.reload(session)
+
+    def _refresh(self, session: Session) -> None:
+        tokens = self._sessions.tokens(session)
+        if tokens is None or tokens.refresh_token is None:
+            end_if_unchanged(self._app, self._sessions, session, "no_refresh_token")
+            return
+        try:
+            new = self._client.refresh(tokens)
+        except ServerError as error:
+            if error.server_code != INVALID_REFRESH_TOKEN:
+                raise
+            end_if_unchanged(self._app, self._sessions, session, "refresh_refused")
+            return
+        if self._write(session, new):
+            signals.token_refreshed.send(self._app, user=self._hooks.make_user(session.user))
+
+    def _write(self, session: Session, tokens: Tokens) -> bool:
+        """Write new tokens to the store, and return False if the session has ended.
+
+        The old refresh token may be invalid by now, so a store that fails is tried again.
+        """
+        change = self._sessions.with_tokens(tokens)
+        deadline = time.monotonic() + self.max_seconds
+        while True:
+            try:
+                changed = self._sessions.change(session, change)
+                if changed is None:
+                    # A logout may have ended the session, and needs valid tokens for the server.
+                    self._logouts.replace_tokens(session.name, tokens)
+                return changed is not None
+            except StoreUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL)

@@ -1,0 +1,106 @@
+"""Asks the server whether users are still valid and what their role is (sections 3 and 5)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from flask import Flask
+
+from ..errors import ServerError
+from ..protocol.client import Client
+from ..protocol.contract import UserInfo
+from ..protocol.error_codes import INVALID_ACCESS_TOKEN
+from ..store.base import Store
+from .ending import end_if_unchanged, report_end
+from .refresh import TokenRefresh
+from .sessions import Session, Sessions
+from .single_flight import single_flight
+from .verified_users import VerifiedUser, VerifiedUsers
+
+
+class Revalidation:
+    """Revalidates the users of one installation's sessions.
+
+    What the server says ends sessions. A fault of the server or of the installation never does.
+    """
+
+    def __init__(
+        self,
+        app: Flask,
+        store: Store,
+        sessions: Sessions,
+        users: VerifiedUsers,
+        client: Client,
+        refresh: TokenRefresh,
+    ) -> None:
+        self._app = app
+        self._store = store
+        self._sessions = sessions
+        self._users = users
+        self._client = client
+        self._refresh = refresh
+
+    def revalidate(self, session: Session) -> None:
+        """Update a session's user, by asking the server unless another session just did.
+
+        :raises ServerError, ServerUnavailable: if the server gave no usable response.
+        """
+        uid = session.user.uid
+        max_seconds = self._refresh.max_seconds
+        single_flight(
+            self._store,
+            f"{self._users.key(uid)}:ask",
+            lambda: self._ask(session),
+            is_done=lambda: self._users.get(uid) is not None,
+            # A revalidation may include a refresh and asking twice.
+            claim_seconds=5 * max_seconds,
+            # Not as long as the claim: if its holder was killed, threads of all workers would wait.
+            wait_seconds=0 if self._users.is_fresh(session.verified_at) else max_seconds,
+        )
+        user = self._users.get(uid)
+        if user is not None:
+            self._sessions.change(session, lambda latest: self._with_user(latest, user))
+
+    def _with_user(self, session: Session, user: VerifiedUser) -> Session:
+        if self._users.is_fresh(session.verified_at) and session.verified_at >= user.verified_at:
+            # Another worker wrote a later verification.
+            return session
+        return replace(session, user=user.info, verified_at=user.verified_at)
+
+    def _ask(self, session: Session) -> None:
+        requested_at = time.time()
+        try:
+            info = self._user_info(session)
+        except ServerError as error:
+            if error.server_code != INVALID_ACCESS_TOKEN:
+                raise
+            # A newer login elsewhere may have revoked this token alone.
+            refreshed = self._refresh.refresh(session, refused=True)
+            if refreshed is None:
+                return
+            session, requested_at = refreshed, time.time()
+            try:
+                info = self._user_info(session)
+            except ServerError as again:
+                if again.server_code != INVALID_ACCESS_TOKEN:
+                    raise
+                end_if_unchanged(self._app, self._sessions, session, "token_refused")
+                return
+        if info is None:
+            # The session is ended by its key as well, in case the store lost the user's index.
+            if self._sessions.end_all(session.user.uid) or self._sessions.end(session):
+                report_end(self._app, session.user.uid, "user_invalid")
+        elif info.uid != session.user.uid:
+            end_if_unchanged(self._app, self._sessions, session, "another_user")
+        else:
+            self._users.put(VerifiedUser(info, requested_at))
+
+    def _user_info(self, session: Session) -> UserInfo | None:
+        """Return what the server says about a session's user, or None for an invalid user."""
+        tokens = self._sessions.tokens(session)
+        # Tokens whose key is gone are as invalid as tokens that the server refuses.
+        access_token = tokens.access_token if tokens else "unreadable"
+        if not self._client.is_valid(session.user, access_token):
+            return None
+        return self._client.user_info(access_token)

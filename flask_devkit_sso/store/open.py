@@ -1,0 +1,30 @@
+"""Opens the store that a ``DEVKIT_SSO_STORE_URL`` names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import ConfigError
+from .base import Store
+from .sqlite import MemoryStore, SQLiteStore
+
+
+def open_store(url: str, folder: str) -> Store:
+    """Return the store of a valid URL. Files and connections are opened at its first use.
+
+    :param folder: the folder at which a relative path starts.
+    :raises ConfigError: for a Redis if redis-py is not installed or rejects the URL.
+    """
+    if url == "memory://":
+        return MemoryStore()
+    if url.startswith("sqlite:"):
+        return SQLiteStore(Path(folder, url.removeprefix("sqlite:///")))
+    try:
+        from .redis import RedisStore
+    except ModuleNotFoundError as error:
+        if error.name != "redis":
+            raise
+        raise ConfigError(
+            "DEVKIT_SSO_STORE_URL needs redis-py: pip install 'flask-devkit-sso[redis]'"
+        ) from None
+    return RedisStore(url)

@@ -1,0 +1,32 @@
+"""The two blueprints that ``init_app`` registers."""
+
+from __future__ import annotations
+
+from flask import Blueprint
+
+from .landing import landing_js
+from .login import callback, confirm, login
+from .logout import logout, signed_out
+
+_PACKAGE = "flask_devkit_sso"
+"""The package with the templates and the static files."""
+
+
+def create_authorize_blueprint() -> Blueprint:
+    """Return the blueprint with login, logout, the signed-out page and the static files."""
+    blueprint = Blueprint(
+        "devkit_sso_authorize", _PACKAGE, template_folder="templates", static_folder="static"
+    )
+    blueprint.add_url_rule("/authorize", view_func=login)
+    blueprint.add_url_rule("/logout", view_func=logout, methods=["GET", "POST"])
+    blueprint.add_url_rule("/signed-out", view_func=signed_out)
+    return blueprint
+
+
+def create_callback_blueprint() -> Blueprint:
+    """Return the blueprint to which the authentication server sends the browser back."""
+    blueprint = Blueprint("devkit_sso_callback", _PACKAGE)
+    blueprint.add_url_rule("/callback", view_func=callback, methods=["GET", "POST"])
+    blueprint.add_url_rule("/confirm", view_func=confirm, methods=["GET", "POST"])
+    blueprint.add_url_rule("/landing.js", view_func=landing_js)
+    return blueprint

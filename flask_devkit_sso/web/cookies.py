@@ -1,0 +1,29 @@
+"""The cookies of the extension."""
+
+from __future__ import annotations
+
+from flask import Response
+
+from ..service import get_state
+
+
+def set_cookie(response: Response, name: str, value: str, max_age: int | None = None) -> Response:
+    """Set one of our cookies. ``max_age`` is in seconds; None keeps it until the browser closes."""
+    response.set_cookie(
+        name,
+        value,
+        max_age=max_age,
+        path="/",
+        secure=get_state().is_secure,
+        httponly=True,
+        samesite="Lax",
+    )
+    return response
+
+
+def delete_cookie(response: Response, name: str) -> Response:
+    """Delete one of our cookies."""
+    response.delete_cookie(
+        name, path="/", secure=get_state().is_secure, httponly=True, samesite="Lax"
+    )
+    return response

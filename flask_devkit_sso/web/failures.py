@@ -1,0 +1,127 @@
+"""Turns errors into responses: a page or JSON, and a line in the log with the same reference."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+from flask import current_app, jsonify, request, url_for
+
+from .. import signals
+from ..errors import REASONS, RETRY_AFTER, LoginFailed, ServerUnavailable, StoreUnavailable
+from ..service import get_app
+from .pages import catalogue, page, set_language, set_private
+from .requests import is_ours, wants_json
+from .urls import current_url, safe_next
+
+R = TypeVar("R")
+
+log: Final = logging.getLogger("flask_devkit_sso")
+
+_LOGIN_IS_NO_REMEDY: Final = ("cross_site", "not_configured", "store_unavailable")
+
+
+def as_login_failed(error: LoginFailed | ServerUnavailable | StoreUnavailable) -> LoginFailed:
+    """Return an error as a :class:`LoginFailed` that has been logged and has its response.
+
+    The caller raises it, so that an application's ``errorhandler(LoginFailed)`` takes precedence.
+    """
+    match error:
+        case LoginFailed():
+            failure = error
+        case StoreUnavailable():
+            failure = LoginFailed("store_unavailable", hint=str(error))
+        case ServerUnavailable():
+            failure = LoginFailed(error.reason, hint=error.description or "")
+    if failure is not error:
+        failure.__cause__ = error
+    if failure.response is None:
+        _respond(failure)
+    return failure
+
+
+def handle_store_unavailable(error: StoreUnavailable) -> Any:
+    """Answer for an application's view that did not catch the error."""
+    return current_app.handle_user_exception(as_login_failed(error))
+
+
+def handles_failures(view: Callable[[], R]) -> Callable[[], R]:
+    """Decorate a view of ours, so that a failure gets its response and the signal
+    ``login_failed`` is sent."""
+
+    @wraps(view)
+    def handled() -> R:
+        try:
+            return view()
+        except (LoginFailed, StoreUnavailable) as error:
+            failure = as_login_failed(error)
+        if failure.reason != "cross_site":
+            signals.login_failed.send(get_app(), reason=failure.reason, error=failure)
+        raise failure
+
+    return handled
+
+
+def _respond(failure: LoginFailed) -> None:
+    """Log a failure and give it its response."""
+    status, reference = REASONS[failure.reason], failure.reference
+    documented = f"docs/failures.md#{failure.reason}"
+    level = logging.ERROR if failure.reason == "not_configured" else logging.WARNING
+    log.log(
+        level,
+        "%s failed: %s (reference %s, see %s)%s",
+        "login" if _is_about_login(failure) else "request",
+        failure.reason,
+        reference,
+        documented,
+        f": {failure.hint}" if failure.hint else "",
+    )
+    if wants_json(request):
+        texts = catalogue()
+        response = jsonify(
+            error=failure.reason,
+            message=failure.message or texts.texts[f"failure.{failure.reason}.message"],
+            reference=reference,
+            login_url=_login_url(failure),
+        )
+        response.status_code = status
+        set_private(set_language(response, texts.language))
+    else:
+        login_url = _login_url(failure, next=failure.next)
+        response = page(
+            "failure.html",
+            status,
+            reason=failure.reason,
+            message=failure.message,
+            reference=reference,
+            login_url=login_url,
+            again_url=None if login_url else _again_url(),
+            hint=failure.hint if current_app.debug else None,
+            documented=documented if current_app.debug else None,
+        )
+    if status == 503:
+        response.headers["Retry-After"] = str(RETRY_AFTER)
+    failure.response = response
+
+
+def _is_about_login(failure: LoginFailed) -> bool:
+    """Return whether another login may help. It does not during an outage on an application's
+    page."""
+    return failure.reason not in _LOGIN_IS_NO_REMEDY and is_ours(request)
+
+
+def _login_url(failure: LoginFailed, next: str | None = None) -> str | None:
+    return url_for("devkit_sso_authorize.login", next=next) if _is_about_login(failure) else None
+
+
+def _again_url() -> str | None:
+    """Return where a person can repeat a request for which a login is no remedy. An address with
+    an authorization code is never repeated."""
+    if not is_ours(request):
+        # Only the browser can send a form of the application again.
+        return safe_next(current_url()) if request.method in ("GET", "HEAD") else None
+    if (request.endpoint or "").startswith("devkit_sso_callback."):
+        return url_for("devkit_sso_authorize.login")
+    return current_url()

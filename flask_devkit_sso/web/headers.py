@@ -1,0 +1,33 @@
+"""Keeps responses that depend on the user out of caches."""
+
+from __future__ import annotations
+
+from flask import Response, request
+
+from ..service import get_state
+from .request_user import was_asked
+
+
+def add_cache_headers(response: Response) -> Response:
+    """Mark a response that depends on the user, so that no cache serves it to somebody else.
+
+    A page at the redirect URI is always requested again, because an authorization response may
+    arrive there.
+    """
+    state = get_state()
+    depends = was_asked(state)
+    # The body of a stream is created later, and may read current_user then.
+    may_depend = response.is_streamed and not response.direct_passthrough
+    path, uri = request.script_root + request.path, state.redirect_uri
+    lands = uri is not None and uri.lands_on(path)
+    if depends or may_depend or lands:
+        response.vary.add("Cookie")
+    if depends or (may_depend and state.session_cookie in request.cookies):
+        response.headers.setdefault("Cache-Control", "no-store")
+    if depends and response.direct_passthrough and response.cache_control.public:
+        # send_file adds it with a max_age, which SEND_FILE_MAX_AGE_DEFAULT sets for all files.
+        response.cache_control.public = False
+        response.cache_control.private = True
+    if lands and not response.cache_control.no_store:
+        response.headers["Cache-Control"] = "no-cache"
+    return response

@@ -1,0 +1,209 @@
+"""The routes that start and complete a login."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import parse_qs
+
+from flask import Response, after_this_request, current_app, jsonify, request, url_for
+
+from .. import signals
+from ..errors import LoginFailed, LoginRefused, ServerError, ServerUnavailable
+from ..service import get_app, get_redirect_uri, get_service, get_state, request_host
+from ..session.login_results import LoginResult
+from ..session.logins import AuthorizationResponse, PendingLogin
+from .cookies import delete_cookie, set_cookie
+from .failures import handles_failures, log
+from .landing import MAX_POST, read_post
+from .logout import signed_out_url
+from .pages import page, see_other
+from .request_user import load_user
+from .requests import require_same_origin, starts_here
+from .urls import safe_next
+
+
+@handles_failures
+def login() -> Response:
+    """Start a login: redirect the browser to the server (docs/protocol.md section 1)."""
+    next_url = safe_next(request.args.get("next"))
+    if load_user().user.is_authenticated:
+        return see_other(next_url)
+    if "lost" in request.args:
+        # The script of the leaving page noticed that the browser keeps none of our cookies.
+        raise LoginFailed(
+            "cookie_missing",
+            hint="The browser keeps no cookie of this application, or returns under another name "
+            "of it than the redirect_uri's; or the workers have different SECRET_KEYs.",
+        )
+    service, uri = get_service(), get_redirect_uri()
+    if uri.is_other_loopback_host(request_host()) and "bounced" not in request.args:
+        # The mark prevents a loop behind a proxy that sends us another host than the browser's.
+        url = url_for("devkit_sso_authorize.login", next=next_url, bounced=1)
+        return see_other(uri.site + url)
+    if get_state().settings.binding == "confirm" and not starts_here(request):
+        again = url_for("devkit_sso_authorize.login", next=next_url)
+        return page("start.html", form=True, start_url=again)
+    started = service.logins.start(next_url, uri.uri, request.cookies)
+
+    @after_this_request
+    def set_cookies(response: Response) -> Response:
+        for name in started.stale_cookies:
+            delete_cookie(response, name)
+        max_age = int(get_state().settings.login_ttl)
+        return set_cookie(response, started.login.cookie_name, started.cookie, max_age)
+
+    url = service.client.authorization_url(
+        redirect_uri=started.redirect_uri,
+        state=started.state,
+        code_verifier=started.login.code_verifier,
+    )
+    if uri.needs_landing and request.headers.get("Sec-Fetch-Dest") == "document":
+        # Only the browser knows the hash of the requested page, and keeps it with a script.
+        return page(
+            "leaving.html",
+            script=True,
+            authorize_url=url,
+            login_name=started.login.name,
+            redirect_uri=uri.uri,
+        )
+    return see_other(url)
+
+
+@handles_failures
+def callback() -> Response:
+    """Complete a login: by GET for a redirect URI without a fragment, by POST for the landing
+    script."""
+    if request.method == "GET":
+        return see_other(_complete(_read_query()))
+    require_same_origin(request)
+    request.max_content_length = MAX_POST
+    authorization_response, hash_route = read_post()
+    response = jsonify(next=_complete(authorization_response, hash_route))
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@handles_failures
+def confirm() -> Response:
+    """Ask "Continue as …?" and act on the person's decision (binding ``confirm``)."""
+    service = get_service()
+    login = service.logins.find(request.args.get("login", ""), request.cookies)
+    if login is None:
+        raise LoginFailed("login_unknown")
+    if request.method != "POST":
+        result = service.login_results.get(login)
+        if result is None:
+            raise LoginFailed("login_unknown")
+        return page(
+            "confirm.html",
+            form=True,
+            username=result.user.username,
+            action_url=url_for("devkit_sso_callback.confirm", login=login.name),
+        )
+    require_same_origin(request)
+    result = service.login_results.take(login)
+    after_this_request(lambda response: delete_cookie(response, login.cookie_name))
+    if result is None:
+        raise LoginFailed("login_unknown")
+    if request.form.get("answer") != "yes":
+        # Without a logout there, the server would sign the same account in again.
+        pending = service.logouts.record(secrets.token_hex(16), result.user.uid, result.tokens)
+        return see_other(signed_out_url(service.logouts.report(pending, result.tokens)))
+    with _ending_at(result.next):
+        _sign_in(result)
+    return see_other(result.next)
+
+
+def _read_query() -> AuthorizationResponse:
+    query = request.query_string.decode(errors="replace")
+    if get_state().settings.binding == "redirect_uri":
+        # The vendor appends ?code=… at the very end, after our nonce (section 1).
+        query = query.replace("?", "&")
+    found = parse_qs(query, keep_blank_values=True)
+    code, error, state, nonce = (found.get(name, []) for name in ("code", "error", "state", "s"))
+    return AuthorizationResponse(code, error, state, nonce)
+
+
+def _complete(response: AuthorizationResponse, hash_route: str = "") -> str:
+    """Turn an authorization response into a session, or into a question to the person.
+
+    :param hash_route: the hash of the requested page, from the tab that started the login.
+    :return: where to redirect.
+    """
+    service = get_service()
+    uri = get_redirect_uri().uri
+    login, sent_redirect_uri = service.logins.resume(response, uri, request.cookies)
+    is_confirmed = get_state().settings.binding != "confirm"
+    if is_confirmed:
+        after_this_request(lambda response: delete_cookie(response, login.cookie_name))
+    next_url = login.next
+    if hash_route and "#" not in next_url and response.login == login.name:
+        next_url = safe_next(next_url + hash_route)
+    with _ending_at(next_url):
+        result = _exchange(login, response, sent_redirect_uri, next_url)
+        if not is_confirmed:
+            service.login_results.put(login, result)
+            return url_for("devkit_sso_callback.confirm", login=login.name)
+        _sign_in(result)
+    return next_url
+
+
+@contextmanager
+def _ending_at(next_url: str) -> Iterator[None]:
+    """Give a failure the requested page, so that another login can end there."""
+    try:
+        yield
+    except LoginFailed as error:
+        error.next = next_url
+        raise
+
+
+def _exchange(
+    login: PendingLogin, response: AuthorizationResponse, redirect_uri: str, next_url: str
+) -> LoginResult:
+    """Exchange the authorization code, and ask the server who signed in."""
+    _raise_for_error(response.error)
+    code, client = _single_code(response.code), get_service().client
+    try:
+        tokens = client.exchange(code, redirect_uri=redirect_uri, code_verifier=login.code_verifier)
+        return LoginResult(client.user_info(tokens.access_token), tokens, next_url)
+    except (ServerError, ServerUnavailable) as error:
+        raise LoginFailed(error.reason, hint=error.description or "") from error
+
+
+def _sign_in(result: LoginResult) -> None:
+    """Create the session, unless the application refuses the user."""
+    state, sessions, current = get_state(), get_service().sessions, load_user()
+    user = state.hooks.make_user(result.user)
+    for hook in state.hooks.on_login:
+        try:
+            current_app.ensure_sync(hook)(user)
+        except LoginRefused as error:
+            raise LoginFailed("refused", message=error.why) from error
+    cookie = sessions.create(result.user, result.tokens, verified_at=result.tokens.requested_at)
+    if current.session is not None and sessions.end(current.session):
+        # The server is not notified: tokens of one person may share a grant there.
+        signals.session_ended.send(get_app(), uid=current.session.user.uid, why="replaced")
+    current.session, current.user = None, user
+    after_this_request(lambda response: set_cookie(response, state.session_cookie, cookie))
+    log.info("login succeeded: uid %r", user.uid)
+    signals.login_succeeded.send(get_app(), user=user)
+
+
+def _raise_for_error(errors: list[str]) -> None:
+    """Raise for an error of the authorize interface (RFC 6749 section 4.1.2.1)."""
+    if "access_denied" in errors:
+        raise LoginFailed("denied")
+    if errors:
+        name = errors[0] if re.fullmatch(r"[a-z_]{1,40}", errors[0]) else "an unknown error"
+        raise LoginFailed("authorize_error", hint=f"The authorize interface returned {name}.")
+
+
+def _single_code(codes: list[str]) -> str:
+    """Return the authorization code. RFC 6749 appendix A.11 defines its characters."""
+    if len(codes) != 1 or not re.fullmatch(r"[ -~]{1,4096}", codes[0]):
+        raise LoginFailed("code_missing")
+    return codes[0]

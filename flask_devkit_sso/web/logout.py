@@ -1,0 +1,108 @@
+"""The routes of a logout."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Response, after_this_request, jsonify, request, url_for
+from itsdangerous import BadData
+
+from .. import signals
+from ..service import get_app, get_session_service, get_state
+from ..session.sessions import Session
+from ..users import Anonymous
+from .cookies import delete_cookie
+from .failures import handles_failures
+from .pages import page, see_other
+from .request_user import load_user
+from .requests import require_same_origin, wants_json
+from .urls import safe_next
+
+_OUTCOME_TTL: Final = 300
+"""Seconds for which the signed-out page can show the outcome of a logout."""
+
+
+@handles_failures
+def logout() -> Response:
+    """Ask (GET), or end the session here and then at the server (POST; section 6)."""
+    current = load_user()
+    if request.method != "POST":
+        if isinstance(current.user, Anonymous):
+            return see_other(url_for("devkit_sso_authorize.signed_out"))
+        return page(
+            "logout.html",
+            form=True,
+            username=current.user.username,
+            action_url=url_for("devkit_sso_authorize.logout"),
+            cancel_url=safe_next(None),
+        )
+    require_same_origin(request)
+    state, session, user = get_state(), current.session, current.user
+    is_confirmed = False
+    if session is not None:
+        is_confirmed = _end_session(session)
+        current.set_session(None)
+        signals.logged_out.send(get_app(), user=user, server_told=is_confirmed)
+    after_this_request(lambda response: delete_cookie(response, state.session_cookie))
+    next_url = state.settings.after_logout_url
+    if next_url is None:
+        next_url = signed_out_url(is_confirmed if session is not None else None)
+    if wants_json(request):
+        response = jsonify(server_told=is_confirmed, next=next_url)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+    return see_other(next_url)
+
+
+def _end_session(session: Session) -> bool:
+    """End a session here, and return whether the server confirmed the logout."""
+    state = get_state()
+    sessions = get_session_service().sessions
+    tokens = sessions.tokens(session)
+    if tokens is None or state.service is None:
+        sessions.end(session)
+        return False
+    # Recorded first, in case this worker is killed before it has notified the server.
+    pending = state.service.logouts.record(session.name, session.user.uid, tokens)
+    ended = sessions.end(session)
+    if ended is None:
+        return False
+    return state.service.logouts.report(pending, sessions.tokens(ended))
+
+
+def signed_out_url(is_confirmed: bool | None) -> str:
+    """Return the URL of the signed-out page.
+
+    :param is_confirmed: whether the server confirmed the logout, or None if nothing is known.
+    """
+    local = get_state().session_service
+    outcome = None
+    if local is not None and is_confirmed is not None:
+        outcome = local.keys.signer("logout-outcome").dumps(is_confirmed)
+    return url_for("devkit_sso_authorize.signed_out", outcome=outcome)
+
+
+@handles_failures
+def signed_out() -> Response:
+    """Show the outcome of a logout, and nothing that is not certain."""
+    user = load_user().user
+    return page(
+        "signed_out.html",
+        outcome="signed_in" if user.is_authenticated else _outcome(),
+        username=user.username,
+        login_url=url_for("devkit_sso_authorize.login"),
+        logout_url=url_for("devkit_sso_authorize.logout"),
+        home_url=safe_next(None),
+    )
+
+
+def _outcome() -> str:
+    local = get_state().session_service
+    if local is None:
+        return "unknown"
+    signer = local.keys.signer("logout-outcome")
+    try:
+        is_confirmed = signer.loads(request.args.get("outcome", ""), max_age=_OUTCOME_TTL)
+    except BadData:
+        return "unknown"
+    return "told" if is_confirmed else "not_told"

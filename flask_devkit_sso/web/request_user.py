@@ -1,0 +1,109 @@
+"""The user of the current request."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from flask import has_request_context, request
+from werkzeug.exceptions import Unauthorized
+from werkzeug.local import LocalProxy
+
+from ..errors import LoginFailed, ServerUnavailable, StoreUnavailable
+from ..service import AppState, get_service, get_state
+from ..session.sessions import Session
+from ..users import Anonymous, User
+from .failures import as_login_failed
+
+
+class RequestUser:
+    """What is known about the user of one request.
+
+    :ivar is_verified: whether the server's word on the user has been checked.
+    """
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        self.user: User | Anonymous = Anonymous()
+        self.is_verified = False
+
+    def set_session(self, session: Session | None) -> None:
+        """Set the session, and the user object that belongs to it."""
+        if session is None:
+            self.user = Anonymous()
+        elif self.session is None or self.session.user != session.user:
+            self.user = get_state().hooks.make_user(session.user)
+        self.session = session
+
+
+def was_asked(state: AppState) -> bool:
+    """Return whether the current request has loaded its user."""
+    return _environ_key(state) in request.environ
+
+
+def load_user() -> RequestUser:
+    """Return the current request's user as the session describes them.
+
+    They are kept in the WSGI environment. An application context may outlive a request in tests,
+    and would hand one visitor's session to the next.
+
+    :raises LoginFailed: ``store_unavailable``, which does not mean that nobody is signed in.
+    """
+    state = get_state()
+    key = _environ_key(state)
+    known: RequestUser | None = request.environ.get(key)
+    if known is None:
+        # Stored before anything can fail, so that an error page that reads current_user sees an
+        # anonymous user.
+        known = request.environ[key] = RequestUser()
+        cookie = request.cookies.get(state.session_cookie)
+        if cookie and state.session_service is not None:
+            try:
+                known.set_session(state.session_service.sessions.load(cookie))
+            except StoreUnavailable as error:
+                raise as_login_failed(error)  # noqa: B904 - its cause is set
+    return known
+
+
+def verified_user() -> RequestUser:
+    """Return the current request's user after the server has been asked about them recently.
+
+    :raises LoginFailed: as :func:`load_user`; ``server_unavailable`` if the server cannot be asked
+        for too long; ``not_configured`` if it cannot be asked at all.
+    """
+    known = load_user()
+    session = known.session
+    # A session that tests created has no tokens and needs no server.
+    if session is None or session.sealed_tokens is None or known.is_verified:
+        return known
+    known.is_verified = True
+    try:
+        known.set_session(get_service().maintenance.verified(session))
+    except (LoginFailed, ServerUnavailable, StoreUnavailable) as error:
+        # Nobody is signed in as far as the rest of this request is concerned.
+        known.set_session(None)
+        raise as_login_failed(error)  # noqa: B904 - its cause is set
+    return known
+
+
+def current_access_token() -> str:
+    """See :meth:`DevKitSSO.access_token`. Needs a request."""
+    known = verified_user()
+    if known.session is None:
+        raise Unauthorized("Nobody is signed in.")
+    token = get_service().maintenance.access_token(known.session)
+    if token is None:
+        known.set_session(None)
+        raise Unauthorized("The session has ended.")
+    return token
+
+
+def _environ_key(state: AppState) -> str:
+    return f"flask_devkit_sso.user.{id(state)}"
+
+
+def _find_user() -> User | Anonymous:
+    return verified_user().user if has_request_context() else Anonymous()
+
+
+current_user = cast(User, LocalProxy(_find_user))
+"""The user of the current request: a proxy of a :class:`User`, anonymous outside a request."""

@@ -1,0 +1,69 @@
+"""What kind of request the current one is, and where it comes from."""
+
+from __future__ import annotations
+
+from flask import Request
+
+from ..errors import LoginFailed
+from ..service import find_redirect_uri
+
+OUR_ENDPOINTS = ("devkit_sso_authorize.", "devkit_sso_callback.")
+"""The beginnings of the names of our endpoints."""
+
+
+def is_page_load(request: Request) -> bool:
+    """Return whether a browser requests a page that a person will look at (Fetch Metadata, Accept).
+
+    ``*/*`` alone does not mean a page, because scripts and tools send that.
+    """
+    destination = request.headers.get("Sec-Fetch-Dest")
+    if destination:
+        return destination == "document"
+    if "X-Requested-With" in request.headers:
+        return False
+    accept = request.headers.get("Accept")
+    return not accept or any(kind == "text/html" for kind in request.accept_mimetypes.values())
+
+
+def wants_json(request: Request) -> bool:
+    """Return whether a request prefers JSON to a page. If it names neither, sending JSON counts."""
+    accepted = request.accept_mimetypes
+    html, json = accepted["text/html"], accepted["application/json"]
+    return json > html if json != html else request.is_json or not is_page_load(request)
+
+
+def is_same_origin(request: Request) -> bool:
+    """Return whether a POST comes from a page of this site: by Fetch Metadata, or by Origin."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site == "same-origin"
+    origin = _origin()
+    return bool(origin) and request.headers.get("Origin", "").lower() == origin
+
+
+def require_same_origin(request: Request) -> None:
+    """Refuse a POST that does not come from a page of this site.
+
+    :raises LoginFailed: ``cross_site``.
+    """
+    if not is_same_origin(request):
+        raise LoginFailed("cross_site")
+
+
+def starts_here(request: Request) -> bool:
+    """Return whether a navigation started on this site or in the address bar."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = _origin()
+    return bool(origin) and f"{request.referrer}/".startswith(f"{origin}/")
+
+
+def is_ours(request: Request) -> bool:
+    """Return whether a request is for one of the extension's routes."""
+    return (request.endpoint or "").startswith(OUR_ENDPOINTS)
+
+
+def _origin() -> str:
+    uri = find_redirect_uri()
+    return uri.origin if uri else ""
