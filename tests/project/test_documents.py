@@ -31,7 +31,8 @@ from pytest_devkit_sso import Sandbox
 
 from .. import documents, processes
 from ..browser import CHROMIUM
-from ..cli.test_register import CANARY, KEY, Place, Terminal
+from ..cli.place import CANARY, KEY, Place
+from ..cli.terminal import Terminal
 from ..documents import DOCUMENTS, blocks, every_block, shows
 from ..processes import Person
 

@@ -1,0 +1,77 @@
+"""Tests variations of a login, with a person (docs/protocol.md, sections 1 and 2)."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+
+from ..config.settings import PREFIX
+from ..errors import ServerError, ServerUnavailable
+from ..protocol import contract
+from ..protocol.error_codes import SUCCESS, invalid
+from .check_person import Person
+from .check_target import AUTHORIZE, GET_TOKEN, MADE_UP, Target
+from .findings import describe_error
+
+
+def check_varying_redirect_uri(target: Target, person: Person) -> bool:
+    """Return whether the binding ``redirect_uri`` would work."""
+    uri = contract.add_nonce(target.redirect_uri, secrets.token_urlsafe(24))
+    purpose = "a redirect_uri that varies (press Enter if the server refuses it)"
+    redirect = person.authorize(purpose, uri)
+    if redirect is None:
+        return False
+    result = person.exchange(redirect, uri)
+    text = "accepts a redirect_uri that varies at its end"
+    if result != SUCCESS:
+        refusal = result or "no envelope"
+        text = f"accepts a redirect_uri that varies, but getToken does not ({refusal})"
+    target.found.note(AUTHORIZE, text)
+    return result == SUCCESS
+
+
+def check_pkce(target: Target, person: Person) -> None:
+    uri, verifier = target.redirect_uri, secrets.token_urlsafe(32)
+    redirect = person.authorize("PKCE", uri, code_verifier=verifier)
+    if redirect is None:
+        return
+    if person.exchange(redirect, uri, code_verifier=secrets.token_urlsafe(32)) == SUCCESS:
+        text = f"does not check PKCE: {PREFIX}PKCE would have no effect"
+    elif person.exchange(redirect, uri, code_verifier=verifier) == SUCCESS:
+        text = f"checks PKCE: you can switch {PREFIX}PKCE on"
+    else:
+        text = (
+            "refuses a wrong code_verifier, and then the right one: the refusal used the code up, "
+            f"or PKCE is unknown. Try {PREFIX}PKCE with care"
+        )
+    target.found.note(GET_TOKEN, text)
+
+
+def check_wrong_parameters(target: Target, person: Person) -> None:
+    """Send a valid code with wrong parameters: getToken has to check those too."""
+    found, server, uri = target.found, target.server, target.redirect_uri
+    redirect = person.authorize("a code that is sent with wrong parameters", uri)
+    if redirect is None:
+        return
+    parameters = {
+        "client_id": server.client_id,
+        "grant_type": "authorization_code",
+        "client_secret": server.client_secret,
+        "authorization_code": redirect.code,
+        "redirect_uri": uri,
+    }
+    wrong = {"client_secret": MADE_UP, "grant_type": MADE_UP, "redirect_uri": f"{uri}x"}
+    for name, value in wrong.items():
+        body = json.dumps(parameters | {name: value}).encode()
+        try:
+            response = target.transport.post(server.token_url, body)
+            tokens = contract.token_response(response, time.time())
+        except ServerError as error:
+            target.check_refusal(GET_TOKEN, f"a wrong {name}", error.server_code, invalid(name))
+        except ServerUnavailable as error:
+            found.error(GET_TOKEN, describe_error(error))
+        else:
+            person.access_tokens.append(tokens.access_token)
+            found.error(GET_TOKEN, f"accepts a wrong {name}", f"Refuse it with {invalid(name)}")
+            return

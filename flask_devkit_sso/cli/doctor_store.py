@@ -1,0 +1,109 @@
+"""The checks of ``doctor`` on the store, and on other users' access to files."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from flask import Flask
+
+from ..config.loading import LoadedSettings
+from ..config.settings import PREFIX, Settings
+from ..errors import ConfigError, StoreUnavailable
+from ..store.base import Store
+from ..store.open import open_store
+from ..store.sqlite import MemoryStore, SQLiteStore
+from .findings import Findings
+
+
+def find_store(app: Flask, settings: Settings) -> Store | None:
+    """Return the application's store, or None if it cannot be used. It needs no SECRET_KEY."""
+    # check_settings has reported the error.
+    with suppress(ConfigError):
+        return open_store(settings.store_url, app.instance_path)
+    return None
+
+
+def check_store(found: Findings, store: Store, settings: Settings) -> None:
+    """Write, read and remove a record, and check who has access to a SQLite file."""
+    if isinstance(store, MemoryStore):
+        found.warning("store", "in memory, for tests only: it is lost when the process ends")
+        return
+    key = f"{settings.installation}:probe:{secrets.token_hex(8)}"
+    try:
+        store.add(key, "probe", expires=time.time() + 60)
+        row = store.read(key)
+        removed = store.remove(key)
+    except StoreUnavailable as error:
+        fix = f"Check {PREFIX}STORE_URL (host, password, number) and the log of that Redis"
+        if isinstance(store, SQLiteStore):
+            fix = (
+                "Check the free space on the disk, the permissions of the file and its folder, and "
+                "which user runs this command"
+            )
+        found.error("store", str(error).rstrip("."), fix)
+        return
+    if row is None or (row.data, removed) != ("probe", "probe"):
+        found.error("store", "does not return what was written", "Compare the clocks of all hosts")
+        return
+    if isinstance(store, SQLiteStore):
+        found.ok("store", f"{store.path} is readable and writable")
+        _check_mode(found, store.path, "change sessions", "read who is signed in")
+        _check_mode(found, store.path.parent, "change sessions")
+    else:
+        found.ok("store", "Redis is readable and writable")
+
+
+def check_credentials_folder(found: Findings, loaded: LoadedSettings, store: Store | None) -> None:
+    """Check who can replace the credentials file."""
+    path = find_credentials_file(loaded)
+    checked = store.path.parent if isinstance(store, SQLiteStore) else None
+    if path is not None and path.parent != checked:
+        _check_mode(found, path.parent, "replace the credentials file")
+
+
+def find_credentials_file(loaded: LoadedSettings) -> Path | None:
+    """Return the path of the credentials file, or None if it does not exist or the settings have
+    errors, which may be about the file."""
+    path = loaded.credentials_path
+    return path if path is not None and not loaded.errors and path.is_file() else None
+
+
+def format_mode(mode: int) -> str:
+    return f"{stat.S_IMODE(mode):04o}"
+
+
+def _check_mode(found: Findings, path: Path, writers: str, readers: str = "") -> None:
+    """Check who else may write to a path or read it.
+
+    :param writers: what those who may write can do.
+    :param readers: what those who may read can do, or "" for nothing that matters.
+    """
+    # Windows has no such permission bits.
+    if os.name != "posix":
+        return
+    subject, mode = f"mode of {path}", path.stat().st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        found.error(
+            subject,
+            f"{format_mode(mode)}: every user can {writers}",
+            "Remove that permission (chmod o-w)",
+        )
+    elif mode & (stat.S_IWGRP | stat.S_IWOTH):
+        found.warning(
+            subject,
+            f"{format_mode(mode)}: other users can {writers}",
+            "Remove that permission (chmod go-w)",
+        )
+    elif readers and mode & (stat.S_IRGRP | stat.S_IROTH):
+        found.warning(
+            subject,
+            f"{format_mode(mode)}: other users can {readers}",
+            "Remove that permission (chmod go-r)",
+        )
+    else:
+        found.ok(subject, format_mode(mode))

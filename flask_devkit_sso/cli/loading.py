@@ -1,0 +1,119 @@
+"""Loads the application as far as possible, so that the commands can help to repair it.
+
+What ``init_app`` would raise is collected. Any other exception is described by its type and place,
+because its text may contain a secret.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from flask import Config, Flask
+from flask.cli import NoAppException, ScriptInfo
+
+from ..config.loading import NO_REDIRECT_URI, LoadedSettings, load_settings
+from ..config.problem import Problem
+from ..config.settings import PREFIX
+from ..errors import ConfigError
+from ..service import EXTENSION, AppState, collecting, get_state
+from ..web.guard import check_views
+
+ENVIRONMENT: Final = "FLASK_DEVKIT_SSO"
+"""Prefix of the environment variables, without its last underscore."""
+
+
+@dataclass(frozen=True)
+class LoadedApp:
+    """An application that may be incomplete.
+
+    :ivar app: the application, or None if it was not created.
+    :ivar error: why it could not be loaded completely, or "" if it could.
+    """
+
+    app: Flask | None
+    error: str = ""
+
+    @property
+    def state(self) -> AppState | None:
+        """The extension's state, or None without ``init_app``."""
+        return self.app.extensions.get(EXTENSION) if self.app else None
+
+    @cached_property
+    def loaded_settings(self) -> LoadedSettings:
+        """The application's settings. Without an application, those of the environment."""
+        if self.state is not None:
+            return self.state.loaded
+        if self.app is not None:
+            return load_settings(self.app.config, self.app.instance_path)
+        return load_settings(read_environment(), None)
+
+    def problems(self) -> list[Problem]:
+        """Return what keeps the application from starting, or everybody from signing in.
+
+        Without an application nothing counts as missing, because it would have other settings too.
+        """
+        if self.app is None:
+            return [*self.loaded_settings.errors]
+        more = []
+        if self.loaded_settings.settings.redirect_uri is None and not self.app.debug:
+            more.append(NO_REDIRECT_URI)
+        try:
+            with self.app.app_context():
+                found = get_state().problems(*more)
+        except ConfigError as error:
+            return [*self.loaded_settings.errors, Problem(str(error))]
+        try:
+            check_views(self.app)
+        except ConfigError as error:
+            found.append(Problem(str(error)))
+        return found
+
+
+def load_app(info: ScriptInfo) -> LoadedApp:
+    """Load the application that ``flask`` was called for."""
+    with collecting() as apps:
+        try:
+            return LoadedApp(info.load_app())
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            return LoadedApp(apps[-1] if apps else None, _describe(error))
+
+
+def read_environment() -> dict[str, Any]:
+    """Return the settings in the environment, parsed as ``from_prefixed_env`` does it."""
+    config = Config("")
+    config.from_prefixed_env(ENVIRONMENT)
+    return {PREFIX + key: value for key, value in config.items()}
+
+
+def print_loading_error(loaded_app: LoadedApp) -> None:
+    """Print the error that occurred while the application was loaded, if any."""
+    if loaded_app.error:
+        click.echo(f"The application could not be loaded: {loaded_app.error}\n", err=True)
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, ConfigError):
+        return str(error)
+    if isinstance(error, NoAppException):
+        if error.__context__ is None or "\n" not in error.message:
+            return error.message
+        # The message is a traceback, which quotes lines of source.
+        error = error.__context__
+    kind = type(error).__name__
+    if isinstance(error, ImportError) and error.name:
+        kind += f" ({error.name})"
+    if isinstance(error, SyntaxError):
+        return f"{kind} in {error.filename}, line {error.lineno}"
+    # The fix belongs in the application's own source, not in what it calls.
+    others = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    others += ["<", str(Path(__file__).parent.parent)]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(tuple(others))]
+    frame = (own or frames)[-1]
+    return f"{kind} in {frame.filename}, line {frame.lineno}, in {frame.name}"

@@ -1,0 +1,105 @@
+"""``flask devkit-sso sessions``, for which a SECRET_KEY and the store are enough."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+
+import click
+from flask import Flask
+from flask.cli import ScriptInfo, pass_script_info
+
+from ..config.settings import PREFIX
+from ..errors import StoreUnavailable
+from ..service import SessionService
+from ..session.sessions import Session
+from .findings import list_problems
+from .loading import load_app
+
+
+@click.group()
+def sessions() -> None:
+    """Show who is signed in, and end sessions."""
+
+
+@sessions.command("list")
+@click.argument("uid", required=False)
+@pass_script_info
+def list_sessions(info: ScriptInfo, /, uid: str | None) -> None:
+    """List the sessions of the user UID, or of everybody.
+
+    The oldest comes first. For one user, the command reads only that user's sessions; otherwise it
+    reads the whole store. The last use is accurate to a minute. Times are in this machine's time
+    zone.
+    """
+    _, service = _load_service(info)
+    try:
+        found = service.sessions.list(uid)
+    except StoreUnavailable as error:
+        raise click.ClickException(str(error)) from None
+    if not found:
+        click.echo("No sessions.")
+        return
+    rows = [("UID", "NAME", "ROLE", "SIGNED IN", "LAST USE"), *map(_format_row, found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+@sessions.command("end")
+@click.argument("uid")
+@pass_script_info
+def end_sessions(info: ScriptInfo, /, uid: str) -> None:
+    """End all sessions of the user UID, on every worker and host.
+
+    The authentication server is not notified: people who are still signed in there can sign in
+    again.
+    """
+    app, service = _load_service(info)
+    try:
+        with app.app_context():
+            count = service.end_sessions(uid)
+    except StoreUnavailable as error:
+        raise click.ClickException(f"{error} Some sessions may have ended: try again.") from None
+    hint = "" if count else " (is this a UID, as `flask devkit-sso sessions list` shows them?)"
+    click.echo(f"Ended: {count} session{'' if count == 1 else 's'}{hint}.")
+
+
+def _load_service(info: ScriptInfo) -> tuple[Flask, SessionService]:
+    """Return the application and its sessions.
+
+    :raises click.ClickException: if these may not be the sessions of the running application: with
+        a wrong setting, the store could be another one.
+    """
+    loaded_app = load_app(info)
+    if loaded_app.error:
+        raise click.ClickException(f"The application could not be loaded: {loaded_app.error}")
+    app, state, loaded = loaded_app.app, loaded_app.state, loaded_app.loaded_settings
+    service = state.session_service if state else None
+    if app is None or service is None or loaded.errors:
+        raise click.ClickException(
+            f"There are problems with the settings:\n{list_problems(loaded_app.problems())}"
+        )
+    if loaded.settings.store_url == "memory://":
+        raise click.ClickException(
+            f"{PREFIX}STORE_URL is memory://: each process has its own sessions, and this command "
+            "cannot see those of another process"
+        )
+    return app, service
+
+
+def _format_row(session: Session) -> tuple[str, ...]:
+    user = session.user
+    times = [
+        datetime.fromtimestamp(time).astimezone().isoformat(" ", "seconds")
+        for time in (session.created_at, session.last_used)
+    ]
+    return _printable(user.uid), _printable(user.username), user.role or "-", *times
+
+
+def _printable(text: str) -> str:
+    """Replace what could control the terminal, and what the terminal cannot show."""
+    encoding = sys.stdout.encoding
+    shown = "".join(char if char.isprintable() else "\ufffd" for char in text)
+    return shown.encode(encoding, "replace").decode(encoding)

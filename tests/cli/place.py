@@ -1,0 +1,131 @@
+"""A folder with an application, where the tests run the real ``flask`` command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from .. import forked
+from ..conftest import CLIENT_ID, REDIRECT_URI
+
+CANARY = "canary-of-the-command-5b0e"
+OLD_CANARY = "canary-of-the-old-file-19d4"
+GOOD_APP = """
+from flask import Flask
+from flask_devkit_sso import DevKitSSO
+app = Flask(__name__)
+app.config.from_prefixed_env()
+DevKitSSO(app)
+"""
+APP = """
+from flask import Flask
+from flask_devkit_sso import DevKitSSO, session_ended
+app = Flask(__name__)
+app.config.from_prefixed_env()
+DevKitSSO(app)
+
+@app.get("/")
+def home():
+    return "home"
+
+@session_ended.connect_via(app)
+def tell(sender, uid, why):
+    print("signal", uid, why)
+"""
+OPTIONS = [
+    "--client-id=20221017000000001",
+    "--server-url=https://auth.example.com/auth/",
+    "--redirect-uri=https://app.example.com/#/login",
+]
+WRITTEN = {
+    "client_id": "20221017000000001",
+    "client_secret": CANARY,
+    "server_url": "https://auth.example.com/auth",
+    "redirect_uri": "https://app.example.com/#/login",
+}
+KEY = {"FLASK_SECRET_KEY": "0d9f6b1ac54e2378-no-one-knows-this"}
+
+
+class Place:
+    """A folder with an application, in which the command runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "instance" / "devkit_sso.toml"
+        self.app(GOOD_APP)
+
+    def app(self, source: str) -> None:
+        (self.folder / "app.py").write_text(source)
+
+    def old_file(self, content: str | None = None, mode: int = 0o600) -> None:
+        self.file.parent.mkdir(exist_ok=True)
+        text = "\n".join(f'{key} = "old-{key}"' for key in ("client_id", "client_secret"))
+        self.file.write_text(text.replace("old-client_secret", OLD_CANARY) + "\n")
+        if content is not None:
+            self.file.write_text(content)
+        self.file.chmod(mode)
+
+    @property
+    def written(self) -> dict[str, Any]:
+        return tomllib.loads(self.file.read_text())
+
+    def environment(self, **more: str) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("FLASK_")}
+        return kept | {"PYTHONDONTWRITEBYTECODE": "1"} | more
+
+    def run(
+        self, *args: str, stdin: str | bytes = "", before: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``flask devkit-sso …``; ``before`` is Python that runs first in its process."""
+        given = self.environment(**environment)
+        data = stdin if isinstance(stdin, bytes) else stdin.encode()
+        if before or "PYTHONIOENCODING" in environment:
+            done = self._run_anew(*args, stdin=data, before=before, env=given)
+        else:
+            arguments = ["-m", "flask", "devkit-sso", *args]
+            done = forked.run(arguments, stdin=data, cwd=self.folder, env=given)
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr
+        assert CANARY not in done.stdout + done.stderr
+        assert OLD_CANARY not in done.stdout + done.stderr
+        return done
+
+    def _run_anew(
+        self, *args: str, stdin: bytes, before: str, env: dict[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command in a new interpreter."""
+        command = [sys.executable, "-m", "flask"]
+        if before:
+            # A limit on writing would affect coverage too.
+            env = {k: v for k, v in env.items() if not k.startswith("COVERAGE_")}
+            command = [sys.executable, "-c", f"{before}\nfrom flask.cli import main\nmain()"]
+        done = subprocess.run(
+            [*command, "devkit-sso", *args],
+            input=stdin,
+            capture_output=True,
+            timeout=300,
+            cwd=self.folder,
+            env=env,
+            check=False,
+        )
+        texts = [text.decode() for text in (done.stdout, done.stderr)]
+        return subprocess.CompletedProcess(args, done.returncode, *texts)
+
+    def register(self, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Register by options, the secret from standard input."""
+        return self.run(
+            "register", *OPTIONS, "--secret-stdin", *args, stdin=CANARY + "\n", **environment
+        )
+
+
+def settings(**values: str) -> dict[str, str]:
+    """Return the environment of a configured application, with more or other values."""
+    given = {
+        "CLIENT_ID": CLIENT_ID,
+        "CLIENT_SECRET": CANARY,
+        "REDIRECT_URI": REDIRECT_URI,
+    } | values
+    return KEY | {f"FLASK_DEVKIT_SSO_{key}": value for key, value in given.items()}
