@@ -1,3 +1,3 @@
 """The wire protocol: what is sent to the authentication server and what its responses mean.
 
-It changes only when the server does. It may import errors, and knows neither Flask nor settings."""
+It changes only when the server does. It knows no settings. It may import errors and per_process."""

@@ -1,3 +1,3 @@
 """What happens to a login and a session on the server: storage, refresh, revalidation, logout.
 
-It handles no HTTP requests. It may import errors, signals, users, config, protocol and store."""
+It handles no HTTP requests. It may import everything below it: config, store, protocol, users …"""

@@ -1,3 +1,3 @@
-"""Where sessions are kept: SQLite, Redis or memory behind one interface, and claims on top of it.
+"""Where sessions are stored: SQLite, Redis or memory behind one interface, and claims on top.
 
-A store knows nothing of sessions or Flask. It may import errors."""
+A store knows nothing of sessions or Flask. It may import errors and per_process."""
