@@ -68,6 +68,7 @@ class DevKitSSO:
         # First, even before functions that are registered already: one of them may redirect, and a
         # browser would take the fragment with an authorization code along.
         app.before_request_funcs.setdefault(None, []).insert(0, self._before_request)
+        # Last, because Flask runs these in reverse: it sees the headers that others have set.
         app.after_request_funcs.setdefault(None, []).insert(0, add_cache_headers)
         app.register_error_handler(StoreUnavailable, handle_store_unavailable)
         app.context_processor(lambda: self._template_context(app))

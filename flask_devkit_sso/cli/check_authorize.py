@@ -7,7 +7,7 @@ from typing import Final, Literal
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from ..errors import ServerError, ServerUnavailable
-from ..protocol import contract
+from ..protocol import authorization
 from .check_target import AUTHORIZE, DOCTOR_HINT, MADE_UP, Target
 from .findings import describe_error
 
@@ -76,7 +76,7 @@ def check_authorize(target: Target) -> None:
 
 def _request(target: Target, client_id: str, redirect_uri: str) -> _Outcome | None:
     """Send an authorization request. Without a response, print the error and return None."""
-    url = contract.authorization_url(
+    url = authorization.authorization_url(
         target.server.authorize_url,
         client_id=client_id,
         redirect_uri=redirect_uri,

@@ -8,7 +8,7 @@ import time
 
 from ..config.settings import PREFIX
 from ..errors import ServerError, ServerUnavailable
-from ..protocol import contract
+from ..protocol import authorization, contract
 from ..protocol.error_codes import SUCCESS, invalid
 from .check_person import Person
 from .check_target import AUTHORIZE, GET_TOKEN, MADE_UP, Target
@@ -17,7 +17,7 @@ from .findings import describe_error
 
 def check_varying_redirect_uri(target: Target, person: Person) -> bool:
     """Return whether the binding ``redirect_uri`` would work."""
-    uri = contract.add_nonce(target.redirect_uri, secrets.token_urlsafe(24))
+    uri = authorization.add_nonce(target.redirect_uri, secrets.token_urlsafe(24))
     purpose = "a redirect_uri that varies (press Enter if the server refuses it)"
     redirect = person.authorize(purpose, uri)
     if redirect is None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, Final
 
 from authlib.oauth2.client import OAuth2Client
 
-from . import contract
+from . import authorization, contract
 from .contract import RawResponse, Tokens, UserInfo
 from .server import Server
 from .transport import Transport
@@ -33,7 +33,7 @@ class Client:
         self, *, redirect_uri: str, state: str | None, code_verifier: str | None = None
     ) -> str:
         """Return the URL of an authorization request (docs/protocol.md section 1)."""
-        return contract.authorization_url(
+        return authorization.authorization_url(
             self._server.authorize_url,
             client_id=self._server.client_id,
             redirect_uri=redirect_uri,
@@ -66,9 +66,7 @@ class Client:
         token = oauth.fetch_token(
             self._server.token_url, grant_type="authorization_code", code=code, **verifier
         )
-        return Tokens(
-            token["access_token"], token["refresh_token"], requested_at, token["expires_in"]
-        )
+        return Tokens(**{item.name: token[item.name] for item in fields(Tokens)})
 
     def user_info(self, access_token: str) -> UserInfo:
         """Ask whose access token this is (docs/protocol.md section 3).

@@ -6,14 +6,11 @@ has been validated has a type of its own, so that nothing unchecked is mistaken 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
-from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from ..errors import ServerError, ServerUnavailable
 from .error_codes import SUCCESS, explain
@@ -54,6 +51,9 @@ class Tokens:
 
     ``requested_at`` is the Unix time at which the request was sent. The lifetime is counted from
     there. ``expires_in`` is in seconds, from 1 to 3600.
+
+    Stored sessions, pending logouts and login results contain these fields. If they change, raise
+    ``RECORD_VERSION`` in session/sessions.py and session/logouts.py.
     """
 
     access_token: str = field(repr=False)
@@ -84,41 +84,6 @@ class UserInfo:
     uid: str
     username: str
     role: Role | None
-
-
-def authorization_url(
-    authorize_url: str,
-    *,
-    client_id: str,
-    redirect_uri: str,
-    state: str | None = None,
-    code_verifier: str | None = None,
-) -> str:
-    """Return the URL of an authorization request (section 1; RFC 7636 for the challenge).
-
-    The redirect URI is percent-encoded as a whole: a raw ``#`` in it would cut off the rest.
-    """
-    query = {
-        "client_id": client_id,
-        "redirect_uri": redirect_uri,
-        "response_type": "code",
-    }
-    if state is not None:
-        query["state"] = state
-    if code_verifier is not None:
-        digest = hashlib.sha256(code_verifier.encode()).digest()
-        query["code_challenge"] = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-        query["code_challenge_method"] = "S256"
-    parts = urlsplit(authorize_url)
-    joined = "&".join(filter(None, (parts.query, urlencode(query))))
-    return urlunsplit(parts._replace(query=joined))
-
-
-def add_nonce(redirect_uri: str, nonce: str) -> str:
-    """Append a signed nonce to a redirect URI: to its fragment if it has one."""
-    head, hash_sign, fragment = redirect_uri.partition("#")
-    separator = "&" if "?" in (fragment if hash_sign else head) else "?"
-    return f"{redirect_uri}{separator}s={nonce}"
 
 
 def token_request(

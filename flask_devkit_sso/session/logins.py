@@ -19,7 +19,7 @@ from itsdangerous import BadData, SignatureExpired
 
 from ..config.settings import Settings
 from ..errors import LoginFailed
-from ..protocol.contract import add_nonce
+from ..protocol.authorization import AuthorizationResponse, add_nonce
 from ..store.base import Store
 from .keys import Keys
 
@@ -30,21 +30,6 @@ _NAME_LENGTH: Final = 8
 """Characters of the nonce that are part of a cookie's name."""
 
 _ONE_KEY: Final = "If this happens often: do all workers have the same SECRET_KEY, and keep it?"
-
-
-@dataclass(frozen=True)
-class AuthorizationResponse:
-    """The parameters of an authorization response (docs/protocol.md section 1).
-
-    Each is a list with as many values as the response had. ``login`` is the name of the login that
-    the tab started. It proves nothing.
-    """
-
-    code: list[str] = field(repr=False)
-    error: list[str]
-    state: list[str] = field(repr=False)
-    s: list[str] = field(repr=False)
-    login: str = ""
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from ..protocol.client import Client
 from ..protocol.contract import REFRESH_MARGIN, Tokens
 from ..protocol.error_codes import INVALID_ACCESS_TOKEN, INVALID_REFRESH_TOKEN
 from ..store.base import Store
-from ..store.claim import POLL, Claim
+from ..store.claim import POLL, Claim, is_claimed
 from .keys import Keys
+from .sessions import refresh_claim_key
 
 log: Final = logging.getLogger("flask_devkit_sso")
 
@@ -35,7 +36,7 @@ GIVE_UP_AFTER: Final = 86400.0
 """Seconds after the access token's expiry during which a refresh token is tried. It is valid for
 "hours or days" (section 2), and after a day the sign-in at the server has probably ended too."""
 
-_ROUND: Final = 20.0
+_ROUND_SECONDS: Final = 20.0
 """Seconds after which a round starts no further call."""
 
 _TOKEN_IS_INVALID: Final = (INVALID_ACCESS_TOKEN, INVALID_REFRESH_TOKEN)
@@ -159,7 +160,7 @@ class PendingLogouts:
         """
         if not self._due():
             return 0
-        claim = Claim(self._store, f"{self._owner}-claim", _ROUND + self._report_seconds)
+        claim = Claim(self._store, f"{self._owner}-claim", _ROUND_SECONDS + self._report_seconds)
         if not claim.take():
             return 0
         try:
@@ -168,7 +169,7 @@ class PendingLogouts:
             claim.release()
 
     def _report_each(self, logouts: list[PendingLogout]) -> int:
-        deadline = time.monotonic() + _ROUND
+        deadline = time.monotonic() + _ROUND_SECONDS
         settled = 0
         for logout in logouts:
             if time.monotonic() > deadline:
@@ -195,9 +196,9 @@ class PendingLogouts:
 
     def _wait_for_refresh(self, logout: PendingLogout) -> bool:
         """Wait until no refresh of the session's tokens is in progress; False after the timeout."""
-        refresh = Claim(self._store, refresh_claim_key(self._installation, logout.name), 0)
+        key = refresh_claim_key(self._installation, logout.name)
         deadline = time.monotonic() + self._timeout
-        while refresh.is_taken():
+        while is_claimed(self._store, key):
             if time.monotonic() > deadline:
                 return False
             time.sleep(POLL)
@@ -258,8 +259,3 @@ class PendingLogouts:
             return PendingLogout(key, uid, retry_at, tokens) if tokens else None
         except (ValueError, LookupError, TypeError):
             return None
-
-
-def refresh_claim_key(installation: str, session_name: str) -> str:
-    """Return the store's key of the claim to refresh a session's tokens."""
-    return f"{installation}:refresh:{session_name}"

@@ -44,7 +44,7 @@ class Maintenance:
         self._timeout = settings.timeout
         self._jobs = Jobs()
 
-    def verified(self, session: Session) -> Session | None:
+    def verify(self, session: Session) -> Session | None:
         """Return a session whose user was verified recently, or None if it has ended.
 
         :raises ServerUnavailable: if the last verification is too old to rely on, and there is no

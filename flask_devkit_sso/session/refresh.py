@@ -20,8 +20,8 @@ from ..store.base import Store
 from ..store.claim import POLL
 from ..users import Hooks
 from .ending import end_if_unchanged
-from .logouts import PendingLogouts, refresh_claim_key
-from .sessions import Session, Sessions
+from .logouts import PendingLogouts
+from .sessions import Session, Sessions, refresh_claim_key
 from .single_flight import single_flight
 
 

@@ -221,3 +221,8 @@ def _parse(key: str, row: Row) -> Session | None:
         )
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
+
+
+def refresh_claim_key(installation: str, session_name: str) -> str:
+    """Return the store's key of the claim to refresh a session's tokens."""
+    return f"{installation}:refresh:{session_name}"

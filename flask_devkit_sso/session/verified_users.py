@@ -64,7 +64,7 @@ class VerifiedUsers:
 
     def key(self, uid: str) -> str:
         """Return the store's key for a user."""
-        return f"{self._settings.installation}:user:{hashlib.sha256(uid.encode()).hexdigest()}"
+        return f"{self._settings.installation}:verified:{hashlib.sha256(uid.encode()).hexdigest()}"
 
     def is_fresh(self, verified_at: float) -> bool:
         """Return whether a verification is recent enough to rely on without asking the server."""

@@ -28,11 +28,6 @@ class Claim:
         self._seconds = seconds
         self._holder = secrets.token_hex(8)
 
-    def is_taken(self) -> bool:
-        """Return whether anybody holds the claim."""
-        row = self._store.read(self._key)
-        return row is not None and row.data != _FAILED
-
     def take(self) -> bool:
         """Take the claim if it is free, and return whether that succeeded.
 
@@ -59,3 +54,9 @@ class Claim:
         with suppress(StoreUnavailable):
             if self._store.remove(self._key, data=self._holder) is not None:
                 self._store.add(self._key, _FAILED, expires=time.time() + RETRY_AFTER)
+
+
+def is_claimed(store: Store, key: str) -> bool:
+    """Return whether anybody holds the claim with this key."""
+    row = store.read(key)
+    return row is not None and row.data != _FAILED

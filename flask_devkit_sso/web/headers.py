@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response, request
 
 from ..service import get_state
-from .request_user import was_asked
+from .request_user import has_loaded_user
 
 
 def add_cache_headers(response: Response) -> Response:
@@ -15,7 +15,7 @@ def add_cache_headers(response: Response) -> Response:
     arrive there.
     """
     state = get_state()
-    depends = was_asked(state)
+    depends = has_loaded_user(state)
     # The body of a stream is created later, and may read current_user then.
     may_depend = response.is_streamed and not response.direct_passthrough
     path, uri = request.script_root + request.path, state.redirect_uri

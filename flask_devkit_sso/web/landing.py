@@ -11,13 +11,13 @@ from typing import Any, Final
 from flask import Response, after_this_request, make_response, render_template, request
 
 from ..errors import LoginFailed
+from ..protocol.authorization import AuthorizationResponse
 from ..service import get_state
-from ..session.logins import AuthorizationResponse
 from .cookies import delete_cookie
 from .pages import catalogue, page, set_language
 from .requests import is_page_load
 
-MAX_POST: Final = 32 * 1024
+_MAX_POST: Final = 32 * 1024
 """Bytes of the body that the landing script may post."""
 
 
@@ -83,6 +83,7 @@ def read_post() -> tuple[AuthorizationResponse, str]:
 
     :raises LoginFailed: ``code_missing`` for a body of another form.
     """
+    request.max_content_length = _MAX_POST
     try:
         data = request.get_json(silent=True)
     except RecursionError:

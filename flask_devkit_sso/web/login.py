@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import re
+import logging
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import parse_qs
+from typing import Final
 
 from flask import Response, after_this_request, current_app, jsonify, request, url_for
 
 from .. import signals
 from ..errors import LoginFailed, LoginRefused, ServerError, ServerUnavailable
+from ..protocol.authorization import AuthorizationResponse, parse_query
 from ..service import get_app, get_redirect_uri, get_service, get_state, request_host
 from ..session.login_results import LoginResult
-from ..session.logins import AuthorizationResponse, PendingLogin
+from ..session.logins import PendingLogin
 from .cookies import delete_cookie, set_cookie
-from .failures import handles_failures, log
-from .landing import MAX_POST, read_post
+from .failures import handles_failures
+from .landing import read_post
 from .logout import signed_out_url
-from .pages import page, see_other
+from .pages import page, see_other, set_private
 from .request_user import load_user
 from .requests import require_same_origin, starts_here
 from .urls import safe_next
+
+log: Final = logging.getLogger("flask_devkit_sso")
 
 
 @handles_failures
@@ -77,13 +80,12 @@ def callback() -> Response:
     """Complete a login: by GET for a redirect URI without a fragment, by POST for the landing
     script."""
     if request.method == "GET":
-        return see_other(_complete(_read_query()))
+        query = request.query_string.decode(errors="replace")
+        is_in_uri = get_state().settings.binding == "redirect_uri"
+        return see_other(_complete(parse_query(query, nonce_in_uri=is_in_uri)))
     require_same_origin(request)
-    request.max_content_length = MAX_POST
     authorization_response, hash_route = read_post()
-    response = jsonify(next=_complete(authorization_response, hash_route))
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    return set_private(jsonify(next=_complete(authorization_response, hash_route)))
 
 
 @handles_failures
@@ -115,16 +117,6 @@ def confirm() -> Response:
     with _ending_at(result.next):
         _sign_in(result)
     return see_other(result.next)
-
-
-def _read_query() -> AuthorizationResponse:
-    query = request.query_string.decode(errors="replace")
-    if get_state().settings.binding == "redirect_uri":
-        # The vendor appends ?code=… at the very end, after our nonce (section 1).
-        query = query.replace("?", "&")
-    found = parse_qs(query, keep_blank_values=True)
-    code, error, state, nonce = (found.get(name, []) for name in ("code", "error", "state", "s"))
-    return AuthorizationResponse(code, error, state, nonce)
 
 
 def _complete(response: AuthorizationResponse, hash_route: str = "") -> str:
@@ -165,8 +157,7 @@ def _exchange(
     login: PendingLogin, response: AuthorizationResponse, redirect_uri: str, next_url: str
 ) -> LoginResult:
     """Exchange the authorization code, and ask the server who signed in."""
-    _raise_for_error(response.error)
-    code, client = _single_code(response.code), get_service().client
+    code, client = response.require_code(), get_service().client
     try:
         tokens = client.exchange(code, redirect_uri=redirect_uri, code_verifier=login.code_verifier)
         return LoginResult(client.user_info(tokens.access_token), tokens, next_url)
@@ -187,23 +178,8 @@ def _sign_in(result: LoginResult) -> None:
     if current.session is not None and sessions.end(current.session):
         # The server is not notified: tokens of one person may share a grant there.
         signals.session_ended.send(get_app(), uid=current.session.user.uid, why="replaced")
+    # For the rest of this request the user is known, but it carries no session cookie yet.
     current.session, current.user = None, user
     after_this_request(lambda response: set_cookie(response, state.session_cookie, cookie))
     log.info("login succeeded: uid %r", user.uid)
     signals.login_succeeded.send(get_app(), user=user)
-
-
-def _raise_for_error(errors: list[str]) -> None:
-    """Raise for an error of the authorize interface (RFC 6749 section 4.1.2.1)."""
-    if "access_denied" in errors:
-        raise LoginFailed("denied")
-    if errors:
-        name = errors[0] if re.fullmatch(r"[a-z_]{1,40}", errors[0]) else "an unknown error"
-        raise LoginFailed("authorize_error", hint=f"The authorize interface returned {name}.")
-
-
-def _single_code(codes: list[str]) -> str:
-    """Return the authorization code. RFC 6749 appendix A.11 defines its characters."""
-    if len(codes) != 1 or not re.fullmatch(r"[ -~]{1,4096}", codes[0]):
-        raise LoginFailed("code_missing")
-    return codes[0]

@@ -13,7 +13,7 @@ from ..session.sessions import Session
 from ..users import Anonymous
 from .cookies import delete_cookie
 from .failures import handles_failures
-from .pages import page, see_other
+from .pages import page, see_other, set_private
 from .request_user import load_user
 from .requests import require_same_origin, wants_json
 from .urls import safe_next
@@ -48,9 +48,7 @@ def logout() -> Response:
     if next_url is None:
         next_url = signed_out_url(is_confirmed if session is not None else None)
     if wants_json(request):
-        response = jsonify(server_told=is_confirmed, next=next_url)
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        return set_private(jsonify(server_told=is_confirmed, next=next_url))
     return see_other(next_url)
 
 

@@ -18,13 +18,13 @@ from .failures import as_login_failed
 class RequestUser:
     """What is known about the user of one request.
 
-    :ivar is_verified: whether the server's word on the user has been checked.
+    :ivar is_checked: whether the server's word on the user has been checked.
     """
 
     def __init__(self) -> None:
         self.session: Session | None = None
         self.user: User | Anonymous = Anonymous()
-        self.is_verified = False
+        self.is_checked = False
 
     def set_session(self, session: Session | None) -> None:
         """Set the session, and the user object that belongs to it."""
@@ -35,7 +35,7 @@ class RequestUser:
         self.session = session
 
 
-def was_asked(state: AppState) -> bool:
+def has_loaded_user(state: AppState) -> bool:
     """Return whether the current request has loaded its user."""
     return _environ_key(state) in request.environ
 
@@ -73,11 +73,11 @@ def verified_user() -> RequestUser:
     known = load_user()
     session = known.session
     # A session that tests created has no tokens and needs no server.
-    if session is None or session.sealed_tokens is None or known.is_verified:
+    if session is None or session.sealed_tokens is None or known.is_checked:
         return known
-    known.is_verified = True
+    known.is_checked = True
     try:
-        known.set_session(get_service().maintenance.verified(session))
+        known.set_session(get_service().maintenance.verify(session))
     except (LoginFailed, ServerUnavailable, StoreUnavailable) as error:
         # Nobody is signed in as far as the rest of this request is concerned.
         known.set_session(None)

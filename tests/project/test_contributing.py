@@ -17,11 +17,13 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 
 
 def definitions(path: str) -> set[str]:
-    """Return the functions and classes of a module, and methods as ``Class.method``."""
+    """Return the functions, classes and constants of a module, and methods as ``Class.method``."""
     found = set()
     for node in ast.parse((ROOT / path).read_text("utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             found.add(node.name)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
         if isinstance(node, ast.ClassDef):
             found |= {f"{node.name}.{m.name}" for m in node.body if isinstance(m, ast.FunctionDef)}
     return found
@@ -33,7 +35,7 @@ def test_every_file_exists() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_every_function_exists() -> None:
+def test_every_definition_exists() -> None:
     """A name belongs to the file that was linked last before it."""
     path, checked = "", 0
     # The text of a link is the file's own name, such as [`web/login.py`](…).

@@ -382,7 +382,7 @@ def test_what_another_version_wrote_of_a_user_is_asked_for_anew(
     clients = two_browsers(make_token_app(), server)
     assert username(clients[0]) == "ada"
     with closing(sqlite3.connect(tmp_path / "devkit_sso.db")) as other:
-        changed = other.execute("UPDATE record SET data = ? WHERE key LIKE '%:user:%'", (data,))
+        changed = other.execute("UPDATE record SET data = ? WHERE key LIKE '%:verified:%'", (data,))
         assert changed.rowcount == 1
         other.commit()
     assert username(clients[1]) == "ada"
