@@ -11,12 +11,12 @@ from ..config.credentials import REGISTER_COMMAND
 from ..config.settings import PREFIX
 from ..protocol.client import Client
 from ..protocol.transport import Transport
-from .check_authorize import check_authorize
-from .check_login import check_login
-from .check_person import Person
-from .check_refusals import check_refusals
-from .check_target import Target
-from .check_variations import check_pkce, check_varying_redirect_uri, check_wrong_parameters
+from .check_server_authorize import check_authorize
+from .check_server_login import check_login
+from .check_server_person import Person
+from .check_server_refusals import check_refusals
+from .check_server_target import Target
+from .check_server_variations import check_pkce, check_varying_redirect_uri, check_wrong_parameters
 from .findings import Findings, list_problems
 from .loading import ENVIRONMENT, load_app, print_loading_error
 

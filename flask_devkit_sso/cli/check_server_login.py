@@ -10,9 +10,9 @@ from ..errors import ServerError, ServerUnavailable
 from ..protocol import contract
 from ..protocol.contract import MAX_EXPIRES_IN, Tokens
 from ..protocol.error_codes import INVALID_ACCESS_TOKEN, INVALID_CODE, SUCCESS
-from .check_authorize import Redirect
-from .check_person import Person
-from .check_target import AUTHORIZE, GET_TOKEN, GET_USER_INFO, LOGOUT, REFRESH_TOKEN, Target
+from .check_server_authorize import Redirect
+from .check_server_person import Person
+from .check_server_target import AUTHORIZE, GET_TOKEN, GET_USER_INFO, LOGOUT, REFRESH_TOKEN, Target
 from .findings import describe_error
 
 

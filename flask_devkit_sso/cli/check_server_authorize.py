@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from ..errors import ServerError, ServerUnavailable
 from ..protocol import authorization
-from .check_target import AUTHORIZE, DOCTOR_HINT, MADE_UP, Target
+from .check_server_target import AUTHORIZE, DOCTOR_HINT, MADE_UP, Target
 from .findings import describe_error
 
 _UNREGISTERED: Final = "https://unregistered.invalid/callback"

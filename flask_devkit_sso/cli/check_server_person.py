@@ -10,8 +10,8 @@ import click
 
 from ..errors import ServerError, ServerUnavailable
 from ..protocol.error_codes import SUCCESS
-from .check_authorize import Redirect, parse_redirect
-from .check_target import AUTHORIZE, Target
+from .check_server_authorize import Redirect, parse_redirect
+from .check_server_target import AUTHORIZE, Target
 
 
 class Person:

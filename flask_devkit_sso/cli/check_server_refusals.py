@@ -11,7 +11,7 @@ from ..errors import ServerError, ServerUnavailable
 from ..protocol import contract
 from ..protocol.contract import RawResponse
 from ..protocol.error_codes import SUCCESS, invalid, missing
-from .check_target import DOCTOR_HINT, MADE_UP, Target
+from .check_server_target import DOCTOR_HINT, MADE_UP, Target
 from .findings import Findings, describe_error
 
 

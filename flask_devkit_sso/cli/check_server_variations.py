@@ -10,8 +10,8 @@ from ..config.settings import PREFIX
 from ..errors import ServerError, ServerUnavailable
 from ..protocol import authorization, contract
 from ..protocol.error_codes import SUCCESS, invalid
-from .check_person import Person
-from .check_target import AUTHORIZE, GET_TOKEN, MADE_UP, Target
+from .check_server_person import Person
+from .check_server_target import AUTHORIZE, GET_TOKEN, MADE_UP, Target
 from .findings import describe_error
 
 
