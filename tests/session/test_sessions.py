@@ -390,6 +390,8 @@ RECORD = (
         RECORD + f'"verified_at": 1, "created_at": {"9" * 400}}}',
         RECORD + '"verified_at": 1, "created_at": "x"}',
         RECORD + '"verified_at": null, "created_at": 1}',
+        RECORD + '"verified_at": 1, "created_at": 4000000000, "tokens": 0}',
+        RECORD + '"verified_at": 1, "created_at": 4000000000, "role": []}',
     ],
     ids=lambda data: str(data)[-20:],
 )
