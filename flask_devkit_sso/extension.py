@@ -11,11 +11,11 @@ from flask import Blueprint, Flask, Response, has_request_context, request, url_
 
 from .config.problem import describe
 from .config.secret_key import CREATE_KEY
-from .errors import ConfigError, StoreUnavailable
+from .errors import ConfigError, LoginFailed, StoreUnavailable
 from .service import EXTENSION, AppState, collect, get_app, get_session_service, get_state
 from .users import Hooks
 from .web.blueprints import create_authorize_blueprint, create_callback_blueprint
-from .web.failures import handle_store_unavailable
+from .web.failures import as_login_failed, handle_store_unavailable
 from .web.guard import check_views, is_guardable, require_user
 from .web.headers import add_cache_headers
 from .web.landing import landing_page
@@ -154,7 +154,13 @@ class DevKitSSO:
             call it again. A view that does not catch it answers 503.
         :raises LoginFailed: ``not_configured``, without a SECRET_KEY.
         """
-        return get_session_service().end_sessions(uid)
+        try:
+            service = get_session_service()
+        except LoginFailed as error:
+            if has_request_context():
+                raise as_login_failed(error)  # noqa: B904 - it is the same error
+            raise
+        return service.end_sessions(uid)
 
     def _before_request(self) -> Response | None:
         app, state = get_app(), get_state()

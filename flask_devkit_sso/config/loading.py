@@ -131,7 +131,7 @@ def parse_setting(name: str, value: object) -> Any:
 
 def is_plain_http(name: str, value: Any) -> bool:
     """Return whether the setting ``name`` is an ``http://`` URL beyond loopback."""
-    if not name.endswith(("_url", "_uri")) or not (value or "").startswith("http:"):
+    if not name.endswith(("_url", "_uri")) or not (value or "").lower().startswith("http:"):
         return False
     return not is_loopback(urlsplit(value).hostname)
 

@@ -206,8 +206,10 @@ def _parse(key: str, row: Row) -> Session | None:
         if record["version"] != RECORD_VERSION:
             return None
         user = UserInfo(record["uid"], record["username"], record["role"])
-        texts = (user.uid, user.username, user.role or "", record["tokens"] or "")
+        texts, optional = (user.uid, user.username), (user.role, record["tokens"])
         if not all(isinstance(text, str) for text in texts):
+            return None
+        if not all(isinstance(text, str | None) for text in optional):
             return None
         return Session(
             key=key,

@@ -28,11 +28,8 @@ class RequestUser:
 
     def set_session(self, session: Session | None) -> None:
         """Set the session, and the user object that belongs to it."""
-        if session is None:
-            self.user = Anonymous()
-        elif self.session is None or self.session.user != session.user:
-            self.user = get_state().hooks.make_user(session.user)
         self.session = session
+        self.user = get_state().hooks.make_user(session.user) if session else Anonymous()
 
 
 def has_loaded_user(state: AppState) -> bool:
@@ -76,21 +73,23 @@ def verified_user() -> RequestUser:
     if session is None or session.sealed_tokens is None or known.is_checked:
         return known
     known.is_checked = True
+    # Nobody is signed in until the session is verified: if anything fails below, the rest of this
+    # request must not see the unverified user.
+    known.set_session(None)
     try:
         known.set_session(get_service().maintenance.verify(session))
     except (LoginFailed, ServerUnavailable, StoreUnavailable) as error:
-        # Nobody is signed in as far as the rest of this request is concerned.
-        known.set_session(None)
         raise as_login_failed(error)  # noqa: B904 - its cause is set
     return known
 
 
 def current_access_token() -> str:
     """See :meth:`DevKitSSO.access_token`. Needs a request."""
-    known = verified_user()
-    if known.session is None:
+    known, service = verified_user(), get_state().service
+    # Without a service the session is one that tests created, which has no tokens.
+    if known.session is None or service is None:
         raise Unauthorized("Nobody is signed in.")
-    token = get_service().maintenance.access_token(known.session)
+    token = service.maintenance.access_token(known.session)
     if token is None:
         known.set_session(None)
         raise Unauthorized("The session has ended.")

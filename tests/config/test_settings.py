@@ -38,6 +38,7 @@ from ..scripted import ScriptedServer
             "DEVKIT_SSO_SERVER_URL is plain http",
         ),
         ({"token_url": "http://auth.example.com/t"}, "DEVKIT_SSO_TOKEN_URL is plain http"),
+        ({"server_url": "HTTP://auth.example.com"}, "DEVKIT_SSO_SERVER_URL is plain http"),
         (
             {"redirect_uri": "http://app.example/sso/callback"},
             "REDIRECT_URI is plain http",

@@ -16,7 +16,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from flask_devkit_sso import DevKitSSO, session_ended
+from flask_devkit_sso import DevKitSSO, LoginFailed, session_ended
 from flask_devkit_sso.errors import StoreUnavailable
 from flask_devkit_sso.testing import login_as, logout
 
@@ -207,6 +207,20 @@ def test_end_sessions(make_app: AppMaker) -> None:
     assert [signed_in(client) for client in clients] == [False, False, True]
 
 
+def test_a_view_that_ends_sessions_without_a_secret_key_says_what_is_missing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = Flask("tests")
+    sso = DevKitSSO(app)
+    app.add_url_rule("/end", view_func=lambda: str(sso.end_sessions("u-7")), endpoint="end")
+    response = app.test_client().get("/end")
+    assert (response.status_code, reason(response)) == (503, "not_configured")
+    assert "SECRET_KEY is missing" in caplog.records[-1].getMessage()
+    with app.app_context(), pytest.raises(LoginFailed) as failed:
+        sso.end_sessions("u-7")
+    assert "SECRET_KEY is missing" in failed.value.hint
+
+
 def test_the_file_is_for_its_owner_alone(make_app: AppMaker, tmp_path: Path) -> None:
     old = os.umask(0)
     try:
@@ -390,6 +404,8 @@ RECORD = (
         RECORD + f'"verified_at": 1, "created_at": {"9" * 400}}}',
         RECORD + '"verified_at": 1, "created_at": "x"}',
         RECORD + '"verified_at": null, "created_at": 1}',
+        RECORD + '"verified_at": 1, "created_at": 4000000000, "tokens": 0}',
+        RECORD + '"verified_at": 1, "created_at": 4000000000, "role": []}',
     ],
     ids=lambda data: str(data)[-20:],
 )

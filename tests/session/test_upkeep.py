@@ -16,7 +16,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from flask_devkit_sso import DevKitSSO, session_ended, token_refreshed
+from flask_devkit_sso import DevKitSSO, current_user, session_ended, token_refreshed
 from flask_devkit_sso.testing import login_as
 
 from .. import clock
@@ -321,6 +321,15 @@ def test_a_session_of_tests_has_none_and_is_not_asked_about(
     assert server.seen == []
 
 
+def test_a_session_of_tests_has_none_where_no_server_is_configured(
+    make_token_app: Callable[..., Flask],
+) -> None:
+    client = make_token_app(client_id=None).test_client()
+    login_as(client, "bob")
+    assert client.get("/token").status_code == 401
+    assert username(client) == "bob"
+
+
 # The user
 
 
@@ -468,6 +477,28 @@ def test_a_verdict_on_one_session_ends_that_one(
     assert not waiting
     assert username(second) == "ada"
     assert username(first) is None
+
+
+def test_a_receiver_that_fails_leaves_nobody_signed_in(
+    make_token_app: Callable[..., Flask], server: ScriptedServer
+) -> None:
+    app = make_token_app()
+
+    def fail(sender: Flask, uid: str, why: str) -> None:
+        raise RuntimeError
+
+    @app.errorhandler(RuntimeError)
+    def report(error: RuntimeError) -> tuple[dict[str, Any], int]:
+        return {"is_authenticated": current_user.is_authenticated}, 500
+
+    client = app.test_client()
+    sign_in(client)
+    server.answers[GET_USER_INFO] = fails("8205")
+    server.answers[REFRESH_TOKEN] = fails("8206")
+    until_old()
+    with session_ended.connected_to(fail, app):
+        response = client.get("/private")
+    assert (response.status_code, response.json) == (500, {"is_authenticated": False})
 
 
 def test_a_token_ended_by_a_newer_login_is_refreshed_once(
