@@ -157,9 +157,7 @@ class DevKitSSO:
         try:
             service = get_session_service()
         except LoginFailed as error:
-            if has_request_context():
-                raise as_login_failed(error)  # noqa: B904 - it is the same error
-            raise
+            raise as_login_failed(error) if has_request_context() else error  # noqa: B904
         return service.end_sessions(uid)
 
     def _before_request(self) -> Response | None:

@@ -178,8 +178,7 @@ def _sign_in(result: LoginResult) -> None:
     if current.session is not None and sessions.end(current.session):
         # The server is not notified: tokens of one person may share a grant there.
         signals.session_ended.send(get_app(), uid=current.session.user.uid, why="replaced")
-    # For the rest of this request the user is known, but it carries no session cookie yet.
-    current.session, current.user = None, user
+    current.set_user(user)
     after_this_request(lambda response: set_cookie(response, state.session_cookie, cookie))
     log.info("login succeeded: uid %r", user.uid)
     signals.login_succeeded.send(get_app(), user=user)

@@ -23,13 +23,24 @@ class RequestUser:
 
     def __init__(self) -> None:
         self.session: Session | None = None
-        self.user: User | Anonymous = Anonymous()
+        self._user: User | Anonymous | None = None
         self.is_checked = False
 
     def set_session(self, session: Session | None) -> None:
-        """Set the session, and the user object that belongs to it."""
-        self.session = session
-        self.user = get_state().hooks.make_user(session.user) if session else Anonymous()
+        """Set the session, to which the user belongs."""
+        self.session, self._user = session, None
+
+    def set_user(self, user: User) -> None:
+        """Set a user who has just signed in. Their session begins with the next request."""
+        self.session, self._user = None, user
+
+    @property
+    def user(self) -> User | Anonymous:
+        """The user object, created when it is first needed."""
+        if self._user is None:
+            make_user = get_state().hooks.make_user
+            self._user = make_user(self.session.user) if self.session else Anonymous()
+        return self._user
 
 
 def has_loaded_user(state: AppState) -> bool:
