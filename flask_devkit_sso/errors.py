@@ -3,12 +3,12 @@
 ::
 
     SSOError
-    ├── ConfigError            the configuration, or a use of the extension, is wrong
+    ├── ConfigError            a setting is invalid, or the extension is used incorrectly
     ├── LoginRefused           raised by an application's ``on_login`` function
-    ├── LoginFailed            HTTP, with a status for each reason
+    ├── LoginFailed            HTTP: a login failed; the status depends on the reason
     ├── ServerError            HTTP 502: the server returned an error or an invalid response
     ├── ServerUnavailable      HTTP 503: the server did not respond
-    └── StoreUnavailable       the session store failed (answered as LoginFailed)
+    └── StoreUnavailable       the session store failed; the response is that of a LoginFailed
 
 No text in an exception comes from the network, so none can contain a secret.
 """
@@ -37,7 +37,7 @@ REASONS: Final[dict[str, int]] = {
     "not_configured": 503,
     "store_unavailable": 503,
 }
-"""Each reason for which a login can fail, with the HTTP status of the response."""
+"""The reasons why a login can fail, each with the HTTP status of the response."""
 
 RETRY_AFTER: Final = 5
 """Seconds after which a client should try again if the server or the store failed."""
@@ -48,7 +48,7 @@ class SSOError(Exception):
 
 
 class ConfigError(SSOError):
-    """A setting, or the way in which the extension is used, is wrong. The text says what to do."""
+    """A setting is invalid, or the extension is used incorrectly. The text says how to fix it."""
 
 
 class LoginRefused(SSOError):
@@ -71,8 +71,8 @@ class LoginFailed(SSOError, HTTPException):
         debug mode.
 
     ``code`` is the HTTP status of ``reason``. ``reference`` is a short random text that appears
-    both on the page and in the log. ``next`` is the page at which the login would have ended, if
-    it is known. ``__cause__`` is the exception that caused it, if there is one.
+    both on the page and in the log. ``next`` is the page to return to after another login, if it is
+    known. ``__cause__`` is the exception that caused it, if there is one.
     """
 
     next: str | None = None
@@ -90,7 +90,8 @@ class ServerError(SSOError, BadGateway):
     """The authentication server returned an error, or a response that is not valid.
 
     ``server_code`` is the envelope's code (docs/protocol.md, "Common to all"), or None if the
-    response was not a valid envelope. ``reason`` is the reason for which a login fails then.
+    response was not a valid envelope. ``reason`` is the reason of the :class:`LoginFailed` that it
+    causes during a login.
     """
 
     def __init__(self, message: str, server_code: str | None = None) -> None:
@@ -109,4 +110,4 @@ class ServerUnavailable(SSOError, ServiceUnavailable):
 
 
 class StoreUnavailable(SSOError):
-    """The session store cannot be used now: it is locked, full, damaged or out of reach."""
+    """The session store cannot be used now: it is locked, full, damaged or unreachable."""

@@ -32,15 +32,15 @@ class DevKitSSO:
     """Signs the users of a Flask application in through DevKit single sign-on.
 
     :param app: the application, or None to call :meth:`init_app` later. One object may serve
-        several applications. What belongs to one is in its ``app.extensions["devkit_sso"]``.
+        several applications. It keeps the state of each in ``app.extensions["devkit_sso"]``.
     """
 
     def __init__(self, app: Flask | None = None) -> None:
         self._hooks = Hooks()
         self.authorize_blueprint = create_authorize_blueprint()
-        """``devkit_sso_authorize``, which starts and ends a sign-in. ``init_app`` registers it."""
+        """``devkit_sso_authorize``: routes for login and logout. ``init_app`` registers it."""
         self.callback_blueprint = create_callback_blueprint()
-        """``devkit_sso_callback``, which completes a login. ``init_app`` registers it."""
+        """``devkit_sso_callback``: routes that complete a login. ``init_app`` registers it."""
         if app is not None:
             self.init_app(app)
 
@@ -49,11 +49,11 @@ class DevKitSSO:
 
         The settings are in ``app.config`` and in the credentials file, which ``app.config``
         overrides. No file is written, no store opened and no network used before a request needs
-        it. Settings that are missing are logged once, at ERROR, and the application works without
-        sign-ins.
+        it. Missing settings are logged once, at ERROR. The application runs without them, but
+        nobody can sign in.
 
-        :raises ConfigError: if a setting or the credentials file is wrong, or if the application
-            has been initialised before.
+        :raises ConfigError: if a setting or the credentials file is invalid, or if the application
+            is already initialised.
         """
         if EXTENSION in app.extensions:
             raise ConfigError("This application is already initialised: call init_app only once")
@@ -65,8 +65,8 @@ class DevKitSSO:
         if not is_collected:
             _log_problems(state)
 
-        # First, even before functions that are registered already: one of them may redirect, and a
-        # browser would take the fragment with an authorization code along.
+        # Run first. If a function of the application redirected before that, the browser would
+        # carry along a fragment that may contain an authorization code.
         app.before_request_funcs.setdefault(None, []).insert(0, self._before_request)
         # Last, because Flask runs these in reverse: it sees the headers that others have set.
         app.after_request_funcs.setdefault(None, []).insert(0, add_cache_headers)
@@ -79,8 +79,8 @@ class DevKitSSO:
         """Require a login for every view of an application or of a blueprint.
 
         :param target: a blueprint before it is registered, or an application.
-        :param public: endpoints that stay open. Those of a blueprint may be given with or without
-            its name.
+        :param public: endpoints that need no login. Endpoints of a blueprint may be given with or
+            without its name.
         :raises TypeError: if ``public`` is a string.
         """
         if isinstance(public, str):
@@ -100,8 +100,8 @@ class DevKitSSO:
     def on_login(self, function: F) -> F:
         """Register ``function(user)``, which runs at each login before there is a session.
 
-        It may raise :class:`~flask_devkit_sso.LoginRefused`. Any other exception is a 500, and
-        nobody is signed in.
+        The function may raise :class:`~flask_devkit_sso.LoginRefused`. If it raises any other
+        exception, the response is a 500, and the person is not signed in.
         """
         self._hooks.on_login.append(function)
         return function
@@ -109,7 +109,7 @@ class DevKitSSO:
     def account_loader(self, function: F) -> F:
         """Register ``function(user)``, which returns the value of ``current_user.account``.
 
-        It is called at most once per request.
+        The function is called at most once per request.
         """
         self._hooks.account_loader = function
         return function
@@ -117,7 +117,7 @@ class DevKitSSO:
     def login_url(self, next: str | None = None) -> str:
         """Return the URL that starts a login.
 
-        :param next: a path on this site at which the login ends. By default it is the current
+        :param next: the path on this site to return to after the login. By default, the current
             page.
         """
         if next is None and has_request_context() and not is_ours(request):
@@ -127,7 +127,8 @@ class DevKitSSO:
         return url_for("devkit_sso_authorize.login", next=next)
 
     def logout_url(self) -> str:
-        """Return the URL that asks whether to sign out, and signs out when it is posted to."""
+        """Return the URL for signing out. A GET shows a page that asks for confirmation, and a POST
+        signs out."""
         return url_for("devkit_sso_authorize.logout")
 
     def access_token(self) -> str:
@@ -140,19 +141,20 @@ class DevKitSSO:
         """
         if not has_request_context():
             raise RuntimeError(
-                "access_token() belongs to the current user, so it needs a request: get the token "
-                "in the view, and pass it to the code that runs outside"
+                "access_token() returns the current user's token, so it needs a request: call it "
+                "in the view, and pass the token to code that runs outside the request"
             )
         return current_access_token()
 
     def end_sessions(self, uid: str) -> int:
         """End every session of a user, on every worker and host, and return how many there were.
 
-        Needs an application context, and no other setting than SECRET_KEY and the store's.
+        Needs an application context, but no settings other than SECRET_KEY and
+        DEVKIT_SSO_STORE_URL.
 
-        :raises StoreUnavailable: if the store fails. Some sessions may have ended all the same, so
-            call it again. A view that does not catch it answers 503.
-        :raises LoginFailed: ``not_configured``, without a SECRET_KEY.
+        :raises StoreUnavailable: if the store fails. Some sessions may have ended already, so call
+            it again. A view that does not catch it responds with 503.
+        :raises LoginFailed: ``not_configured``, if there is no SECRET_KEY.
         """
         try:
             service = get_session_service()

@@ -3,7 +3,7 @@
 The package's catalogues are in ``templates/devkit_sso/messages``. An application's template loader
 finds the application's own catalogues under the same names: ``fr.toml`` adds a language, and
 ``en.toml`` changes the English wording. A text that such a catalogue lacks comes from the package's
-catalogue for that language, or else from the English one.
+catalogue for that language or, without one, from the English catalogue.
 """
 
 from __future__ import annotations

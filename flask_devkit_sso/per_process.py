@@ -1,4 +1,4 @@
-"""Keeping what does not survive a fork: sockets, threads, locks and database connections."""
+"""Keeps what does not survive a fork: sockets, threads, locks and database connections."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class PerProcess(Generic[T]):
     The parent's value stays referenced in a forked child, so that nothing closes its sockets
     there.
 
-    :param create: called once in each process; should two threads come first at the same time,
-        both call it and one result is dropped.
+    :param create: called once in each process. If two threads need the first value at the same
+        time, both call it, and one of the results is dropped.
     """
 
     def __init__(self, create: Callable[[], T]) -> None:

@@ -1,4 +1,4 @@
-"""What one application has of the extension: ``app.extensions["devkit_sso"]``."""
+"""The extension's state in one application: ``app.extensions["devkit_sso"]``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EXTENSION = "devkit_sso"
 
 @dataclass(frozen=True)
 class SessionService:
-    """What sessions need. It works without an authentication server."""
+    """Everything that sessions need. It works without an authentication server."""
 
     store: Store
     keys: Keys
@@ -49,7 +49,8 @@ class SessionService:
         """End all sessions of a user, forget what the server said about the user, and return how
         many sessions there were. Needs an application context.
 
-        :raises StoreUnavailable: some sessions may have ended all the same, so do it again.
+        :raises StoreUnavailable: if the store fails. Some sessions may have ended already, so call
+            it again.
         """
         count = self.sessions.end_all(uid)
         self.verified_users.forget(uid)
@@ -60,7 +61,7 @@ class SessionService:
 
 @dataclass(frozen=True)
 class Service(SessionService):
-    """Everything that a login needs, with nothing missing."""
+    """Everything that a login needs. It exists only if nothing is missing."""
 
     client: Client
     logins: Logins
@@ -70,9 +71,9 @@ class Service(SessionService):
 
 
 class AppState:
-    """The settings of one application, and the services that they permit.
+    """The settings of one application, and the services that could be created from them.
 
-    Nothing in it belongs to a visitor.
+    All requests share it, so it contains nothing about a single user.
 
     :ivar loaded: the settings with everything that is wrong or missing.
     :ivar session_service: None without a SECRET_KEY or a usable store.
@@ -91,7 +92,8 @@ class AppState:
         self.is_secure = self.redirect_uri is not None and self.redirect_uri.is_secure
         name = settings.cookie_name or f"devkit_sso_{settings.installation}"
         self.session_cookie = f"__Host-{name}" if self.is_secure else name
-        # The landing page's script writes it, so over plain http it cannot be a __Host- cookie.
+        # The landing page's script sets this cookie without Secure, so it cannot be a __Host-
+        # cookie.
         self.pass_cookie = f"{name}_pass_"
         self.session_service = self._create_session_service(app)
         self.service = self._create_service(app)
@@ -108,7 +110,7 @@ class AppState:
             store = open_store(self.settings.store_url, app.instance_path)
         except ConfigError as error:
             self.loaded.errors.append(Problem(str(error)))
-        # The keys themselves are kept in Keys alone, so that nothing shows them by accident.
+        # Only Keys keeps the keys themselves, so that nothing else can show them by accident.
         self.has_secret_key = bool(secret_keys)
         self.has_weak_key = any(map(is_weak, secret_keys))
         if not secret_keys or store is None:
@@ -141,18 +143,19 @@ class AppState:
         )
 
     def missing(self, *more: str) -> list[Problem]:
-        """Return what is missing, as :meth:`LoadedSettings.missing`, with SECRET_KEY."""
+        """Return what :meth:`LoadedSettings.missing` returns, and a missing SECRET_KEY."""
         found = self.loaded.missing(*more)
         if not self.has_secret_key:
             found.append(Problem(is_missing("SECRET_KEY"), CREATE_KEY))
         return found
 
     def problems(self, *more: str) -> list[Problem]:
-        """Return what keeps everybody from signing in. Needs an application context.
+        """Return what prevents people from signing in. Needs an application context.
 
-        ``debug`` and ``testing`` are looked up here, because tests switch them on late.
+        ``debug`` and ``testing`` are read at each call, because tests may set them after
+        ``init_app``.
 
-        :param more: sentences about settings that are missing for the current request alone.
+        :param more: sentences about settings that only the current request needs.
         """
         found = [*self.loaded.errors, *self.missing(*more)]
         if current_app.debug or current_app.testing:
@@ -167,7 +170,7 @@ class AppState:
             found.append(
                 Problem(
                     f"{PREFIX}STORE_URL is memory://, which works only with debug or testing",
-                    "Remove it to use a SQLite file, or set the URL of a Redis",
+                    "Remove it to use a SQLite file, or set the URL of a Redis server",
                 )
             )
         return found
@@ -178,10 +181,10 @@ _collected: ContextVar[list[Flask] | None] = ContextVar("devkit_sso_collected", 
 
 @contextmanager
 def collecting() -> Iterator[list[Flask]]:
-    """Have ``init_app`` keep what is wrong in ``AppState.loaded`` instead of raising or logging it.
+    """Let ``init_app`` collect problems in ``AppState.loaded`` instead of raising or logging them.
 
-    This is for commands that load an application in order to fix it. It yields the applications
-    that called ``init_app``, including those whose creation failed afterwards.
+    This is for commands that load an application in order to fix it. It yields the list of
+    applications that ``init_app`` was called for, even if creating them failed later.
     """
     apps: list[Flask] = []
     token = _collected.set(apps)
@@ -192,7 +195,8 @@ def collecting() -> Iterator[list[Flask]]:
 
 
 def collect(app: Flask) -> bool:
-    """Return whether the caller runs inside :func:`collecting`, and register the application."""
+    """Register the application if the caller runs inside :func:`collecting`, and return whether it
+    does."""
     apps = _collected.get()
     if apps is not None:
         apps.append(app)
@@ -200,7 +204,7 @@ def collect(app: Flask) -> bool:
 
 
 def get_app() -> Flask:
-    """Return the current application itself, which is the sender of signals."""
+    """Return the current application itself, not its proxy. Signals need it as their sender."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     return app
 
@@ -214,13 +218,14 @@ def get_state() -> AppState:
         state: AppState = current_app.extensions[EXTENSION]
     except KeyError:
         raise ConfigError(
-            "Flask-DevKit-SSO is not on this application: call DevKitSSO().init_app(app)"
+            "Flask-DevKit-SSO is not initialised on this application: call "
+            "DevKitSSO().init_app(app)"
         ) from None
     return state
 
 
 def get_session_service() -> SessionService:
-    """Return what sessions of the current application need.
+    """Return the session service of the current application.
 
     :raises LoginFailed: ``not_configured``.
     """
@@ -231,7 +236,7 @@ def get_session_service() -> SessionService:
 
 
 def get_service() -> Service:
-    """Return everything that a login needs, within a request.
+    """Return the complete service of the current application. Needs a request.
 
     :raises LoginFailed: ``not_configured``, with all problems in its hint.
     """
@@ -246,7 +251,7 @@ def get_service() -> Service:
 def get_redirect_uri() -> RedirectURI:
     """Return the redirect URI for the current request.
 
-    :raises LoginFailed: ``not_configured``, if its host has none.
+    :raises LoginFailed: ``not_configured``, if there is none for the request's host.
     """
     uri = find_redirect_uri()
     if uri is None:
@@ -259,10 +264,10 @@ def _not_configured(problems: list[Problem]) -> LoginFailed:
 
 
 def find_redirect_uri() -> RedirectURI | None:
-    """Return the redirect URI for the current request, or None if its host has none.
+    """Return the redirect URI for the current request, or None if there is none for its host.
 
-    Without the setting it is the callback's own URL, but only at a loopback host: elsewhere the
-    Host header would decide where codes are sent.
+    Without the setting, it is the callback's own URL, but only on a loopback host. On other hosts,
+    the Host header would decide where codes are sent.
     """
     state = get_state()
     if state.redirect_uri is None and is_loopback(request_host()):

@@ -25,5 +25,5 @@ token_refreshed = _signals.signal("devkit-sso-token-refreshed")
 """Sent with ``user`` after an access token was refreshed."""
 
 session_ended = _signals.signal("devkit-sso-session-ended")
-"""Sent with ``uid`` and ``why`` after a session ended for another reason than a logout by its
+"""Sent with ``uid`` and ``why`` after a session ended for any reason except a logout by its
 user."""

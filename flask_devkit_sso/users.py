@@ -39,7 +39,7 @@ class User:
 
     @cached_property
     def account(self) -> Any:
-        """What the application's ``account_loader`` returned, or None without one."""
+        """What the application's ``account_loader`` returned, or None if it has none."""
         return self._account_loader(self) if self._account_loader else None
 
     def __repr__(self) -> str:
@@ -59,7 +59,7 @@ class Hooks:
 
 
 class Anonymous:
-    """Nobody is signed in, or there is no request."""
+    """The current user if nobody is signed in, or outside a request."""
 
     is_authenticated = False
     is_admin = False

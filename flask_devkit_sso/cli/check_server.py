@@ -33,8 +33,9 @@ def check_server(ctx: click.Context) -> None:
     This command is for people who write or run such a server. It needs no application: settings in
     the environment (FLASK_DEVKIT_SSO_SERVER_URL and so on) are enough. The tests that need no
     person come first. Then the command prints URLs to open in a browser, and asks for the address
-    that the server redirected the browser to, which it reads without echo. Press Enter, or use an
-    empty standard input, to skip that part. At the end it names the DEVKIT_SSO_BINDING that fits.
+    that the server redirected the browser to. It does not show what you paste. Press Enter, or use
+    an empty standard input, to skip that part. At the end it names the DEVKIT_SSO_BINDING that
+    fits.
 
     What the protocol leaves open is a note. The exit status is 1 if something is wrong. The
     sections are those of docs/protocol.md.

@@ -18,7 +18,7 @@ class Person:
     """Opens authorization requests in a browser.
 
     :param ask: asks for the address that the server redirected to; it returns "" if there is none.
-    :ivar access_tokens: those that the server has issued during the test.
+    :ivar access_tokens: the access tokens that the server has issued during the test.
     """
 
     def __init__(self, target: Target, ask: Callable[[str], str]) -> None:
@@ -76,7 +76,7 @@ class Person:
         return SUCCESS
 
     def sign_out(self) -> None:
-        """End all sign-ins: the test must not leave anybody signed in at the server."""
+        """End all sign-ins, so that the test leaves nobody signed in at the server."""
         for token in reversed(self.access_tokens):
             with suppress(ServerError, ServerUnavailable):
                 self._target.client.logout(token)

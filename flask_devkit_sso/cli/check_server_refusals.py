@@ -32,7 +32,7 @@ class _Interface:
 
 @dataclass(frozen=True)
 class _Refusal:
-    """A request with one more fault, and the code for this fault."""
+    """A request with one more fault, and the error code for that fault."""
 
     fault: str
     expected: str
@@ -120,8 +120,8 @@ def _post(target: Target, interface: _Interface, parameters: Mapping[str, str]) 
 
 
 def _read_code(found: Findings, subject: str, response: RawResponse) -> str:
-    """Return the code of an envelope. Success under an HTTP error status is reported, and counts as
-    success."""
+    """Return the code of an envelope. Success with an HTTP error status is printed as an error, but
+    counts as success."""
     try:
         contract.envelope_data(response, subject.partition(" ")[2])
     except (ServerUnavailable, ServerError) as error:

@@ -1,7 +1,8 @@
 """``flask devkit-sso doctor``: checks everything between an application and its server.
 
-What is near comes first, and nothing is checked through a part that is broken: without a host name
-there is no connection, and without TLS nothing is sent.
+It begins with the application and ends with the server. If one step fails, it skips the steps that
+depend on it: no connection is tried to a host name that does not resolve, and nothing is sent if
+TLS fails.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .loading import LoadedApp, load_app
 @click.command()
 @click.pass_context
 def doctor(ctx: click.Context) -> None:
-    """Check everything from here to the server.
+    """Check everything between the application and the server.
 
     It checks settings, redirect URI, store, host name, connection, certificate, clock, and how the
     server responds to requests that it has to refuse. It prints how to fix each problem. Run it as

@@ -1,4 +1,4 @@
-"""The checks of ``doctor`` on the way to the server: host name, connection and TLS."""
+"""The checks of ``doctor`` on the connection to the server: host name, port and TLS."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..protocol.transport import tls_context
 from .findings import Findings
 
 EXPIRES_SOON: Final = 14 * 86400.0
-"""Seconds for which a certificate should still be valid."""
+"""A certificate that expires within this many seconds is a warning."""
 
 SHOW_HINT: Final = "`flask devkit-sso show` shows where each setting comes from"
 
@@ -38,7 +38,7 @@ _CERTIFICATE_PROBLEMS: Final = {
     62: Problem("is for another name", f"Use one of its names in {PREFIX}SERVER_URL"),
     64: Problem("is for another address", f"Use one of its names in {PREFIX}SERVER_URL"),
 }
-"""By OpenSSL's X509_V_ERR_… number. Each text continues "the certificate"."""
+"""Problems by OpenSSL's X509_V_ERR_… number. Each text continues "the certificate"."""
 
 
 def check_origin(found: Findings, scheme: str, netloc: str, settings: Settings) -> bool:
@@ -82,12 +82,12 @@ def _resolve(host: str, port: int, timeout: float) -> list[str]:
     addresses: list[str] = []
 
     def resolve() -> None:
-        # The thread would print the exception that an unknown name raises.
+        # Otherwise the thread would print the exception that an unknown name raises.
         with suppress(OSError, UnicodeError):
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             addresses.extend(dict.fromkeys(str(address[0]) for *_, address in found))
 
-    # No timeout covers the resolver, and a daemon thread does not keep the process alive.
+    # Name resolution has no timeout, and a daemon thread does not keep the process alive.
     resolving = threading.Thread(target=resolve, daemon=True)
     resolving.start()
     resolving.join(timeout)

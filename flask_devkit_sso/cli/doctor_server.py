@@ -31,7 +31,7 @@ _MADE_UP: Final = "made-up-by-doctor"
 
 @dataclass(frozen=True)
 class _Probe:
-    """A request that the server has to refuse, and the right codes."""
+    """A request that the server has to refuse, and the codes that are right."""
 
     interface: str
     url: str

@@ -39,8 +39,8 @@ def check_settings(found: Findings, loaded_app: LoadedApp) -> None:
 
 
 def check_secret_key(found: Findings, app: Flask, state: AppState) -> None:
-    """Check a SECRET_KEY. :func:`check_settings` reports a missing one, and without debug and
-    testing a weak one."""
+    """Check the SECRET_KEY. :func:`check_settings` reports a missing key and, except with debug or
+    testing, a weak one."""
     if state.has_weak_key and (app.debug or app.testing):
         found.warning("SECRET_KEY", "weak, which is accepted only with debug or testing")
     elif state.has_secret_key and not state.has_weak_key:

@@ -78,12 +78,12 @@ def format_mode(mode: int) -> str:
 
 
 def _check_mode(found: Findings, path: Path, writers: str, readers: str = "") -> None:
-    """Check who else may write to a path or read it.
+    """Check which other users may write to a path or read it.
 
-    :param writers: what those who may write can do.
-    :param readers: what those who may read can do, or "" for nothing that matters.
+    :param writers: what users who may write to it can do.
+    :param readers: what users who may read it can do, or "" if reading it is harmless.
     """
-    # Windows has no such permission bits.
+    # Windows has no permission bits for the group and others.
     if os.name != "posix":
         return
     subject, mode = f"mode of {path}", path.stat().st_mode

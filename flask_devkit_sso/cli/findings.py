@@ -1,4 +1,4 @@
-"""Prints what ``doctor`` and ``check-server`` find, line by line, and lists problems."""
+"""Prints the findings of ``doctor`` and ``check-server`` line by line, and lists problems."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Loads the application as far as possible, so that the commands can help to repair it.
+"""Loads the application as far as possible, so that the commands can help to fix it.
 
-What ``init_app`` would raise is collected. Any other exception is described by its type and place,
-because its text may contain a secret.
+Problems that ``init_app`` would raise are collected. Any other exception is described only by its
+type and place, because its text may contain a secret.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ class LoadedApp:
         return load_settings(read_environment(), None)
 
     def problems(self) -> list[Problem]:
-        """Return what keeps the application from starting, or everybody from signing in.
+        """Return what prevents the application from starting, or people from signing in.
 
-        Without an application nothing counts as missing, because it would have other settings too.
+        Without an application, nothing counts as missing, because the application may have more
+        settings.
         """
         if self.app is None:
             return [*self.loaded_settings.errors]
@@ -76,7 +77,7 @@ class LoadedApp:
 
 
 def load_app(info: ScriptInfo) -> LoadedApp:
-    """Load the application that ``flask`` was called for."""
+    """Load the application that the ``flask`` command was called for."""
     with collecting() as apps:
         try:
             return LoadedApp(info.load_app())

@@ -80,10 +80,10 @@ def register(
 ) -> None:
     """Write the credentials file.
 
-    The command asks for values that no option gives, with the current values as defaults. Without
-    a terminal it uses the current values. It asks for the client secret without echo, reads it from
-    standard input (--secret-stdin), or takes it from the environment
-    (FLASK_DEVKIT_SSO_CLIENT_SECRET). The secret is never an argument, because other users of the
+    The command asks for each value that is not given as an option, with the current value as the
+    default. Without a terminal, it uses the current values. It reads the client secret from
+    standard input (--secret-stdin), takes it from the environment (FLASK_DEVKIT_SSO_CLIENT_SECRET),
+    or asks for it without showing it. The secret is never an argument, because other users of the
     machine could see it.
     """
     loaded_app = load_app(info)
@@ -116,7 +116,7 @@ def register(
     required = _required(values, loaded.settings)
     for name, label in _PROMPTS.items():
         if name == "client_secret" and uses_variable:
-            # Printed in place of the prompt, because the variable may be left over.
+            # Say so in place of the prompt, because the variable may be left over from earlier.
             hint = " (unset it to type the secret)" if has_terminal else ""
             click.echo(f"{label}: taken from {ENVIRONMENT}_CLIENT_SECRET{hint}")
         elif has_terminal and (name not in given or not values[name]):
@@ -179,7 +179,8 @@ def _create_parser(settings: Settings) -> Parser:
 def _current_values(
     previous: Credentials, settings: Settings, parse: Parser
 ) -> dict[str, str | None]:
-    """Return the valid values of the file and, if the command asks for them, those in force."""
+    """Return the valid values of the file. For what the command asks for, the settings in force
+    count too."""
     values: dict[str, str | None] = {}
     for name in KEYS:
         found = [previous.values[name]] if name in previous.values else []
@@ -192,7 +193,8 @@ def _current_values(
 
 
 def _required(values: dict[str, str | None], settings: Settings) -> list[str]:
-    """Return the values that must not be empty: no server URL if each interface has its own."""
+    """Return the names of values that must not be empty. The server URL may be if each interface
+    has its own."""
     has_urls = all(values.get(name) or getattr(settings, name) for name in INTERFACE_PATHS)
     return [name for name in _PROMPTS if name != "server_url" or not has_urls]
 
@@ -220,7 +222,7 @@ def _ask(name: str, current: str | None, required: bool, parse: Parser) -> str |
 
 
 def _owner(path: Path) -> str:
-    # A user of a container may have no name, and Windows has no such owners.
+    # In a container, the user may have no name. Windows has no such owners.
     with suppress(KeyError, NotImplementedError):
         return path.owner()
     return "its owner"

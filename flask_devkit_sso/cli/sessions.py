@@ -69,8 +69,8 @@ def end_sessions(info: ScriptInfo, /, uid: str) -> None:
 def _load_service(info: ScriptInfo) -> tuple[Flask, SessionService]:
     """Return the application and its sessions.
 
-    :raises click.ClickException: if these may not be the sessions of the running application: with
-        a wrong setting, the store could be another one.
+    :raises click.ClickException: if settings are invalid: these might not be the sessions of the
+        running application, because its store could be another one.
     """
     loaded_app = load_app(info)
     if loaded_app.error:
@@ -99,7 +99,7 @@ def _format_row(session: Session) -> tuple[str, ...]:
 
 
 def _printable(text: str) -> str:
-    """Replace what could control the terminal, and what the terminal cannot show."""
+    """Replace characters that could control the terminal, or that the terminal cannot show."""
     encoding = sys.stdout.encoding
     shown = "".join(char if char.isprintable() else "\ufffd" for char in text)
     return shown.encode(encoding, "replace").decode(encoding)

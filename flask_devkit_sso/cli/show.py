@@ -62,7 +62,7 @@ def _mask(item: Field[Any], value: Any) -> str:
         return "(set, not shown)"
     if isinstance(value, float):
         return f"{value:g}"
-    # A password may stand before the host, and for redis-py in the query too.
+    # A password may be before the host and, for redis-py, in the query.
     shown = re.sub(r"(?<=://)[^/]*@", "***@", str(value))
     return shown if item.repr else re.sub(r"[?].*", "?***", shown)
 

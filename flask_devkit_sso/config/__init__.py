@@ -1,3 +1,3 @@
-"""Settings: reading them from ``app.config`` and the credentials file, and checking them.
+"""Reads the settings from ``app.config`` and the credentials file, and checks them.
 
 It may import errors and protocol."""

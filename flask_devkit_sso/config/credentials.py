@@ -1,7 +1,7 @@
 """The credentials file, which keeps client id, secret and URLs out of the application's source.
 
 The file at its path is not trusted: it may be a FIFO, a device or another user's file. No message
-quotes its content, because even what looks like a wrong key may be the secret.
+quotes its content, because even an unknown key may turn out to be the secret.
 """
 
 from __future__ import annotations
@@ -38,18 +38,19 @@ KEYS: Final = (
 )
 
 MAX_SIZE: Final = 64 * 1024
-"""Bytes."""
+"""Maximum size of the file, in bytes."""
 
 _MAX_LINE: Final = 4096
-"""Characters. The time that tomllib needs for a key with many dots grows with its square."""
+"""Maximum length of a line, in characters. tomllib needs quadratic time for a key with many
+dots."""
 
 _MAX_REPORTED: Final = 10
-"""Unknown keys that are reported at once."""
+"""Maximum number of unknown keys that are reported."""
 
 
 @dataclass
 class Credentials:
-    """The content of a credentials file, and what is wrong with it.
+    """The content of a credentials file, and the problems with it.
 
     ``errors`` and ``warnings`` are sentences that name the file. ``values`` are the values that
     could be read. They have not been validated.
@@ -106,14 +107,14 @@ def _read(credentials: Credentials) -> str:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise _Unusable("is not a regular file")
-        # Windows has no such permission bits.
+        # Windows has no permission bits for the group and others.
         if os.name == "posix" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise _Unusable(
                 "can be written by other users, who may have changed it: check its content, then "
                 "remove that permission (chmod go-w)"
             )
         content = b""
-        # An empty read means the end of the file, or one byte beyond the limit.
+        # Read up to one byte more than the limit, to notice a file that is too large.
         while chunk := os.read(descriptor, MAX_SIZE + 1 - len(content)):
             content += chunk
     finally:
@@ -138,15 +139,15 @@ def _parse(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError):
-        # Not chained, because the message may quote the file.
-        raise _Unusable('is not valid TOML, whose lines look like client_id = "…"') from None
+        # Do not chain the exception, because its message may quote the file.
+        raise _Unusable('is not valid TOML: write lines like client_id = "…"') from None
 
 
 def follow_links(path: Path) -> Path:
     """Return the path after following symbolic links.
 
-    :raises OSError: for a loop of links, and, when root calls it, for a link that belongs to
-        another user, who could make root read and replace any file.
+    :raises OSError: for a loop of links. If root calls it, also for a link that belongs to another
+        user, because that user could make root read and replace any file.
     """
     is_root = os.name == "posix" and os.geteuid() == 0
     for _ in range(40):
@@ -161,16 +162,16 @@ def follow_links(path: Path) -> Path:
 
 
 def write_credentials(path: Path, values: Mapping[str, str]) -> Path:
-    """Write a credentials file atomically, readable by its owner alone, and return its path.
+    """Write a credentials file atomically, readable only by its owner, and return its path.
 
     A symbolic link stays, and the file that it points to is replaced (:func:`follow_links`). A
-    missing folder is created. When root calls it, the file gets the owner of the file that it
-    replaces, or else of its folder, so that the application can read it.
+    missing folder is created. If root calls it, the new file belongs to the owner of the file that
+    it replaces or, without one, of its folder, so that the application can read it.
 
     :param values: printable texts by key.
-    :raises OSError: if it cannot be written. The previous file is unchanged then.
+    :raises OSError: if the file cannot be written. The previous file is unchanged then.
     """
-    lines = [f"# Written by `{REGISTER_COMMAND}`, which keeps no comments."]
+    lines = [f"# Written by `{REGISTER_COMMAND}`, which removes comments."]
     # A JSON string of printable characters is a TOML string.
     lines += [
         f"{key} = {json.dumps(values[key], ensure_ascii=False)}" for key in KEYS if key in values
@@ -189,7 +190,7 @@ def write_credentials(path: Path, values: Mapping[str, str]) -> Path:
     try:
         with os.fdopen(descriptor, "wb") as file:
             if os.name == "posix" and os.geteuid() == 0:
-                # Root in a container may lack that capability.
+                # In a container, root may not be allowed to do this.
                 with suppress(OSError):
                     os.fchown(descriptor, owner.st_uid, owner.st_gid)
             file.write(content)

@@ -1,7 +1,7 @@
 """Loads the settings once, from ``app.config`` and the credentials file.
 
-Anything wrong prevents the application from starting. Anything missing does not: it is logged and
-shown to whoever tries to sign in.
+An invalid setting prevents the application from starting. A missing setting does not: it is logged,
+and every login fails with ``not_configured``.
 """
 
 from __future__ import annotations
@@ -23,29 +23,31 @@ APP_CONFIG: Final = "app.config"
 CREDENTIALS_FILE: Final = "credentials file"
 
 PLAIN_HTTP: Final = (
-    "is plain http: use https, or on a network that nobody else can read set "
+    "is plain http: use https or, if nobody else can read the network traffic, set "
     f"{PREFIX}INSECURE_HTTP to True"
 )
 
-NO_REDIRECT_URI: Final = f"{PREFIX}REDIRECT_URI is missing, and only a loopback host works without"
+NO_REDIRECT_URI: Final = (
+    f"{PREFIX}REDIRECT_URI is missing, and only a loopback host works without it"
+)
 
 _FIELDS: Final = {item.name: item for item in fields(Settings)}
 
 _FIX_FILE: Final = f"Fix the file, or write it again with `{REGISTER_COMMAND}`"
 
 _REQUIRED: Final = ("client_id", "client_secret", "server_url", "redirect_uri")
-"""Settings for which None in ``app.config`` is an error: a look-up failed there, perhaps."""
+"""Settings that must not be None in ``app.config``: such a None is probably a failed look-up."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedSettings:
-    """The settings of one application, and what is wrong with them.
+    """The settings of one application, and the problems with them.
 
-    :ivar settings: those in force, without the wrong ones.
+    :ivar settings: the settings in force, without the invalid ones.
     :ivar origins: the source of each setting that has a value, :data:`APP_CONFIG` or
         :data:`CREDENTIALS_FILE`, by the field's name.
-    :ivar errors: what prevents the application from starting.
-    :ivar warnings: what does not.
+    :ivar errors: problems that prevent the application from starting.
+    :ivar warnings: problems that do not.
     :ivar credentials_path: path of the credentials file, or None if it is unknown.
     """
 
@@ -71,7 +73,7 @@ class LoadedSettings:
 
 
 def load_settings(config: Mapping[str, Any], instance_path: str | None) -> LoadedSettings:
-    """Load and check all ``DEVKIT_SSO_*`` keys, and the credentials file, which they override.
+    """Load and check all ``DEVKIT_SSO_*`` keys, and the credentials file, which the keys override.
 
     :param instance_path: the application's instance folder, or None if it is unknown.
     """
@@ -121,7 +123,7 @@ def load_settings(config: Mapping[str, Any], instance_path: str | None) -> Loade
 
 
 def parse_setting(name: str, value: object) -> Any:
-    """Return a value of the setting ``name`` as the package uses it, or None for no value.
+    """Parse a value of the setting ``name``. Return None for an empty value.
 
     :raises ValueError: if it is invalid. The text continues a sentence that begins with the
         setting's name, and does not show the value of a secret.
@@ -130,14 +132,14 @@ def parse_setting(name: str, value: object) -> Any:
 
 
 def is_plain_http(name: str, value: Any) -> bool:
-    """Return whether the setting ``name`` is an ``http://`` URL beyond loopback."""
+    """Return whether the setting ``name`` is an ``http://`` URL of a host other than loopback."""
     if not name.endswith(("_url", "_uri")) or not (value or "").lower().startswith("http:"):
         return False
     return not is_loopback(urlsplit(value).hostname)
 
 
 def is_missing(key: str) -> str:
-    """Return a sentence that says that a key is missing."""
+    """Return a sentence saying that a key is missing."""
     if f"FLASK_{key}" not in os.environ:
         return f"{key} is missing"
     return (

@@ -1,4 +1,4 @@
-"""What keeps an application from signing people in."""
+"""What prevents an application from signing people in."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class Problem:
 
 
 def without_repeated_fixes(problems: Sequence[Problem]) -> list[Problem]:
-    """Return the problems with each fix given once: the last of several in a row keeps it."""
+    """Return the problems without repeated fixes. If several in a row share a fix, the last keeps
+    it."""
     return [
         replace(problem, fix="") if following and following.fix == problem.fix else problem
         for problem, following in zip_longest(problems, problems[1:])

@@ -31,7 +31,7 @@ class RedirectURI:
 
     @property
     def is_secure(self) -> bool:
-        """Whether browsers use https, so that cookies can insist on it."""
+        """Whether browsers use https, so that cookies can be ``Secure``."""
         return self._parts.scheme == "https"
 
     @property
@@ -52,16 +52,17 @@ class RedirectURI:
         return "#" in self.uri or not self.path.endswith(self._callback_path)
 
     def lands_on(self, path: str) -> bool:
-        """Return whether a path is the redirect URI's and needs the landing page there."""
-        # Flask redirects between a path with and without a final slash, and a browser would take
-        # the fragment along.
+        """Return whether a path is that of the redirect URI, and the landing page is needed
+        there."""
+        # Ignore a final slash: Flask may redirect to a path with or without one, and the browser
+        # would carry the fragment along.
         return self.needs_landing and path.rstrip("/") == self.path.rstrip("/")
 
     def is_other_loopback_host(self, host: str | None) -> bool:
-        """Return whether a host and the redirect URI's are two names of this machine.
+        """Return whether a host and the redirect URI's host are different names of this machine.
 
         Browsers keep separate cookies for ``localhost`` and ``127.0.0.1``, so a login that starts
-        at one of them cannot come back to the other.
+        on one of them cannot be completed on the other.
         """
         return self.host != host and is_loopback(self.host) and is_loopback(host)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from ..errors import ConfigError
 
 MIN_LENGTH: Final = 16
-"""Bytes."""
+"""Minimum length of a key, in bytes."""
 
 CREATE_KEY: Final = "Create one with python -c 'import secrets; print(secrets.token_hex())'"
 
@@ -23,8 +23,8 @@ _PLACEHOLDER: Final = re.compile(
 def read_secret_keys(config: Mapping[str, Any]) -> list[bytes]:
     """Return ``SECRET_KEY`` followed by ``SECRET_KEY_FALLBACKS``, or nothing without a key.
 
-    :raises ConfigError: if a key is neither str nor bytes, or the fallbacks are not a list. Each
-        character of a string would become a key.
+    :raises ConfigError: if a key is neither str nor bytes, or if the fallbacks are not a list (each
+        character of a string would become a key).
     """
     key, fallbacks = config.get("SECRET_KEY"), config.get("SECRET_KEY_FALLBACKS") or []
     if not isinstance(fallbacks, list | tuple):

@@ -67,14 +67,14 @@ class Settings:
     redirect_uri: str | None = _setting(
         None,
         values.redirect_uri,
-        "Where the server sends the browser back to, as registered there. It is sent byte for "
-        "byte, and its scheme determines the cookies' flags. If it is unset, the callback's own "
-        "URL is used, but only while the request's host is a loopback host.",
+        "Address to which the server redirects the browser after a login. It is sent byte for "
+        "byte as registered there, and its scheme determines the cookies' flags. If it is unset, "
+        "the callback's own URL is used, but only on a loopback host.",
     )
     credentials_file: str | None = _setting(
         None,
         values.text,
-        "Path of the credentials file, which must exist. A relative path starts at the instance "
+        "Path of the credentials file, which must exist. It may be relative to the instance "
         f"folder. If it is unset, `{FILE_NAME}` in the instance folder is read if it exists.",
     )
     url_prefix: str = _setting(
@@ -102,13 +102,13 @@ class Settings:
     store_url: str = _setting(
         "sqlite:///devkit_sso.db",
         values.store_url,
-        "Where sessions are stored: SQLite (a relative path starts at the instance folder) for the "
+        "Where sessions are stored: SQLite (a path may be relative to the instance folder) for the "
         "workers of one host, `redis://` or `rediss://` for workers on many hosts. `memory://` "
         "works only with debug or testing.",
         secret=True,
     )
     session_lifetime: float = _setting(
-        43200.0, values.seconds, "How long a session lasts at most, even if it is in use."
+        43200.0, values.seconds, "How long a session can last, even if it is in use."
     )
     idle_timeout: float = _setting(
         1800.0, values.seconds, "How long a session lasts without a request."
@@ -116,36 +116,40 @@ class Settings:
     revalidate_after: float = _setting(
         300.0,
         values.seconds,
-        "Maximum age of what the server said about a user, and so the time after which a user who "
-        "was disabled there loses access here.",
+        "Maximum age of the server's last answer about a user. A user who is disabled at the "
+        "server loses access within this time.",
     )
     outage_grace: float = _setting(
         900.0,
         values.seconds,
-        "The same maximum age while the server cannot be asked. It is counted from the server's "
-        "last response, and must be at least `DEVKIT_SSO_REVALIDATE_AFTER`.",
+        "Maximum age of that answer while the server cannot be asked. It must be at least "
+        "`DEVKIT_SSO_REVALIDATE_AFTER`.",
     )
     ca_bundle: str | None = _setting(
         None,
         values.pem_file,
-        "PEM file of the CAs to trust for the server, instead of the system's.",
+        "PEM file with the CAs to trust for the server, instead of the system's.",
     )
-    timeout: float = _setting(5.0, values.seconds, "Deadline for one whole call to the server.")
+    timeout: float = _setting(5.0, values.seconds, "Deadline for a complete call to the server.")
     insecure_http: bool = _setting(
         False,
         values.flag,
-        "Allows `http://` beyond loopback. A warning is logged at each start.",
+        "Allows `http://` URLs of hosts other than loopback. A warning is logged at each start.",
     )
     after_login_url: str = _setting(
-        "/", values.path, "Where a login ends if no particular page was requested."
+        "/",
+        values.path,
+        "Where the browser goes after a login if no particular page was requested.",
     )
     after_logout_url: str | None = _setting(
-        None, values.path_or_url, "Where a logout ends. If it is unset, at the signed-out page."
+        None,
+        values.path_or_url,
+        "Where the browser goes after a logout. If it is unset, to the signed-out page.",
     )
 
     @property
     def server(self) -> Server | None:
-        """What a login has to know about the server, or None while any of it is missing."""
+        """The server's URLs and the client's credentials, or None if any of them is missing."""
         if self.client_id is None or self.client_secret is None:
             return None
         urls = {name: self.interface_url(name) for name in INTERFACE_PATHS}
@@ -160,7 +164,8 @@ class Settings:
         )
 
     def interface_url(self, name: str) -> str | None:
-        """Return the URL of an interface: its own setting, or else one below the server URL."""
+        """Return the URL of an interface: its own setting or, without one, a path below the server
+        URL."""
         own: str | None = getattr(self, name)
         if own is None and self.server_url is not None:
             return self.server_url + INTERFACE_PATHS[name]
@@ -175,14 +180,14 @@ class Settings:
     def installation(self) -> str:
         """A short hash of server URL, client id and redirect URI.
 
-        It keeps the cookies and records of different installations apart.
+        It separates the cookies and records of different installations.
         """
         parts = (self.server_url, self.client_id, self.redirect_uri)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
     @property
     def missing(self) -> list[str]:
-        """The keys without which nobody can sign in."""
+        """The keys of required settings that have no value."""
         names = [name for name in ("client_id", "client_secret") if getattr(self, name) is None]
         if any(self.interface_url(name) is None for name in INTERFACE_PATHS):
             names.append("server_url")

@@ -1,7 +1,7 @@
 """Parsers for the values of single settings.
 
 Each takes a value from ``app.config`` or the credentials file and returns it as the package uses
-it, or None for no value. It raises :class:`InvalidValue` for anything else.
+it, or None for an empty value. It raises :class:`InvalidValue` for anything else.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def text(value: object) -> str | None:
             f"must be a string, not {_type_name(value)}: quote it (in the environment as '\"…\"')"
         )
     if value != value.strip() or not value.isprintable():
-        raise InvalidValue("has a space or control character at one end or inside: remove it")
+        raise InvalidValue(
+            "begins or ends with a space, or contains an invisible character: remove it"
+        )
     return value or None
 
 
@@ -54,7 +56,9 @@ def url(
     if found is None:
         return None
     if not re.fullmatch(r"[!-~]+", found):
-        raise InvalidValue("must be ASCII without spaces: write the host name in its xn-- form")
+        raise InvalidValue(
+            "must be ASCII without spaces: write an international host name in its xn-- form"
+        )
     try:
         parts = urlsplit(found)
         host, _ = parts.hostname, parts.port
@@ -77,7 +81,8 @@ def server_url(value: object) -> str | None:
 
 
 def redirect_uri(value: object) -> str | None:
-    # Validated but never changed: it is sent byte for byte (docs/protocol.md, "Around it").
+    # Validate it but never change it: it is sent byte for byte (docs/protocol.md, "About the
+    # vendor's product").
     return url(value, fragment=True, example="https://app.example.com/#/login")
 
 

@@ -16,7 +16,7 @@ class AuthorizationResponse:
     """The parameters of an authorization response.
 
     Each is a list with as many values as the response had. ``login`` is the name of the login that
-    the tab started. It proves nothing.
+    the tab started. It is not signed, so it proves nothing.
     """
 
     code: list[str] = field(repr=False)
@@ -28,8 +28,8 @@ class AuthorizationResponse:
     def require_code(self) -> str:
         """Return the authorization code. RFC 6749 appendix A.11 defines its characters.
 
-        :raises LoginFailed: ``denied`` or ``authorize_error`` for an error (RFC 6749 section
-            4.1.2.1), ``code_missing`` unless there is exactly one code.
+        :raises LoginFailed: ``denied`` or ``authorize_error`` if the response is an error (RFC 6749
+            section 4.1.2.1), ``code_missing`` if it does not contain exactly one code.
         """
         if "access_denied" in self.error:
             raise LoginFailed("denied")
@@ -48,7 +48,7 @@ def parse_query(query: str, *, nonce_in_uri: bool) -> AuthorizationResponse:
     :param nonce_in_uri: whether the redirect URI ended with a nonce (:func:`add_nonce`).
     """
     if nonce_in_uri:
-        # The vendor appends ?code=… at the very end, after our nonce.
+        # The server appends ?code=… at the very end, after our nonce.
         query = query.replace("?", "&")
     found = parse_qs(query, keep_blank_values=True)
     code, error, state, nonce = (found.get(name, []) for name in ("code", "error", "state", "s"))
@@ -84,7 +84,7 @@ def authorization_url(
 
 
 def add_nonce(redirect_uri: str, nonce: str) -> str:
-    """Append a signed nonce to a redirect URI: to its fragment if it has one."""
+    """Append a signed nonce to a redirect URI, and so to its fragment if it has one."""
     head, hash_sign, fragment = redirect_uri.partition("#")
     separator = "&" if "?" in (fragment if hash_sign else head) else "?"
     return f"{redirect_uri}{separator}s={nonce}"

@@ -9,10 +9,10 @@ from typing import Final
 from ..errors import ServerUnavailable
 
 BREAK_AFTER: Final = 3
-"""Calls in a row without a response, after which a process stops calling an interface."""
+"""After this many calls in a row without a response, a process stops calling an interface."""
 
 BREAK_FOR: Final = 5.0
-"""Seconds until it tries again, with one call at a time."""
+"""Seconds until the process tries again, with one call at a time."""
 
 
 class Breaker:
@@ -35,7 +35,8 @@ class Breaker:
             now = time.monotonic()
             if now < self._next_attempt:
                 raise ServerUnavailable(
-                    "The server has not responded lately. It will be tried again."
+                    "The server did not respond to the last calls. It will be tried again in a few "
+                    "seconds."
                 )
             self._next_attempt = now + timeout + BREAK_FOR
 

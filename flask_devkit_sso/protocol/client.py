@@ -19,9 +19,9 @@ log: Final = logging.getLogger("flask_devkit_sso")
 
 
 class Client:
-    """The OAuth client of one installation. It keeps no visitor's state, so threads may share it.
+    """The OAuth client of one installation. It keeps nothing about a user, so threads may share it.
 
-    The first unknown role is logged, for the people who run the server.
+    It logs a warning when the server first sends an unknown role.
     """
 
     def __init__(self, server: Server, transport: Transport) -> None:
@@ -44,13 +44,13 @@ class Client:
     def exchange(self, code: str, *, redirect_uri: str, code_verifier: str | None = None) -> Tokens:
         """Exchange an authorization code for tokens, through Authlib (docs/protocol.md section 2).
 
-        The code is sent once, whatever happens. The server would refuse it the second time, and
-        revoke the tokens that it issued the first time.
+        The code is never sent twice. The server would refuse it the second time, and revoke the
+        tokens that it issued the first time.
 
         :raises ServerError, ServerUnavailable: as :func:`contract.token_response`.
         """
         requested_at = time.time()
-        # One object for each exchange, because Authlib's client keeps the token on itself.
+        # Create an object for each exchange, because Authlib's client keeps the token.
         oauth = OAuth2Client(
             _Session(self._transport),
             client_id=self._server.client_id,
@@ -77,7 +77,9 @@ class Client:
         user = contract.user_info(self._post_token(url, access_token, repeatable=True))
         if user.role is None and not self._has_logged_role:
             self._has_logged_role = True
-            log.warning("getUserInfo: a role is neither Admin nor User, so it counts as none")
+            log.warning(
+                "getUserInfo returned a role other than Admin or User, so the user has none"
+            )
         return user
 
     def is_valid(self, user: UserInfo, access_token: str) -> bool:
@@ -99,7 +101,7 @@ class Client:
         return contract.validity_response(response)
 
     def refresh(self, tokens: Tokens) -> Tokens:
-        """Refresh tokens that have a refresh token (docs/protocol.md section 4).
+        """Refresh an access token with its refresh token (docs/protocol.md section 4).
 
         :raises ServerError, ServerUnavailable: as :func:`contract.refresh_response`.
         """
@@ -111,9 +113,9 @@ class Client:
         return tokens.refreshed_by(contract.refresh_response(response, requested_at))
 
     def logout(self, access_token: str) -> None:
-        """Have the server sign the user out there (docs/protocol.md section 6).
+        """Sign the user out at the server (docs/protocol.md section 6).
 
-        :raises ServerError, ServerUnavailable: unless the server confirmed it.
+        :raises ServerError, ServerUnavailable: if the server did not confirm it.
         """
         contract.envelope_data(self._post_token(self._server.logout_url, access_token), "logout")
 
@@ -138,7 +140,8 @@ class _Session:
 def _write_body(
     client: Any, method: str, url: str, headers: object, form: Mapping[str, str]
 ) -> tuple[str, object, bytes]:
-    """Authenticate the client as Authlib asks: write the JSON body that contains the secret."""
+    """Return the request with the JSON body, which contains the secret. Authlib calls this to
+    authenticate the client."""
     body = contract.token_request(
         client_id=client.client_id,
         client_secret=client.client_secret,
@@ -150,7 +153,8 @@ def _write_body(
 
 
 class _ValidatedResponse:
-    """What Authlib reads the token from. It accepts any JSON object, so it gets a validated one."""
+    """The response that Authlib reads the token from. Authlib accepts any JSON object, so this one
+    is validated first."""
 
     status_code = 200
 

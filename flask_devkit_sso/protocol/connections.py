@@ -1,8 +1,8 @@
-"""Connections to the authentication server, each of which another thread can cut.
+"""Connections to the authentication server that another thread can close.
 
 urllib3's timeouts apply to a single read, so a server that sends a byte a second would keep a
-request waiting for ever. The thread that waits for a :class:`Call` gives it up at its deadline.
-That shuts the socket down, and so ends the thread that reads from it.
+request waiting for ever. So one thread reads, and another waits for the :class:`Call` until its
+deadline. Then it gives the call up, which shuts the socket down and ends the read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from ..errors import ServerUnavailable
 
 MAX_IDLE: Final = 4.0
 """Seconds for which an idle connection is reused. Standard servers close it after 5
-(docs/protocol.md, "What standard servers also do"), and a code must not get lost there."""
+(docs/protocol.md, "What standard servers also do"), and a code that is sent at that moment would be
+lost."""
 
 
 class Call:
@@ -44,11 +45,11 @@ class Call:
 
     @property
     def waited(self) -> float:
-        """Seconds that it waited for a thread, or infinity if it never got one."""
+        """Seconds that the call waited for a thread, or infinity if it never got one."""
         return self._started - self._created
 
     def start(self) -> float:
-        """Note that the current thread carries the call out, and return the seconds left.
+        """Record that the current thread makes the call, and return the seconds left.
 
         :raises ServerUnavailable: if there is no time left.
         """
@@ -60,22 +61,23 @@ class Call:
         return time_left
 
     def stop(self) -> None:
-        """Note that the current thread has finished the call."""
+        """Record that the current thread has finished the call."""
         _current.call = None
 
     def use(self, connection: HTTPConnection) -> None:
-        """Note which connection to cut.
+        """Record which connection :meth:`give_up` has to close.
 
         :raises urllib3.exceptions.TimeoutError: if nobody waits for the call any longer.
         """
         with self._lock:
-            # A process that was stopped may get here before its other thread gives the call up.
+            # If the whole process was paused, this thread may continue before the other one gives
+            # up.
             if self._is_given_up or time.monotonic() > self._deadline:
                 raise urllib3.exceptions.TimeoutError
             self._connection = connection
 
     def give_up(self) -> None:
-        """Cut the connection, from another thread."""
+        """Shut the connection down, from another thread."""
         with self._lock:
             self._is_given_up = True
             sock = self._connection.sock if self._connection else None
@@ -105,8 +107,8 @@ for _name in ("urllib3.connection", "urllib3.connectionpool"):
 class _FinalResponse(http.client.HTTPResponse):
     """Skips interim responses (RFC 9110 section 15.2), of which http.client knows only 100.
 
-    If one of them were taken for the response, the next call on the connection, perhaps another
-    person's, would read the real one.
+    If one of them were taken for the response, the next call on this connection, which may be for
+    another person, would read the real response.
     """
 
     def _read_status(self) -> tuple[str, int, str]:
@@ -118,7 +120,7 @@ class _FinalResponse(http.client.HTTPResponse):
 
 
 class _CuttableConnection(HTTPConnection):
-    """A connection that the current call knows, and that is not reused after a long idle time."""
+    """A connection that its call can close, and that is not reused after a long idle time."""
 
     response_class = _FinalResponse
     _idle_since: float | None = None
@@ -162,7 +164,7 @@ class _HTTPSPool(HTTPSConnectionPool):
 
 
 def create_pool(tls: ssl.SSLContext, size: int) -> urllib3.PoolManager:
-    """Return a pool of connections that can be cut."""
+    """Return a pool of connections that another thread can close."""
     pool = urllib3.PoolManager(maxsize=size, ssl_context=tls)
     pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
     return pool

@@ -1,7 +1,7 @@
 """The wire contract, without I/O: builds requests and validates responses.
 
-docs/protocol.md describes the wire, and the sections named here are its sections. A response that
-has been validated has a type of its own, so that nothing unchecked is mistaken for a token.
+The sections named here are those of docs/protocol.md. A validated response has its own type, so
+that nothing unchecked is mistaken for a token.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ INTERFACE_PATHS: Final = {
     "refresh_url": "/sso/oauth2/refreshToken",
     "logout_url": "/sso/oauth2/logout",
 }
-"""Paths below the server URL, unless a URL is configured on its own ("Common to all")."""
+"""Paths below the server URL. Each URL can also be set individually ("Common to all")."""
 
 MAX_EXPIRES_IN: Final = 3600
-"""Seconds; the longest lifetime of an access token (section 2)."""
+"""The longest lifetime of an access token, in seconds (section 2)."""
 
 REFRESH_MARGIN: Final = 30.0
-"""Seconds before an access token expires at which it is refreshed. A short-lived token is
+"""An access token is refreshed this many seconds before it expires. A short-lived token is
 refreshed in the last quarter of its lifetime."""
 
 Role = Literal["Admin", "User"]
@@ -37,7 +37,8 @@ ROLES: Final = ("Admin", "User")
 
 @dataclass(frozen=True)
 class RawResponse:
-    """An HTTP response that has not been validated. ``url`` is the requested one, without query."""
+    """An HTTP response that has not been validated. ``url`` is the requested URL without its
+    query."""
 
     status: int
     body: bytes = field(repr=False)
@@ -49,8 +50,8 @@ class RawResponse:
 class Tokens:
     """The content of a validated token response (sections 2 and 4).
 
-    ``requested_at`` is the Unix time at which the request was sent. The lifetime is counted from
-    there. ``expires_in`` is in seconds, from 1 to 3600.
+    ``requested_at`` is the Unix time at which the request was sent. The lifetime counts from then.
+    ``expires_in`` is in seconds, from 1 to 3600.
 
     Stored sessions, pending logouts and login results contain these fields. If they change, raise
     ``RECORD_VERSION`` in session/sessions.py and session/logouts.py.
@@ -130,7 +131,7 @@ def envelope_data(response: RawResponse, interface: str) -> dict[str, Any]:
 
     :param interface: the name that an error message uses.
     :raises ServerError: for an error code, and for a body that is not an envelope.
-    :raises ServerUnavailable: for 502, 503 and 504 without an envelope, which come from a gateway.
+    :raises ServerUnavailable: for HTTP 502, 503 and 504 without an envelope, which a gateway sends.
     """
     try:
         envelope = json.loads(response.body, object_pairs_hook=_unique_names)
@@ -142,14 +143,14 @@ def envelope_data(response: RawResponse, interface: str) -> dict[str, Any]:
     if not isinstance(code, str) or not re.fullmatch(r"[0-9]{4}", code):
         if response.status in (502, 503, 504):
             raise ServerUnavailable(
-                f"A gateway answered HTTP {response.status} instead of the server."
+                f"A gateway responded with HTTP {response.status} instead of the server."
             )
-        # With a 5xx status the address is probably right.
+        # If the status is 5xx, the URL is probably right.
         fix = ": check the URL, including its path" if response.status < 500 else ""
         source = f"{interface} at {response.url} (HTTP {response.status})"
         raise ServerError(f"The response of {source} is not an envelope{fix}.")
     if code != SUCCESS:
-        raise ServerError(f"The server answered {code}: {explain(code).meaning}.", code)
+        raise ServerError(f"The server returned {code}: {explain(code).meaning}.", code)
     if not 200 <= response.status <= 299:
         raise ServerError(f"The server reported success with HTTP status {response.status}.")
     data = envelope.get("data")
@@ -206,8 +207,8 @@ def user_info(response: RawResponse) -> UserInfo:
 def validity_response(response: RawResponse) -> bool:
     """Validate a user validity response about one user (section 5).
 
-    :raises ServerError, ServerUnavailable: as :func:`envelope_data`, and unless the response holds
-        a list of exactly one boolean.
+    :raises ServerError, ServerUnavailable: as :func:`envelope_data`, and if the response does not
+        contain a list of exactly one boolean.
     """
     answers = envelope_data(response, "user validity").get("validation_list")
     if not isinstance(answers, list) or [type(answer) for answer in answers] != [bool]:
@@ -228,7 +229,8 @@ def _text(data: dict[str, Any], name: str) -> str:
 
 
 def _expires_in(data: dict[str, Any]) -> int:
-    """Return ``expires_in`` from an integer or ASCII digits; at most, and by default, an hour."""
+    """Return ``expires_in``, sent as an integer or as ASCII digits. The default and maximum is an
+    hour."""
     value = data.get("expires_in", MAX_EXPIRES_IN)
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value):
         value = int(value)

@@ -16,7 +16,7 @@ PARAMETERS: Final = (
     "refresh_token",
     "redirect_uri",
 )
-"""In the order of the protocol's table: the codes of the first one are 8101 and 8201."""
+"""In the order of the protocol's table: the codes of the first parameter are 8101 and 8201."""
 
 
 def missing(parameter: str) -> str:
@@ -39,8 +39,8 @@ INVALID_REDIRECT_URI: Final = invalid("redirect_uri")
 
 @dataclass(frozen=True)
 class ErrorCode:
-    """What an error code means to the operator of an application, and how to fix a wrong setting
-    that it points to."""
+    """What an error code means for the operator of an application, and how to fix the setting that
+    causes it, if it points to one."""
 
     meaning: str
     fix: str = ""

@@ -1,4 +1,4 @@
-"""What a client knows of the authentication server."""
+"""What a client has to know about the authentication server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Validity:
 class Server:
     """The authentication server's URLs and this client's credentials there.
 
-    Everything is known, except for ``validity``, which is None unless it is configured.
+    ``validity`` is None unless it is configured. The other fields always have a value.
     """
 
     client_id: str

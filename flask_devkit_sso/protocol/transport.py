@@ -1,7 +1,8 @@
-"""HTTPS requests to the authentication server, each with a deadline for the whole of it.
+"""HTTPS requests to the authentication server, each with one deadline for the whole call.
 
 urllib3 sends the request in a thread of a small pool, and the caller waits no longer than the
-deadline. No timeout of a socket covers the resolver, or a response that arrives byte by byte.
+deadline, because socket timeouts cover neither name resolution nor a response that arrives byte by
+byte.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from .connections import Call, create_pool
 from .contract import RawResponse
 
 MAX_BODY: Final = 1024 * 1024
-"""Bytes of a response's body, after decompression."""
+"""Maximum size of a response's body after decompression, in bytes."""
 
 MAX_CALLS: Final = 16
-"""Calls in progress in one process. Another one waits for a thread within its own deadline."""
+"""Maximum number of calls in progress in one process. Further calls wait for a thread until their
+deadline."""
 
 _USER_AGENT: Final = {"User-Agent": "flask-devkit-sso"}
 _HEADERS: Final = {
@@ -48,7 +50,7 @@ class _Process(NamedTuple):
     pool: urllib3.PoolManager
     threads: ThreadPoolExecutor
     breakers: dict[str, Breaker]
-    """By interface, so that one that responds does not hide one that hangs."""
+    """One for each interface, so that one that responds does not hide one that hangs."""
 
 
 class Transport:
@@ -68,10 +70,11 @@ class Transport:
     def post(self, url: str, body: bytes, *, repeatable: bool = False) -> RawResponse:
         """Send a JSON body and return the response, whatever its status.
 
-        :param repeatable: whether to send it once more if the connection breaks without a response.
-            Never for a request that uses something up, such as an authorization code.
-        :raises ServerUnavailable: if there was no complete response within the deadline, or none
-            lately (:data:`~flask_devkit_sso.protocol.breaker.BREAK_AFTER`).
+        :param repeatable: whether to send the request once more if the connection breaks without a
+            response. Do not set it for a request that uses something up, such as an authorization
+            code.
+        :raises ServerUnavailable: if there is no complete response within the deadline, or if the
+            last calls got none (:data:`~flask_devkit_sso.protocol.breaker.BREAK_AFTER`).
         :raises ServerError: if the response is larger than 1 MiB.
         """
         return self._send(url, body, repeatable=repeatable)
@@ -129,17 +132,17 @@ def _request(
             headers=_USER_AGENT if body is None else _HEADERS,
             timeout=urllib3.Timeout(total=time_left),
             retries=_RETRY_ONCE if repeatable else False,
-            # A redirect could pass a secret on.
+            # Following a redirect could send a secret to another host.
             redirect=False,
             preload_content=False,
         )
         if response.status in _WITHOUT_BODY:
-            # If the server sends a body all the same, the next call must not read it.
+            # If the server sends a body anyway, the next call must not read it.
             response.close()
         content = _read(response)
         return RawResponse(response.status, content, response.headers, url.partition("?")[0])
     except HTTPError as error:
-        # Not chained, because some of these exceptions quote what the server sent.
+        # Do not chain the exception, because it may quote what the server sent.
         raise ServerUnavailable(_explain(error, url)) from None
     finally:
         call.stop()
@@ -171,8 +174,8 @@ def _explain(error: HTTPError, url: str) -> str:
             cause = error.args[0] if error.args else None
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return (
-                    f"The server's certificate is not accepted ({cause.verify_message}): for a CA "
-                    "of your own set DEVKIT_SSO_CA_BUNDLE to its PEM file."
+                    f"The server's certificate is not accepted ({cause.verify_message}): for a "
+                    "private CA, set DEVKIT_SSO_CA_BUNDLE to its PEM file."
                 )
             return "The TLS handshake with the server failed: does it use https on this port?"
         case urllib3.exceptions.NewConnectionError() | urllib3.exceptions.ConnectTimeoutError():

@@ -1,3 +1,4 @@
-"""What happens to a login and a session on the server: storage, refresh, revalidation, logout.
+"""The lives of logins and sessions: storage, token refresh, user revalidation and logout.
 
-It handles no HTTP requests. It may import everything below it: config, store, protocol, users …"""
+It handles no HTTP requests. It may import config, store, protocol, users, and everything that these
+may import."""

@@ -14,9 +14,9 @@ log: Final = logging.getLogger("flask_devkit_sso")
 
 
 def end_if_unchanged(app: Flask, sessions: Sessions, session: Session, why: str) -> None:
-    """End a session whose tokens the server refused, unless it has other tokens by now.
+    """End a session whose tokens the server refused, unless it has received new tokens since.
 
-    A worker that was stopped for longer than its claim lasts may act on an outdated refusal.
+    The refusal may be outdated if this worker was paused for longer than its claim lasts.
 
     :param why: reported by the signal ``session_ended``.
     """

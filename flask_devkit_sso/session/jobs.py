@@ -14,7 +14,7 @@ from ..per_process import PerProcess
 log: Final = logging.getLogger("flask_devkit_sso")
 
 MAX_JOBS: Final = 8
-"""Jobs that one process runs at once."""
+"""Maximum number of jobs that one process runs at the same time."""
 
 
 class _Process(NamedTuple):
@@ -51,13 +51,13 @@ class Jobs:
         def done(job: Future[None]) -> None:
             del running[key]
             error = job.exception()
-            # Perhaps no request waits for the job, so its error would go unnoticed. The single
-            # flight has logged errors of the server.
+            # Log errors here, because there may be no request that waits for the job. single_flight
+            # has already logged errors of the server.
             if isinstance(error, StoreUnavailable):
                 log.warning("a session could not be kept up to date: %s", error)
             elif error is not None and not isinstance(error, (ServerError, ServerUnavailable)):
                 log.error("a session could not be kept up to date", exc_info=error)
 
-        # Outside the lock, because a job that has ended already calls back at once.
+        # Do this outside the lock, because the callback runs at once if the job has already ended.
         job.add_done_callback(done)
         return job

@@ -22,7 +22,8 @@ class Keys:
 
     :param secrets: ``SECRET_KEY`` followed by ``SECRET_KEY_FALLBACKS``. The first one signs and
         encrypts, and each of them verifies and decrypts.
-    :param installation: the installation's hash. Cookies and records of another one are unknown.
+    :param installation: the installation's hash. Other installations have other keys, so they
+        cannot read these cookies and records.
     """
 
     def __init__(self, secrets: Sequence[bytes], installation: str) -> None:

@@ -1,4 +1,4 @@
-"""Results of logins: the user and the tokens that an authorization code was exchanged for."""
+"""Results of logins: the tokens that an authorization code was exchanged for, and their user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .logins import PendingLogin
 
 @dataclass(frozen=True)
 class LoginResult:
-    """The result of a login, before there is a session. ``next`` is where the login ends."""
+    """The result of a login, before there is a session. ``next`` is the page to return to."""
 
     user: UserInfo
     tokens: Tokens
@@ -41,7 +41,7 @@ class LoginResults:
         return self._parse(row.data) if row else None
 
     def take(self, login: PendingLogin) -> LoginResult | None:
-        """Remove a login's result and return it. Of several callers, only one gets it."""
+        """Remove a login's result and return it. If several callers do so, only one gets it."""
         data = self._store.remove(self._key(login))
         return self._parse(data) if data else None
 

@@ -1,6 +1,6 @@
-"""Logins in progress. They are kept in the browser that started them, so they cost no storage.
+"""Logins in progress. The browser that started them keeps them, so they need no storage here.
 
-Each login has a cookie of its own, so that tabs that start at once do not overwrite each other. The
+Each login has its own cookie, so that logins in several tabs do not overwrite each other. The
 cookie contains the login's nonce. The authorization response must prove that it belongs to that
 nonce (RFC 6749 section 10.12, RFC 9700 section 4.7): it returns the signed nonce as ``state`` or in
 the redirect URI. If a server supports neither, the person has to confirm the login.
@@ -24,12 +24,16 @@ from ..store.base import Store
 from .keys import Keys
 
 COOKIE_BUDGET: Final = 3000
-"""Bytes for all login cookies. With the session's, a browser sends less than 4 KB."""
+"""Maximum size of all login cookies together, in bytes. Together with the session's cookie, a
+browser sends less than 4 KB."""
 
 _NAME_LENGTH: Final = 8
-"""Characters of the nonce that are part of a cookie's name."""
+"""How many characters of the nonce are part of a cookie's name."""
 
-_ONE_KEY: Final = "If this happens often: do all workers have the same SECRET_KEY, and keep it?"
+_ONE_KEY: Final = (
+    "If this happens often, check that all workers use the same SECRET_KEY, and that it never "
+    "changes."
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class PendingLogin:
 
     @property
     def name(self) -> str:
-        """What distinguishes a browser's logins. It proves nothing."""
+        """A name for telling a browser's logins apart. It is not signed, so it proves nothing."""
         return self.nonce[:_NAME_LENGTH]
 
 
@@ -84,12 +88,13 @@ class Logins:
         """Start a login that will end at ``next_url``.
 
         :param redirect_uri: the configured one.
-        :param cookies: the request's cookies, of which too many are deleted.
+        :param cookies: the request's cookies, to find those that have to be deleted.
         """
         nonce = secrets.token_urlsafe(24)
         verifier = secrets.token_urlsafe(32) if self._pkce else None
         signed_nonce = str(self._nonces.dumps(nonce))
-        # The signature's own time is in whole seconds, which does not order tabs.
+        # The signature's own timestamp is in whole seconds, too coarse to find the newest of
+        # several logins.
         now = round(time.time(), 3)
         sealed = None if verifier is None else self._keys.seal(verifier)
         cookie = str(self._cookies.dumps([nonce, next_url, sealed, now]))
@@ -107,7 +112,7 @@ class Logins:
     ) -> tuple[PendingLogin, str]:
         """Find the login that an authorization response belongs to, and mark it as used.
 
-        A second response finds no login.
+        A second response to the same login is refused.
 
         :param redirect_uri: the configured one.
         :return: the login, and the redirect URI that was sent for it.
@@ -116,7 +121,8 @@ class Logins:
         """
         find = self._find_newest if self._binding == "confirm" else self._find_proven
         login = find(response, cookies)
-        # A signature's age is in whole seconds, so it may outlast the login by one.
+        # A signature's age is in whole seconds, so it may be valid for a second longer than the
+        # login.
         if not self._store.add(self._used_key(login.nonce), "", expires=login.expires_at + 2):
             raise LoginFailed("login_unknown")
         return login, self._with_nonce(redirect_uri, "".join(response.s))
@@ -194,7 +200,8 @@ class Logins:
         return PendingLogin(nonce, name, next_url, verifier, started_at + self._ttl)
 
     def _stale(self, cookies: Mapping[str, str], budget: int) -> list[str]:
-        """Return the login cookies that do not fit into a budget of bytes, the oldest first."""
+        """Return the login cookies to delete: those that are not valid any more, and the oldest if
+        all of them exceed a budget of bytes."""
         keep = set()
         for login in self.pending(cookies):
             budget -= len(login.cookie_name) + len(cookies[login.cookie_name])

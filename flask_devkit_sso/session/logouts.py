@@ -1,8 +1,7 @@
-"""Pending logouts: sign-ins that ended here and that the server does not know about yet.
+"""Pending logouts: people signed out here, and the server has not confirmed it yet.
 
 A pending logout is recorded before it is reported to the server (docs/protocol.md section 6), so it
-survives the request and the worker. If it could not be reported at once, any worker reports it
-later.
+survives the request and the worker. If it cannot be reported at once, any worker reports it later.
 """
 
 from __future__ import annotations
@@ -33,14 +32,15 @@ RETRY_EVERY: Final = 30.0
 """Seconds between two rounds in one process, and between two attempts for one logout."""
 
 GIVE_UP_AFTER: Final = 86400.0
-"""Seconds after the access token's expiry during which a refresh token is tried. It is valid for
-"hours or days" (section 2), and after a day the sign-in at the server has probably ended too."""
+"""Seconds after the access token expires during which the refresh token is still used to report a
+logout. It is valid for "hours or days" (section 2), and after a day the sign-in at the server has
+probably ended by itself."""
 
 _ROUND_SECONDS: Final = 20.0
 """Seconds after which a round starts no further call."""
 
 _TOKEN_IS_INVALID: Final = (INVALID_ACCESS_TOKEN, INVALID_REFRESH_TOKEN)
-"""The token is invalid at the server already, so there is nothing left to report."""
+"""Codes for a token that is already invalid at the server, so there is nothing left to report."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ class PendingLogout:
 
     @property
     def give_up_at(self) -> float:
-        """The Unix time from which the tokens are assumed to be useless."""
+        """The Unix time after which the logout is no longer reported."""
         return self.tokens.expires_at + (GIVE_UP_AFTER if self.tokens.refresh_token else 0)
 
 
@@ -78,27 +78,28 @@ class PendingLogouts:
         self._next_round = time.monotonic() + RETRY_EVERY
 
     def record(self, name: str, uid: str, tokens: Tokens) -> PendingLogout:
-        """Record a logout. Nobody else reports it until the caller is done with :meth:`report`.
+        """Record a logout. Other workers leave it alone until the caller has had time to report it.
 
         :param name: unique, such as a session's name.
-        :raises StoreUnavailable: nothing is recorded then, and the session should not end.
+        :raises StoreUnavailable: if the store fails. The session should not end then.
         """
         logout = PendingLogout(self._key(name), uid, time.time() + self._report_seconds, tokens)
         self._store.add(
             logout.key,
             self._serialize(logout),
-            # Longer than it is tried, so that a worker finds it, drops it and logs that.
+            # The record outlives the attempts, so that a worker finds it, logs that it gives up,
+            # and removes it.
             expires=max(logout.give_up_at, logout.retry_at) + GIVE_UP_AFTER,
             owner=self._owner,
         )
         return logout
 
     def replace_tokens(self, name: str, tokens: Tokens) -> None:
-        """Give a pending logout the tokens of a refresh that ended after it was recorded.
+        """Replace the tokens of a pending logout after a refresh that ended after it was recorded.
 
         Nothing happens if there is no such logout.
 
-        :raises StoreUnavailable: it may still have the old tokens then.
+        :raises StoreUnavailable: if the store fails. The logout may still have the old tokens.
         """
         logout = self._load(self._key(name))
         if logout is not None:
@@ -108,9 +109,9 @@ class PendingLogouts:
     def report(self, logout: PendingLogout, latest: Tokens | None) -> bool:
         """Report a logout to the server now, and return whether the server confirmed it.
 
-        It waits for a refresh of the session's tokens that is in progress. The server may have
-        invalidated the old ones already. If the report fails, it is tried again later unless the
-        tokens are invalid.
+        If the session's tokens are being refreshed, it waits for the new ones, because the server
+        may already have invalidated the old ones. If the report fails, it is repeated later, unless
+        the tokens are invalid.
 
         :param logout: as :meth:`record` returned it.
         :param latest: the session's last tokens.
@@ -140,7 +141,7 @@ class PendingLogouts:
         return is_confirmed
 
     def start_round(self) -> None:
-        """Report pending logouts in the background, if the last round is long enough ago."""
+        """Report pending logouts in the background, at most once in :data:`RETRY_EVERY` seconds."""
         now = time.monotonic()
         if now >= self._next_round:
             self._next_round = now + RETRY_EVERY
@@ -153,9 +154,9 @@ class PendingLogouts:
             log.info("pending logouts cannot be read: %s", error)
 
     def report_pending(self) -> int:
-        """Report what is due, unless another worker is doing so, and return how many logouts are
-        settled.
+        """Report the logouts whose ``retry_at`` has come, unless another worker is doing so.
 
+        :return: how many logouts need no further report.
         :raises StoreUnavailable: if the pending logouts cannot be read.
         """
         if not self._due():
@@ -175,7 +176,7 @@ class PendingLogouts:
             if time.monotonic() > deadline:
                 break
             if logout.give_up_at <= time.time():
-                log.warning("logout of uid %r: never reported to the server: too late", logout.uid)
+                log.warning("logout of uid %r: given up, not reported to the server", logout.uid)
             else:
                 try:
                     self._call(logout)
@@ -187,7 +188,9 @@ class PendingLogouts:
                     if error.server_code not in _TOKEN_IS_INVALID:
                         self._postpone(logout, until=time.time() + RETRY_EVERY)
                         continue
-                    log.info("logout of uid %r: its tokens are invalid at the server", logout.uid)
+                    log.info(
+                        "logout of uid %r: its tokens are already invalid at the server", logout.uid
+                    )
                 else:
                     log.info("logout of uid %r: reported to the server", logout.uid)
             self._store.remove(logout.key)
@@ -195,7 +198,8 @@ class PendingLogouts:
         return settled
 
     def _wait_for_refresh(self, logout: PendingLogout) -> bool:
-        """Wait until no refresh of the session's tokens is in progress; False after the timeout."""
+        """Wait until the session's tokens are not being refreshed. Return False after the
+        timeout."""
         key = refresh_claim_key(self._installation, logout.name)
         deadline = time.monotonic() + self._timeout
         while is_claimed(self._store, key):
@@ -205,14 +209,16 @@ class PendingLogouts:
         return True
 
     def _call(self, logout: PendingLogout) -> None:
-        """Have the server end its sign-in, after a refresh if the access token has expired.
+        """Let the server end its sign-in. Refresh an access token first if it has expired.
 
-        A server refuses an expired access token, or ends nothing.
+        With an expired access token, servers refuse the logout or end nothing (docs/protocol.md,
+        "What standard servers also do").
         """
         tokens = logout.tokens
         if tokens.expires_at - time.time() <= REFRESH_MARGIN and tokens.refresh_token is not None:
             logout.tokens = self._client.refresh(tokens)
-            # Before anything else can fail, because the old refresh token may be invalid by now.
+            # Store the new tokens before anything else can fail: the old ones may be invalid by
+            # now.
             self._postpone(logout, until=time.time() + self._report_seconds)
         self._client.logout(logout.tokens.access_token)
 
@@ -246,8 +252,8 @@ class PendingLogouts:
         )
 
     def _parse(self, key: str, data: str) -> PendingLogout | None:
-        """Parse a record. A record of another version, or with tokens that only another key can
-        decrypt, is left to its writer."""
+        """Parse a record. Return None if another version wrote it, or if its tokens cannot be
+        decrypted with the configured keys."""
         try:
             record = json.loads(data)
             if record["version"] != RECORD_VERSION:

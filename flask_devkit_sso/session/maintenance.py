@@ -1,7 +1,7 @@
 """Keeps the tokens and the user of each session up to date while it is in use.
 
-Background jobs do the work. A request waits only for a token that has expired, or for the server's
-word on a user whose last verification is too old to rely on.
+Background jobs do the work. A request waits only for a token that has expired, or if the last
+verification of its user is too old.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Maintenance:
         self._jobs = Jobs()
 
     def verify(self, session: Session) -> Session | None:
-        """Return a session whose user was verified recently, or None if it has ended.
+        """Return the session after its user was verified recently, or None if it has ended.
 
         :raises ServerUnavailable: if the last verification is too old to rely on, and there is no
             new one.
@@ -70,8 +70,7 @@ class Maintenance:
         latest = self._sessions.reload(session)
         if latest is not None and not self._users.is_usable(latest.verified_at):
             raise ServerUnavailable(
-                "The server could not be asked about this user for longer than "
-                "DEVKIT_SSO_OUTAGE_GRACE."
+                "The server has not confirmed this user for longer than DEVKIT_SSO_OUTAGE_GRACE."
             )
         return latest
 
@@ -88,7 +87,7 @@ class Maintenance:
         while latest is not None:
             tokens = self._sessions.tokens(latest)
             if tokens is None:
-                raise ServerUnavailable("This session has no tokens, because tests created it.")
+                raise ServerUnavailable("This session has no tokens: a test created it.")
             job = self._start(latest) if latest.refresh_at <= time.time() else None
             if tokens.expires_at > time.time():
                 return tokens.access_token

@@ -1,7 +1,7 @@
 """Refreshes the tokens of sessions (docs/protocol.md section 4).
 
-A server may rotate refresh tokens and revoke the whole sign-in if an old one is used again. So a
-token is refreshed by one worker only, and a new refresh token must not get lost.
+A server may rotate refresh tokens and revoke the whole sign-in if an old one is used again. So only
+one worker refreshes a token, and a new refresh token must not get lost.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .single_flight import single_flight
 class TokenRefresh:
     """Refreshes the tokens of one installation's sessions.
 
-    :param hooks: creates the users that signals name.
+    :param hooks: creates the user objects that are sent with signals.
     """
 
     def __init__(
@@ -49,12 +49,12 @@ class TokenRefresh:
         self._logouts = logouts
         self._installation = settings.installation
         self.max_seconds = settings.timeout + 5
-        """How long a refresh takes at most: the deadline of a call, and the store's work."""
+        """Maximum duration of a refresh: the deadline of a call, and time for the store."""
 
     def refresh(self, session: Session, *, refused: bool = False) -> Session | None:
-        """Refresh a session's tokens unless another worker does.
+        """Refresh a session's tokens, unless another worker is already doing so.
 
-        :param refused: the server refused the access token before it expired.
+        :param refused: whether the server refused the access token before it expired.
         :return: the session with its new tokens, or None if it has ended.
         :raises ServerError, ServerUnavailable: if there is no usable access token.
         """
@@ -97,7 +97,7 @@ class TokenRefresh:
     def _write(self, session: Session, tokens: Tokens) -> bool:
         """Write new tokens to the store, and return False if the session has ended.
 
-        The old refresh token may be invalid by now, so a store that fails is tried again.
+        The old refresh token may be invalid by now, so if the store fails, the write is repeated.
         """
         change = self._sessions.with_tokens(tokens)
         deadline = time.monotonic() + self.max_seconds

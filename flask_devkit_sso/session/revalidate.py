@@ -22,7 +22,8 @@ from .verified_users import VerifiedUser, VerifiedUsers
 class Revalidation:
     """Revalidates the users of one installation's sessions.
 
-    What the server says ends sessions. A fault of the server or of the installation never does.
+    A session ends if the server says that its tokens or its user are invalid. A fault of the server
+    or of the settings never ends one.
     """
 
     def __init__(
@@ -42,7 +43,8 @@ class Revalidation:
         self._refresh = refresh
 
     def revalidate(self, session: Session) -> None:
-        """Update a session's user, by asking the server unless another session just did.
+        """Update a session's user. Ask the server, unless another session of this user has just
+        done so.
 
         :raises ServerError, ServerUnavailable: if the server gave no usable response.
         """
@@ -55,7 +57,8 @@ class Revalidation:
             is_done=lambda: self._users.get(uid) is not None,
             # A revalidation may include a refresh and asking twice.
             claim_seconds=5 * max_seconds,
-            # Not as long as the claim: if its holder was killed, threads of all workers would wait.
+            # Do not wait as long as the claim lasts: if its holder was killed, threads of all
+            # workers would be blocked.
             wait_seconds=0 if self._users.is_fresh(session.verified_at) else max_seconds,
         )
         user = self._users.get(uid)
@@ -75,7 +78,7 @@ class Revalidation:
         except ServerError as error:
             if error.server_code != INVALID_ACCESS_TOKEN:
                 raise
-            # A newer login elsewhere may have revoked this token alone.
+            # A newer login elsewhere may have revoked only this access token.
             refreshed = self._refresh.refresh(session, refused=True)
             if refreshed is None:
                 return
@@ -88,7 +91,7 @@ class Revalidation:
                 end_if_unchanged(self._app, self._sessions, session, "token_refused")
                 return
         if info is None:
-            # The session is ended by its key as well, in case the store lost the user's index.
+            # If the store has lost the user's index, the session still ends by its own key.
             if self._sessions.end_all(session.user.uid) or self._sessions.end(session):
                 report_end(self._app, session.user.uid, "user_invalid")
         elif info.uid != session.user.uid:
@@ -99,7 +102,7 @@ class Revalidation:
     def _user_info(self, session: Session) -> UserInfo | None:
         """Return what the server says about a session's user, or None for an invalid user."""
         tokens = self._sessions.tokens(session)
-        # Tokens whose key is gone are as invalid as tokens that the server refuses.
+        # If the tokens' key is no longer configured, send a placeholder, which the server refuses.
         access_token = tokens.access_token if tokens else "unreadable"
         if not self._client.is_valid(session.user, access_token):
             return None

@@ -1,8 +1,8 @@
 """Sessions: the browser has an opaque random id in a cookie, and the store has everything else.
 
-The cookie contains the id with a signature, so that a forged cookie costs no read. The key in the
-store is a hash of the id, so that nobody can sign in with what they read there. Tokens are
-encrypted, and decrypted only when one of them is needed.
+The cookie contains the id with a signature, so that a forged cookie is rejected without reading the
+store. The key in the store is a hash of the id, so that nobody who reads the store can sign in with
+it. Tokens are encrypted, and decrypted only when one of them is needed.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from .keys import Keys
 RECORD_VERSION: Final = 1
 
 TOUCH_EVERY: Final = 60.0
-"""Seconds between two writes of a session's last use."""
+"""Seconds after which the last use of a session is written again. It is less if the idle timeout is
+short."""
 
 
 @dataclass(frozen=True)
 class Session:
     """A session as it was read from the store. Times are in Unix seconds.
 
-    ``last_used`` is what was written, at most a minute old. ``verified_at`` is the time at which
-    the server was asked about the user, and ``refresh_at`` the time from which the tokens should
-    be refreshed. ``sealed_tokens`` is None only for a session that tests created.
+    ``last_used`` is accurate to a minute. ``verified_at`` is the time at which the server was asked
+    about the user, and ``refresh_at`` the time from which the tokens should be refreshed.
+    ``sealed_tokens`` is None only for a session that tests created.
     """
 
     key: str = field(repr=False)
@@ -69,7 +70,7 @@ class Sessions:
 
         :param tokens: None only for a session that tests create, which has no server.
         :param verified_at: when the server was asked about the user, in Unix seconds.
-        :raises StoreUnavailable: there is no session then.
+        :raises StoreUnavailable: if the store fails. Nobody can use the session then.
         """
         session_id = secrets.token_urlsafe(32)
         now = time.time()
@@ -85,9 +86,10 @@ class Sessions:
         return str(self._signer.dumps(session_id))
 
     def load(self, cookie: str) -> Session | None:
-        """Return the session of a cookie by one read of the store, and note its use.
+        """Return the session of a cookie, or None, and record its use. This reads the store once.
 
-        :raises StoreUnavailable: which does not mean that nobody is signed in.
+        :raises StoreUnavailable: if the store cannot be read. Somebody may be signed in all the
+            same.
         """
         try:
             session_id = self._signer.loads(cookie)
@@ -100,28 +102,31 @@ class Sessions:
             return None
         now = time.time()
         if now - session.last_used >= min(TOUCH_EVERY, self._settings.idle_timeout / 4):
-            # A store that can be read but not written has identified the user all the same.
+            # The user is known already, so the request can go on even if the store cannot be
+            # written.
             with suppress(StoreUnavailable):
                 expires = self._expires(session.created_at, now)
                 self._store.touch(key, used=now, expires=expires)
         return session
 
     def tokens(self, session: Session) -> Tokens | None:
-        """Decrypt a session's tokens. Return None if it has none or their key is gone."""
+        """Decrypt a session's tokens. Return None if it has none, or if their key is no longer
+        configured."""
         if session.sealed_tokens is None:
             return None
         return self._keys.unseal_tokens(session.sealed_tokens)
 
     def with_tokens(self, tokens: Tokens) -> Callable[[Session], Session]:
-        """Return the change that gives a session other tokens, for :meth:`change`."""
+        """Return a function for :meth:`change` that replaces a session's tokens."""
         sealed = self._keys.seal_tokens(tokens)
         return lambda session: replace(session, sealed_tokens=sealed, refresh_at=tokens.refresh_at)
 
     def change(self, session: Session, change: Callable[[Session], Session]) -> Session | None:
         """Change a session's record without undoing a concurrent change.
 
-        :param change: called again with the latest session after a concurrent change.
-        :return: None if the session has ended, and it stays ended.
+        :param change: returns the changed session. After a concurrent change, it is called again
+            with the latest session.
+        :return: the changed session, or None if it has ended. A session that has ended stays ended.
         """
         latest: Session | None = session
         while latest is not None:
@@ -138,7 +143,7 @@ class Sessions:
         return self._alive(session.key, row) if row else None
 
     def end(self, session: Session) -> Session | None:
-        """End a session everywhere. Of several callers, one gets its last state, the others
+        """End a session everywhere and return its last state. If it has already ended, return
         None."""
         record = self._store.remove(session.key)
         return _parse(session.key, Row(record, session.last_used)) if record is not None else None
@@ -146,14 +151,14 @@ class Sessions:
     def end_all(self, uid: str) -> int:
         """End all sessions of a user everywhere, and return how many there were."""
         alive = len(self.list(uid))
-        # Some of the removed records may have expired, and another caller may do the same now.
+        # Some of the removed records may have expired, and another caller may be removing them too.
         return min(alive, len(self._store.remove_owner(self._owner(uid))))
 
     def list(self, uid: str | None = None) -> list[Session]:
         """Return the sessions that are alive, of one user or of all users, the oldest first.
 
-        The cost for one user grows with the number of the user's sessions. For all users it takes
-        a walk through the store.
+        For one user, the cost grows with the number of that user's sessions. For all users, the
+        whole store is read.
 
         :raises StoreUnavailable: if the store cannot be read now.
         """
@@ -200,7 +205,7 @@ def _serialize(session: Session) -> str:
 
 
 def _parse(key: str, row: Row) -> Session | None:
-    """Parse a record. A record of another version belongs to its writer and is no session here."""
+    """Parse a record. Return None if another version wrote it, or if it is damaged."""
     try:
         record = json.loads(row.data)
         if record["version"] != RECORD_VERSION:

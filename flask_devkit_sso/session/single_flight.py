@@ -1,4 +1,4 @@
-"""Single flight: of all requests, workers and hosts, one does the work."""
+"""Single flight: of all requests on all workers and hosts, only one does the work."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def single_flight(
 ) -> None:
     """Do some work unless another worker has done it or is doing it.
 
-    :param key: of the claim in the store.
+    :param key: the key of the claim in the store.
     :param is_done: returns whether another worker has done the work.
     :param claim_seconds: how long the work may take. After that, another worker may do it.
     :param wait_seconds: how long to wait while another worker is doing it; 0 for not at all.
-    :raises ServerError, ServerUnavailable: as ``work``; if it failed a moment ago; or if another
-        worker is still doing it after ``wait_seconds``.
+    :raises ServerError, ServerUnavailable: if ``work`` raises it, if the work failed a moment ago,
+        or if another worker is still doing it after ``wait_seconds``.
     """
     claim = Claim(store, key, claim_seconds)
     deadline = time.monotonic() + wait_seconds

@@ -26,7 +26,7 @@ class VerifiedUser:
 
 
 class VerifiedUsers:
-    """The users of one installation, as far as the server was asked about them recently."""
+    """The users of one installation whom the server was recently asked about."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
@@ -58,7 +58,7 @@ class VerifiedUsers:
     def forget(self, uid: str) -> None:
         """Delete what the server said about a user.
 
-        :raises StoreUnavailable: it may still be there then.
+        :raises StoreUnavailable: if the store fails. The record may still be there.
         """
         self._store.remove(self.key(uid))
 
@@ -71,12 +71,12 @@ class VerifiedUsers:
         return self._is_younger(verified_at, self._settings.revalidate_after)
 
     def should_revalidate(self, verified_at: float) -> bool:
-        """Return whether the server should be asked again, in the background if need be."""
+        """Return whether it is time to ask the server again, at least in the background."""
         return not self._is_younger(verified_at, REVALIDATE_EARLY * self._settings.revalidate_after)
 
     def is_usable(self, verified_at: float) -> bool:
         """Return whether a verification may be relied on while the server cannot be asked."""
-        # A time in the future is as wrong as it is far away.
+        # If the clock was set back, a verification seems to be from the future: limit that as well.
         return abs(time.time() - verified_at) < self._settings.outage_grace
 
     def _is_younger(self, verified_at: float, seconds: float) -> bool:

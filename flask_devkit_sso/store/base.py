@@ -28,7 +28,7 @@ class Store(Protocol):
     """What every store can do.
 
     Every method raises :class:`~flask_devkit_sso.StoreUnavailable` if the store cannot do its work
-    now. The outcome of a write is unknown then: it may have been done.
+    now. It is then unknown whether a write was done.
     """
 
     def add(self, key: str, data: str, *, expires: float, owner: str | None = None) -> bool:
@@ -48,12 +48,12 @@ class Store(Protocol):
         """
 
     def touch(self, key: str, *, used: float, expires: float) -> None:
-        """Note a use of a record, if it exists."""
+        """Update the last use and the expiry of a record, if it exists."""
 
     def remove(self, key: str, *, data: str | None = None) -> str | None:
-        """Remove a record and return its data. Of several callers, only one gets it.
+        """Remove a record and return its data. If several callers do so, only one gets it.
 
-        :param data: remove it only if this is its data, so that nobody releases a lock that
+        :param data: remove it only if this is its data, so that nobody releases a claim that
             somebody else has taken over.
         """
 
@@ -65,4 +65,5 @@ class Store(Protocol):
         """Return all records of an owner by key. The cost grows with their number."""
 
     def below(self, prefix: str) -> dict[str, Row]:
-        """Return all records whose key has a prefix. This is for commands, not for requests."""
+        """Return all records whose key begins with a prefix. This is slow: use it in commands, not
+        in requests."""

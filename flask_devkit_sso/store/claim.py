@@ -38,25 +38,25 @@ class Claim:
         if row is not None and row.data == _FAILED:
             if row.used - now <= SKEW:
                 raise ServerUnavailable("The last attempt failed a moment ago.")
-            # The clock was set back since, and the mark would stay for that long.
+            # The clock has been set back, so the mark would stay for that much longer.
             self._store.remove(self._key, data=_FAILED)
             row = None
         return row is None and self._store.add(self._key, self._holder, expires=now + self._seconds)
 
     def release(self) -> None:
         """Release the claim, unless somebody else has taken it over."""
-        # If the store fails here, the work is done all the same, and the claim expires.
+        # If the store fails here, the work has been done anyway, and the claim expires.
         with suppress(StoreUnavailable):
             self._store.remove(self._key, data=self._holder)
 
     def fail(self) -> None:
-        """Release the claim, and keep everybody from trying again at once."""
+        """Release the claim, and keep everybody from trying again for a few seconds."""
         with suppress(StoreUnavailable):
             if self._store.remove(self._key, data=self._holder) is not None:
                 self._store.add(self._key, _FAILED, expires=time.time() + RETRY_AFTER)
 
 
 def is_claimed(store: Store, key: str) -> bool:
-    """Return whether anybody holds the claim with this key."""
+    """Return whether a worker has taken the claim with this key."""
     row = store.read(key)
     return row is not None and row.data != _FAILED

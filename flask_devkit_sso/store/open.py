@@ -10,10 +10,10 @@ from .sqlite import MemoryStore, SQLiteStore
 
 
 def open_store(url: str, folder: str) -> Store:
-    """Return the store of a valid URL. Files and connections are opened at its first use.
+    """Return the store for a valid URL. It opens files and connections when it is first used.
 
     :param folder: the folder at which a relative path starts.
-    :raises ConfigError: for a Redis if redis-py is not installed or rejects the URL.
+    :raises ConfigError: for a Redis URL, if redis-py is not installed or rejects the URL.
     """
     if url == "memory://":
         return MemoryStore()

@@ -4,8 +4,8 @@ A record is a hash. The keys of an owner's records are in a sorted set, ordered 
 they expire. Every write is one script, so that record and index change together.
 
 A connection can break after Redis has carried out a command and before its reply arrives. So every
-call can be sent again: a script recognises a call that it has carried out by an id, and returns the
-same result as the first time.
+call can be sent again. Each call has an id, by which a script recognises a repeated call and
+returns the same result as before.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ from .base import DEADLINE, Row
 T = TypeVar("T")
 
 PREFIX: Final = "devkit_sso:"
-"""The beginning of every key, which identifies ours in a shared Redis."""
+"""The prefix of all our keys, because applications may share a Redis."""
 
 MAX_CALLS: Final = 32
-"""Calls in progress in one process. Another one waits for a thread within its own deadline."""
+"""Maximum number of calls in progress in one process. Further calls wait for a thread until their
+deadline."""
 
 SLACK: Final = 60.0
-"""Seconds for which Redis keeps a record after it has expired. Readers compare the time with their
-own clocks, which may differ by that much."""
+"""Seconds for which Redis keeps a record after it has expired, because the clocks of its readers
+may differ by that much."""
 
 _SOCKET_TIMEOUT: Final = 0.7
 """Seconds for one reply, so that a dead connection leaves time for a second attempt."""
@@ -118,11 +119,11 @@ class RedisStore:
     """A :class:`~flask_devkit_sso.store.base.Store` in one Redis or Valkey (not a cluster).
 
     Threads, processes and forks may share it. Each operation runs in a thread of a small pool, and
-    the caller waits no longer than the deadline. No timeout of a socket covers the resolver, or
-    all steps of connecting.
+    the caller waits no longer than the deadline, because socket timeouts cover neither name
+    resolution nor every step of connecting.
 
     :param url: as redis-py accepts it, with its options such as ``ssl_ca_certs`` after a ``?``.
-    :raises ConfigError: if redis-py rejects it.
+    :raises ConfigError: if redis-py rejects the URL.
     """
 
     def __init__(self, url: str) -> None:
@@ -132,7 +133,7 @@ class RedisStore:
             pool = self._client().connection_pool
             pool.connection_class(**pool.connection_kwargs)
         except (ValueError, TypeError, RedisError):
-            # Not chained, because the cause may quote the URL with its password.
+            # Do not chain the exception, because it may quote the URL with its password.
             raise ConfigError(
                 "redis-py rejects DEVKIT_SSO_STORE_URL: it must be like "
                 "redis://user:password@host:6379/0, with special characters in the password "
@@ -147,7 +148,7 @@ class RedisStore:
         return self._run(lambda client: _row(client.hmget(PREFIX + key, _FIELDS)))
 
     def update(self, key: str, data: str, *, expected: str | None = None) -> bool:
-        # If it is sent again after it was done, it may return False. A caller that passes
+        # If Redis carries this out twice, the second result may be False. A caller that passes
         # ``expected`` reads the record then.
         values = (data, time.time(), int(expected is not None), expected or "")
         return self._run(lambda client: bool(_eval(client, _UPDATE, key, *values)))
@@ -164,7 +165,7 @@ class RedisStore:
         calls: dict[str, str] = {}
 
         def remove(client: redis.Redis) -> list[str]:
-            # Read once, so that a repeated call removes the same records.
+            # Read the index only once, so that a repeated call removes the same records.
             if not calls:
                 calls.update({key: _call_id() for key in self._keys_of(client, owner)})
             with client.pipeline(transaction=False) as pipeline:
@@ -207,7 +208,8 @@ class RedisStore:
         try:
             future = threads.submit(_attempt, operation, client, deadline)
         except RuntimeError:
-            # The interpreter is shutting down, and a refresh in progress writes its tokens.
+            # The interpreter is shutting down, and a refresh in progress still has to store its
+            # tokens.
             return _attempt(operation, client, deadline)
         try:
             return future.result(DEADLINE)
@@ -226,7 +228,7 @@ class RedisStore:
             connection_pool=redis.ConnectionPool.from_url(
                 self._url,
                 decode_responses=True,
-                # Redis before version 6 and proxies understand it too.
+                # Redis before version 6 and some proxies understand only this protocol.
                 protocol=2,
                 retry=Retry(NoBackoff(), 0),
                 socket_connect_timeout=_SOCKET_TIMEOUT,
@@ -240,10 +242,10 @@ _FIELDS: Final = ["data", "used", "expires"]
 
 
 def _attempt(operation: Callable[[redis.Redis], T], client: redis.Redis, deadline: float) -> T:
-    """Carry out an operation, and once more on a new connection if the first one breaks.
+    """Carry out an operation. If the connection breaks, repeat it once on a new connection.
 
-    redis-py closes a broken connection, and checks whether Redis has closed an idle one before it
-    uses that.
+    redis-py closes a broken connection. Before it uses an idle one, it checks whether Redis has
+    closed it.
     """
     try:
         try:
@@ -255,15 +257,17 @@ def _attempt(operation: Callable[[redis.Redis], T], client: redis.Redis, deadlin
                 raise
             return operation(client)
     except (ValueError, TypeError, RecursionError):
-        # redis-py raises these for a reply that no Redis sends, and for a record that is not text.
+        # redis-py raises these for a reply that Redis never sends, and for a record that is not
+        # text.
         raise StoreUnavailable(
-            "The session store is not a Redis, or has unreadable records."
+            "The session store is not Redis, or it contains unreadable records."
         ) from None
     except RedisError as error:
         if isinstance(error, ReadOnlyError):
-            # It may have been the primary until now, so resolve the name again.
+            # It may have been the primary until now. Close its connections, so that the next ones
+            # resolve the name again.
             client.connection_pool.disconnect(inuse_connections=False)
-        # Neither chained nor quoted, because Redis repeats what it does not understand.
+        # Neither chain nor quote the error, because Redis repeats what it did not understand.
         raise StoreUnavailable(f"The session store in Redis {_explain(error)}.") from None
 
 
@@ -292,7 +296,7 @@ def _explain(error: RedisError) -> str:
 
 
 def _eval(client: redis.Redis, script: str, key: str, *values: str | float) -> Any:
-    # Not EVALSHA, because the scripts are short, and Redis forgets them at a restart.
+    # Do not use EVALSHA: the scripts are short, and Redis forgets them when it restarts.
     return client.eval(script, 1, PREFIX + key, *[str(value) for value in values])
 
 

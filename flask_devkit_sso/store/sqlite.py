@@ -17,7 +17,7 @@ from ..per_process import PerProcess
 from .base import DEADLINE, Row
 
 SCHEMA_VERSION: Final = 1
-"""SQLite's ``user_version``. A file of another version is left alone."""
+"""SQLite's ``user_version``. A file with another version is refused and left unchanged."""
 
 
 class SQLiteStore:
@@ -29,20 +29,20 @@ class SQLiteStore:
     """
 
     _CLEAN_UP: Final = 20
-    """Expired records that one :meth:`add` removes: more than it adds, but not without limit."""
+    """Maximum number of expired records that one :meth:`add` removes."""
 
     _OPENING: Final = 0.5
-    """Seconds of the deadline that may be spent on opening the file."""
+    """How many seconds of the deadline opening the file may take."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # A child must not close connections of its parent, which use the same file.
+        # A forked child must not close its parent's connections to the same file.
         self._idle: PerProcess[deque[_Connection]] = PerProcess(deque)
 
     def add(self, key: str, data: str, *, expires: float, owner: str | None = None) -> bool:
         now = time.time()
         with self._connection() as connection:
-            # One transaction, so that it waits for one lock only.
+            # Use one transaction, so that this waits for a lock only once.
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(
                 "DELETE FROM record WHERE key IN"
@@ -131,9 +131,9 @@ class SQLiteStore:
             ) from error
 
     def _take(self, idle: deque[_Connection]) -> _Connection | None:
-        """Return an idle connection to the present file.
+        """Return an idle connection to the current file, or None.
 
-        A connection to a file that was deleted or replaced would write where nobody reads.
+        If the file was deleted or replaced, its old connections would write where nobody reads.
         """
         with suppress(IndexError):
             while True:
@@ -153,7 +153,8 @@ class SQLiteStore:
     def _open(self) -> _Connection:
         """Open the file.
 
-        While another process sets it up, SQLite reports it as locked without waiting.
+        While another process is creating it, SQLite reports it as locked without waiting, so try
+        again for a while.
         """
         until = time.monotonic() + self._OPENING
         while True:
@@ -168,13 +169,13 @@ class SQLiteStore:
     def _try_to_open(self) -> _Connection:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
-            # SQLite would use the umask for a new file at the end of a link. The WAL files get the
-            # mode of the database file.
+            # SQLite would create a file with the umask's mode. Create it here, also if the path is
+            # a link to a file that does not exist. The WAL files get the same mode.
             path = self.path.resolve()
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
             try:
                 if os.name == "posix" and os.geteuid() == 0:
-                    # A command that root runs must not lock the application out.
+                    # If root runs a command, the application must still be able to use the file.
                     owner = path.parent.stat()
                     with suppress(OSError):
                         os.fchown(descriptor, owner.st_uid, owner.st_gid)
@@ -192,7 +193,8 @@ class SQLiteStore:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            # Overwrite deleted records, because they name people. Only some builds do by default.
+            # Overwrite deleted records, because they name people. Only some builds of SQLite do so
+            # by default.
             connection.execute("PRAGMA secure_delete = ON")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version == 0:
@@ -229,7 +231,7 @@ COMMIT;
 
 
 class MemoryStore(SQLiteStore):
-    """The same in memory, for tests. Other processes do not see it."""
+    """A store in memory, for tests. Other processes do not see its records."""
 
     def __init__(self) -> None:
         super().__init__(Path(":memory:"))

@@ -24,7 +24,7 @@ _LOGIN_IS_NO_REMEDY: Final = ("cross_site", "not_configured", "store_unavailable
 
 
 def as_login_failed(error: LoginFailed | ServerUnavailable | StoreUnavailable) -> LoginFailed:
-    """Return an error as a :class:`LoginFailed` that has been logged and has its response.
+    """Convert an error into a :class:`LoginFailed`, log it, and attach its response.
 
     The caller raises it, so that an application's ``errorhandler(LoginFailed)`` takes precedence.
     """
@@ -43,13 +43,13 @@ def as_login_failed(error: LoginFailed | ServerUnavailable | StoreUnavailable) -
 
 
 def handle_store_unavailable(error: StoreUnavailable) -> Any:
-    """Answer for an application's view that did not catch the error."""
+    """Return the response for an application's view that did not catch the error."""
     return current_app.handle_user_exception(as_login_failed(error))
 
 
 def handles_failures(view: Callable[[], R]) -> Callable[[], R]:
-    """Decorate a view of ours, so that a failure gets its response and the signal
-    ``login_failed`` is sent."""
+    """Decorate one of our views, so that a failure gets its response and sends the signal
+    ``login_failed``."""
 
     @wraps(view)
     def handled() -> R:
@@ -107,8 +107,7 @@ def _respond(failure: LoginFailed) -> None:
 
 
 def _is_about_login(failure: LoginFailed) -> bool:
-    """Return whether another login may help. It does not during an outage on an application's
-    page."""
+    """Return whether signing in again may help. It never helps on the application's own pages."""
     return failure.reason not in _LOGIN_IS_NO_REMEDY and is_ours(request)
 
 
@@ -117,10 +116,10 @@ def _login_url(failure: LoginFailed, next: str | None = None) -> str | None:
 
 
 def _again_url() -> str | None:
-    """Return where a person can repeat a request for which a login is no remedy. An address with
-    an authorization code is never repeated."""
+    """Return the address for "Try again" if signing in again does not help. It never contains an
+    authorization code."""
     if not is_ours(request):
-        # Only the browser can send a form of the application again.
+        # Only the browser can submit a form of the application again.
         return safe_next(current_url()) if request.method in ("GET", "HEAD") else None
     if (request.endpoint or "").startswith("devkit_sso_callback."):
         return url_for("devkit_sso_authorize.login")

@@ -1,4 +1,4 @@
-"""Guards views: decides who may see a view, and answers everybody else."""
+"""Guards views: decides who may see a view, and responds to everybody else."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ from .urls import current_url, safe_next
 F = TypeVar("F", bound=Callable[..., Any])
 
 _guarded_functions: WeakSet[Callable[..., Any]] = WeakSet()
-"""The functions that decorators received. If one of them is registered as a view, it is open."""
+"""The functions that decorators received. One that is itself registered as a view has no guard."""
 
 
 def login_required(view: F) -> F:
     """Guard a view so that only people who are signed in see it. Write it below ``@app.get``.
 
-    Above ``@app.get`` it would guard nothing, so the application refuses to serve requests then.
-    That goes unnoticed if a decorator between the two does not use :func:`functools.wraps`.
+    Above ``@app.get`` it would guard nothing. The application then refuses to serve requests,
+    unless a decorator between the two does not use :func:`functools.wraps` and so hides the
+    mistake.
 
     :param view: a function, plain or async. For a class-based view, put ``login_required`` into
         its ``decorators``.
-    :raises TypeError: for anything else, such as a class or ``@login_required()``.
+    :raises TypeError: for anything but a function, such as a class, and for ``@login_required()``.
     """
     return _guard(view, ())
 
@@ -44,7 +45,7 @@ def role_required(*roles: str) -> Callable[[F], F]:
     """Guard a view so that only people with one of the roles see it. Write it below ``@app.get``.
 
     :param roles: ``"Admin"``, ``"User"`` or both.
-    :raises ValueError: for no role, and for a name that the server never sends.
+    :raises ValueError: if no role is given, or a role that does not exist.
     """
     unknown = [role for role in roles if role not in ROLES]
     if unknown or not roles:
@@ -55,17 +56,18 @@ def role_required(*roles: str) -> Callable[[F], F]:
 
 
 def public(view: F) -> F:
-    """Mark a view that :meth:`DevKitSSO.protect` leaves open."""
+    """Mark a view as public, so that :meth:`DevKitSSO.protect` does not guard it."""
     view.devkit_sso_public = True  # type: ignore[attr-defined]
     return view
 
 
 def require_user(roles: tuple[str, ...] = ()) -> None:
-    """Let the current request pass, or raise the response to it.
+    """Let the current request pass, or raise an exception with the response to it.
 
     :param roles: the user needs one of them. If it is empty, being signed in is enough.
     :raises LoginFailed: as :func:`verified_user`.
-    :raises Unauthorized: or a redirect to the login, if nobody is signed in.
+    :raises Unauthorized: if nobody is signed in. If a page is loaded, the exception is a redirect
+        to the login instead.
     :raises Forbidden: if the user has none of the roles.
     """
     user = verified_user().user
@@ -83,7 +85,7 @@ def is_guardable(request: Any) -> bool:
     if request.method == "OPTIONS" and rule.provide_automatic_options:
         return False
     view = current_app.view_functions[rule.endpoint]
-    # Only the class's own mark counts: a subclass of an open view is not open.
+    # Only the class's own mark counts: a subclass of a public view is not public.
     own = vars(getattr(view, "view_class", object))
     return not (getattr(view, "devkit_sso_public", False) or "devkit_sso_public" in own)
 
@@ -104,7 +106,7 @@ def check_views(app: Flask) -> None:
             bare.append(f"{function.__module__}.{function.__qualname__} (endpoint {endpoint})")
     if bare:
         raise ConfigError(
-            f"guarded, but registered as a view without its guard: {', '.join(bare)}. Write "
+            f"These views are registered without their guard: {', '.join(bare)}. Write "
             "@login_required and @role_required below @app.get or @app.route, next to the function"
         )
 
@@ -137,7 +139,7 @@ def _guard(view: F, roles: tuple[str, ...]) -> F:
 
 
 def _ask_to_sign_in() -> None:
-    """Raise the response to a request by nobody."""
+    """Raise the exception with the response to an anonymous request."""
     try:
         get_service()
     except LoginFailed as error:

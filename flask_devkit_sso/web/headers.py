@@ -11,7 +11,7 @@ from .request_user import has_loaded_user
 def add_cache_headers(response: Response) -> Response:
     """Mark a response that depends on the user, so that no cache serves it to somebody else.
 
-    A page at the redirect URI is always requested again, because an authorization response may
+    Browsers always request a page at the redirect URI again, because an authorization response may
     arrive there.
     """
     state = get_state()

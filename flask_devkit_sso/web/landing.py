@@ -18,14 +18,14 @@ from .pages import catalogue, page, set_language
 from .requests import is_page_load
 
 _MAX_POST: Final = 32 * 1024
-"""Bytes of the body that the landing script may post."""
+"""Maximum size of the body that the landing script posts, in bytes."""
 
 
 def landing_page() -> Response | None:
     """Return the landing page if the current request may be the end of a login, or None.
 
-    It runs before each request. It answers 200, because with a redirect a browser would carry the
-    fragment along.
+    This runs before each request. The page is a 200, because a browser would carry the fragment
+    along with a redirect.
     """
     state = get_state()
     uri, service = state.redirect_uri, state.service
@@ -41,9 +41,10 @@ def landing_page() -> Response | None:
     }
     comes_back = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
     if passes and (not comes_back or "2" in passes.values()):
-        # The script has run and found no response, so this request is for the application. But the
-        # pass may be another tab's, and this request may come from the server. It gets the landing
-        # page unless it asks a second time (a browser may describe a reload like the first visit).
+        # The script sets a pass when it finds no authorization response, so this request is for the
+        # application. But another tab may have set it, and a request that comes from the server may
+        # have a response. It gets the landing page unless the script has run twice: some browsers
+        # send the same Sec-Fetch-Site when a page is reloaded.
         @after_this_request
         def delete_passes(response: Response) -> Response:
             for name in passes:
@@ -78,10 +79,10 @@ def landing_js() -> Response:
 
 
 def read_post() -> tuple[AuthorizationResponse, str]:
-    """Return the authorization response that the landing script posts, and the hash of the page
-    that was requested before the login.
+    """Return the authorization response that the landing script posts, and the hash (``#…``) of the
+    page that was requested before the login.
 
-    :raises LoginFailed: ``code_missing`` for a body of another form.
+    :raises LoginFailed: ``code_missing`` if the body has another form.
     """
     request.max_content_length = _MAX_POST
     try:

@@ -35,15 +35,16 @@ def login() -> Response:
     if load_user().user.is_authenticated:
         return see_other(next_url)
     if "lost" in request.args:
-        # The script of the leaving page noticed that the browser keeps none of our cookies.
+        # leaving.js noticed that the browser keeps none of our cookies.
         raise LoginFailed(
             "cookie_missing",
-            hint="The browser keeps no cookie of this application, or returns under another name "
-            "of it than the redirect_uri's; or the workers have different SECRET_KEYs.",
+            hint="The browser does not keep this application's cookies, the application was opened "
+            "under a different host name than the redirect_uri's, or the workers have different "
+            "SECRET_KEYs.",
         )
     service, uri = get_service(), get_redirect_uri()
     if uri.is_other_loopback_host(request_host()) and "bounced" not in request.args:
-        # The mark prevents a loop behind a proxy that sends us another host than the browser's.
+        # "bounced" prevents a loop behind a proxy that changes the Host header.
         url = url_for("devkit_sso_authorize.login", next=next_url, bounced=1)
         return see_other(uri.site + url)
     if get_state().settings.binding == "confirm" and not starts_here(request):
@@ -64,7 +65,7 @@ def login() -> Response:
         code_verifier=started.login.code_verifier,
     )
     if uri.needs_landing and request.headers.get("Sec-Fetch-Dest") == "document":
-        # Only the browser knows the hash of the requested page, and keeps it with a script.
+        # Only the browser knows the hash of the requested page. A script on this page stores it.
         return page(
             "leaving.html",
             script=True,
@@ -77,8 +78,8 @@ def login() -> Response:
 
 @handles_failures
 def callback() -> Response:
-    """Complete a login: by GET for a redirect URI without a fragment, by POST for the landing
-    script."""
+    """Complete a login. The landing script sends a POST. If the redirect URI is this route, the
+    server redirects the browser here with a GET."""
     if request.method == "GET":
         query = request.query_string.decode(errors="replace")
         is_in_uri = get_state().settings.binding == "redirect_uri"
@@ -111,7 +112,7 @@ def confirm() -> Response:
     if result is None:
         raise LoginFailed("login_unknown")
     if request.form.get("answer") != "yes":
-        # Without a logout there, the server would sign the same account in again.
+        # Sign out at the server too: otherwise it would sign in the same account again.
         pending = service.logouts.record(secrets.token_hex(16), result.user.uid, result.tokens)
         return see_other(signed_out_url(service.logouts.report(pending, result.tokens)))
     with _ending_at(result.next):
@@ -120,10 +121,11 @@ def confirm() -> Response:
 
 
 def _complete(response: AuthorizationResponse, hash_route: str = "") -> str:
-    """Turn an authorization response into a session, or into a question to the person.
+    """Complete a login with its authorization response: create the session, or with the binding
+    ``confirm`` store the result until the person confirms it.
 
     :param hash_route: the hash of the requested page, from the tab that started the login.
-    :return: where to redirect.
+    :return: the URL to redirect to.
     """
     service = get_service()
     uri = get_redirect_uri().uri
@@ -145,7 +147,7 @@ def _complete(response: AuthorizationResponse, hash_route: str = "") -> str:
 
 @contextmanager
 def _ending_at(next_url: str) -> Iterator[None]:
-    """Give a failure the requested page, so that another login can end there."""
+    """Add the requested page to a failure, so that the next login can return to it."""
     try:
         yield
     except LoginFailed as error:
@@ -176,7 +178,7 @@ def _sign_in(result: LoginResult) -> None:
             raise LoginFailed("refused", message=error.why) from error
     cookie = sessions.create(result.user, result.tokens, verified_at=result.tokens.requested_at)
     if current.session is not None and sessions.end(current.session):
-        # The server is not notified: tokens of one person may share a grant there.
+        # Do not notify the server: if both logins share a grant there, both would end.
         signals.session_ended.send(get_app(), uid=current.session.user.uid, why="replaced")
     current.set_user(user)
     after_this_request(lambda response: set_cookie(response, state.session_cookie, cookie))

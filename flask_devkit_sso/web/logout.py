@@ -24,7 +24,8 @@ _OUTCOME_TTL: Final = 300
 
 @handles_failures
 def logout() -> Response:
-    """Ask (GET), or end the session here and then at the server (POST; section 6)."""
+    """Ask for confirmation (GET), or end the session here and then at the server (POST;
+    docs/protocol.md section 6)."""
     current = load_user()
     if request.method != "POST":
         if isinstance(current.user, Anonymous):
@@ -60,7 +61,7 @@ def _end_session(session: Session) -> bool:
     if tokens is None or state.service is None:
         sessions.end(session)
         return False
-    # Recorded first, in case this worker is killed before it has notified the server.
+    # Record the logout first, in case this worker is killed before it has notified the server.
     pending = state.service.logouts.record(session.name, session.user.uid, tokens)
     ended = sessions.end(session)
     if ended is None:
@@ -82,7 +83,7 @@ def signed_out_url(is_confirmed: bool | None) -> str:
 
 @handles_failures
 def signed_out() -> Response:
-    """Show the outcome of a logout, and nothing that is not certain."""
+    """Show the outcome of a logout, as far as it is certain."""
     user = load_user().user
     return page(
         "signed_out.html",

@@ -16,14 +16,14 @@ def catalogue() -> Catalogue:
 
 
 def set_language(response: Response, language: str) -> Response:
-    """Declare a response's language, and that the request chose it."""
+    """Declare a response's language, and that it depends on the request."""
     response.content_language.add(language)
     response.vary.add("Accept-Language")
     return response
 
 
 def set_private(response: Response) -> Response:
-    """Keep a response out of caches, and its type as declared."""
+    """Keep a response out of caches, and keep browsers from guessing its type."""
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
@@ -34,11 +34,11 @@ def page(
 ) -> Response:
     """Render one of our pages, with the headers that all of them have.
 
-    The policies are part of the page too, because an extension such as Flask-Talisman replaces
-    headers.
+    The page repeats the policies in ``<meta>`` elements, because an extension such as
+    Flask-Talisman may replace the headers.
 
-    :param form: whether the page contains a form. With ``no-referrer`` a browser would send
-        ``Origin: null`` with it.
+    :param form: whether the page contains a form. With ``no-referrer``, a browser would send the
+        form with ``Origin: null``.
     :param script: whether the page loads one of our scripts.
     """
     referrer = "same-origin" if form else "no-referrer"
@@ -56,14 +56,14 @@ def page(
     )
     response = make_response(html, status)
     response.headers["Referrer-Policy"] = referrer
-    # Browsers ignore frame-ancestors in a page.
+    # Browsers ignore frame-ancestors in a <meta> element.
     response.headers["Content-Security-Policy"] = f"{policy}; frame-ancestors 'none'"
     response.headers["X-Frame-Options"] = "DENY"
     return set_private(set_language(response, texts.language))
 
 
 def see_other(url: str) -> Response:
-    """Redirect to another page, without a cached response or a Referer that names this one."""
+    """Redirect to another page. The response is not cached, and the next request has no Referer."""
     response = make_response(redirect(url, 303))
     response.headers["Cache-Control"] = "no-store"
     response.headers["Referrer-Policy"] = "no-referrer"

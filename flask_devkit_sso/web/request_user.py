@@ -18,7 +18,7 @@ from .failures import as_login_failed
 class RequestUser:
     """What is known about the user of one request.
 
-    :ivar is_checked: whether the server's word on the user has been checked.
+    :ivar is_checked: whether :func:`verified_user` was called for this request.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class RequestUser:
         self.is_checked = False
 
     def set_session(self, session: Session | None) -> None:
-        """Set the session, to which the user belongs."""
+        """Set the session, which determines the user."""
         self.session, self._user = session, None
 
     def set_user(self, user: User) -> None:
@@ -51,16 +51,16 @@ def has_loaded_user(state: AppState) -> bool:
 def load_user() -> RequestUser:
     """Return the current request's user as the session describes them.
 
-    They are kept in the WSGI environment. An application context may outlive a request in tests,
-    and would hand one visitor's session to the next.
+    The result is kept in the WSGI environment. In tests, an application context may outlive a
+    request, and would pass one user's session on to the next request.
 
-    :raises LoginFailed: ``store_unavailable``, which does not mean that nobody is signed in.
+    :raises LoginFailed: ``store_unavailable``. Somebody may be signed in all the same.
     """
     state = get_state()
     key = _environ_key(state)
     known: RequestUser | None = request.environ.get(key)
     if known is None:
-        # Stored before anything can fail, so that an error page that reads current_user sees an
+        # Store it before anything can fail, so that an error page that reads current_user gets an
         # anonymous user.
         known = request.environ[key] = RequestUser()
         cookie = request.cookies.get(state.session_cookie)
@@ -73,10 +73,10 @@ def load_user() -> RequestUser:
 
 
 def verified_user() -> RequestUser:
-    """Return the current request's user after the server has been asked about them recently.
+    """Return the current request's user, whom the server has confirmed recently.
 
-    :raises LoginFailed: as :func:`load_user`; ``server_unavailable`` if the server cannot be asked
-        for too long; ``not_configured`` if it cannot be asked at all.
+    :raises LoginFailed: as :func:`load_user`; ``server_unavailable`` if the server could not be
+        asked for too long; ``not_configured`` if settings are missing.
     """
     known = load_user()
     session = known.session
@@ -95,7 +95,7 @@ def verified_user() -> RequestUser:
 
 
 def current_access_token() -> str:
-    """See :meth:`DevKitSSO.access_token`. Needs a request."""
+    """Return what :meth:`DevKitSSO.access_token` returns. Needs a request."""
     known, service = verified_user(), get_state().service
     # Without a service the session is one that tests created, which has no tokens.
     if known.session is None or service is None:

@@ -26,14 +26,16 @@ def is_page_load(request: Request) -> bool:
 
 
 def wants_json(request: Request) -> bool:
-    """Return whether a request prefers JSON to a page. If it names neither, sending JSON counts."""
+    """Return whether a request prefers JSON to a page. If it accepts both alike, it prefers JSON if
+    it sends JSON or does not load a page."""
     accepted = request.accept_mimetypes
     html, json = accepted["text/html"], accepted["application/json"]
     return json > html if json != html else request.is_json or not is_page_load(request)
 
 
 def is_same_origin(request: Request) -> bool:
-    """Return whether a POST comes from a page of this site: by Fetch Metadata, or by Origin."""
+    """Return whether a POST comes from a page of this site, according to Fetch Metadata or
+    Origin."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site == "same-origin"

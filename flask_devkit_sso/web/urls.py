@@ -1,4 +1,4 @@
-"""Where a login leads back to."""
+"""The addresses to which a login may return."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..service import get_state
 from .requests import OUR_ENDPOINTS
 
 MAX_NEXT: Final = 1500
-"""Characters of an address to return to. A longer one is dropped."""
+"""Maximum length of an address to return to, in characters. A longer one is ignored."""
 
 
 def current_url() -> str:
@@ -25,8 +25,8 @@ def current_url() -> str:
 
 
 def safe_next(url: str | None) -> str:
-    """Return the address at which a login ends: ``url`` if it certainly stays on this site, and
-    ``DEVKIT_SSO_AFTER_LOGIN_URL`` otherwise (RFC 9700 section 4.11).
+    """Return the address to which a login returns: ``url`` if it certainly stays on this site,
+    otherwise ``DEVKIT_SSO_AFTER_LOGIN_URL`` (RFC 9700 section 4.11).
 
     The allowed characters are those that neither Werkzeug nor a browser rewrites, so that what is
     checked here is what will be sent. Our own routes are not allowed either.
@@ -59,6 +59,6 @@ def _is_our_path(path: str) -> bool:
     except RequestRedirect:
         return False
     except HTTPException:
-        # There is no such page, or not by GET, so nobody can return to it below our prefix.
+        # Nothing responds to a GET of this path. Below our prefix it still counts as ours.
         return path.startswith(f"{root}{get_state().settings.url_prefix}/")
     return endpoint.startswith(OUR_ENDPOINTS)

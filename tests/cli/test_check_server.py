@@ -312,7 +312,7 @@ def test_on_a_server_that_uses_codes_up(place: Place) -> None:
         "ok       3. getUserInfo: returns uid, username and role (User)",
         "error    4. refreshToken: the new access token belongs to another user",
         "note     4. refreshToken: keeps the refresh token",
-        "error    6. logout: The server answered 8500: the server reported an internal error",
+        "error    6. logout: The server returned 8500: the server reported an internal error",
         "ok       2. getToken: refuses a used code with 8202",
         "note     1. authorize: accepts a redirect_uri that varies, but getToken does not (8207)",
         (

@@ -85,7 +85,7 @@ def test_on_settings_that_are_wrong_or_missing(place: Place) -> None:
         "error    settings: DEVKIT_SSO_TIMEOUT must be greater than zero",
         "error    settings: DEVKIT_SSO_CLIENT_SECRET is missing\n",
         "error    settings: DEVKIT_SSO_REDIRECT_URI is missing",
-        "host works without\n         Fix: Run `flask devkit-sso register`, which writes ",
+        "host works without it\n         Fix: Run `flask devkit-sso register`, which writes ",
         "error    settings: SECRET_KEY is missing\n         Fix: Create one with python -c ",
         "ok       store: ",
         "warning  server: not checked",

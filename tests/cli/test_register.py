@@ -145,10 +145,10 @@ def test_every_printable_secret_survives(place: Place) -> None:
 
 
 WRONG = {
-    "--client-id= x": "Client id has a space",
+    "--client-id= x": "Client id begins or ends with a space",
     "--server-url=auth.example.com": "Server URL must be an absolute URL",
     "--server-url=http://auth.example.com": "Server URL is plain http",
-    "--redirect-uri=https://app.example.com/#/ ": "Redirect URI has a space",
+    "--redirect-uri=https://app.example.com/#/ ": "Redirect URI begins or ends with a space",
     "--logout-url=x": "--logout-url must be an absolute URL",
     f"--client-secret={CANARY}": "No such option",
     f"--client-id={'x' * 5000}": "a value is too long",
@@ -289,7 +289,7 @@ def test_at_a_terminal(place: Place, at_terminal: Opener) -> None:
     terminal.type("20221017000000001\n")
     terminal.expect("Client secret: ")
     terminal.type(f"{CANARY} \n")
-    terminal.expect("It has a space")
+    terminal.expect("It begins or ends with a space")
     terminal.expect("Client secret: ")
     terminal.type(f"{CANARY}\n")
     terminal.expect("Server URL: ")

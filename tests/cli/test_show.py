@@ -36,7 +36,7 @@ def test_what_is_wrong_and_what_is_missing(place: Place) -> None:
         "did you mean DEVKIT_SSO_CLIENT_ID?",
         "DEVKIT_SSO_CLIENT_SECRET is missing",
         "DEVKIT_SSO_REDIRECT_URI is missing",
-        "host works without\n    Fix: Run `flask devkit-sso register`, which writes ",
+        "host works without it\n    Fix: Run `flask devkit-sso register`, which writes ",
         "SECRET_KEY is missing\n    Fix: Create one with python -c ",
     ):
         assert text in done.stdout

@@ -101,8 +101,11 @@ CONTENTS: dict[str, tuple[str | bytes, str]] = {
     "long line": (f"# {CANARY}\n{'a.' * 32_000}a = 1\n", " has a line of more than 4096"),
     "many dots": (f"# {CANARY}\n" + f"{'a.' * 2_000}a = 1\n" * 16, " is not valid TOML"),
     "many tables": (f"# {CANARY}\n" + "[[a.b]]\n" * 8_000, " has an unknown key: did you mean"),
-    "space": (f'client_secret = "{CANARY} "\n', ": client_secret has a space"),
-    "line break": (f'client_secret = "{CANARY}\\n"\n', ": client_secret has a space"),
+    "space": (f'client_secret = "{CANARY} "\n', ": client_secret begins or ends with a space"),
+    "line break": (
+        f'client_secret = "{CANARY}\\n"\n',
+        ": client_secret begins or ends with a space",
+    ),
     "no URL": (f'server_url = "{CANARY}"\n', ": server_url must be an absolute URL"),
     "user in URL": (
         f'server_url = "https://x:{CANARY}@a.example"\n',

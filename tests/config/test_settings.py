@@ -24,8 +24,11 @@ from ..scripted import ScriptedServer
         ({"redirect_url": "x"}, "did you mean DEVKIT_SSO_REDIRECT_URI?"),
         ({"client_id": 1.5}, "DEVKIT_SSO_CLIENT_ID must be a string, not float: quote it"),
         ({"client_id": True}, "must be a string, not bool: quote it"),
-        ({"client_secret": " s"}, "DEVKIT_SSO_CLIENT_SECRET has a space"),
-        ({"client_secret": "a\nb"}, "DEVKIT_SSO_CLIENT_SECRET has a space or control character"),
+        ({"client_secret": " s"}, "DEVKIT_SSO_CLIENT_SECRET begins or ends with a space"),
+        (
+            {"client_secret": "a\nb"},
+            "DEVKIT_SSO_CLIENT_SECRET begins or ends with a space, or contains an invisible",
+        ),
         ({"server_url": "auth.example.com"}, "must be an absolute URL"),
         ({"server_url": "https://"}, "must be an absolute URL"),
         ({"server_url": "ftp://auth.example.com"}, "must be an absolute URL"),
@@ -43,7 +46,7 @@ from ..scripted import ScriptedServer
             {"redirect_uri": "http://app.example/sso/callback"},
             "REDIRECT_URI is plain http",
         ),
-        ({"redirect_uri": "https://app.example/cb "}, "has a space"),
+        ({"redirect_uri": "https://app.example/cb "}, "ends with a space"),
         ({"after_login_url": "//evil.example"}, "must be a path on this site"),
         ({"after_login_url": "https://evil.example"}, "must be a path on this site"),
         (

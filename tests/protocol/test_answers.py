@@ -148,7 +148,7 @@ def test_a_failure_under_http_200_is_a_failure(
     )
     assert outcome(client) == "server_rejected"
     assert server.paths == [GET_TOKEN]
-    assert f"The server answered {code}: " in caplog.text
+    assert f"The server returned {code}: " in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_role_is_admin_or_user_or_none(
     who = client.get("/who").json
     assert (who["role"], who["is_admin"]) == (role, role == "Admin")
     sign_in(client.application.test_client())
-    told = [line for line in caplog.messages if "a role is neither Admin nor User" in line]
+    told = [line for line in caplog.messages if "a role other than Admin or User" in line]
     assert len(told) == (role is None), "once in a process"
     assert client.get("/admin").status_code == (200 if role == "Admin" else 403)
 

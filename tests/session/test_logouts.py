@@ -204,9 +204,7 @@ def test_what_is_past_use_is_dropped_and_logged(
     assert server.paths == ([] if is_dropped else [REFRESH_TOKEN, LOGOUT])
     records = [(record.levelname, record.getMessage()) for record in caplog.records]
     if is_dropped:
-        assert records == [
-            ("WARNING", "logout of uid 'u-1': never reported to the server: too late")
-        ]
+        assert records == [("WARNING", "logout of uid 'u-1': given up, not reported to the server")]
     assert "canary" not in caplog.text
     assert is_nothing_left(app)
 
