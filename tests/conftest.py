@@ -55,6 +55,8 @@ def present_time() -> Iterator[None]:
     clock.reset()
 
 
+# Not for the whole session: as long as Playwright runs, this thread has an event loop, and Flask
+# runs no async view there.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:

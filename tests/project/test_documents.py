@@ -23,14 +23,13 @@ import pytest
 import requests
 import trustme
 from flask import Flask
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from flask_devkit_sso import LoginRefused
 from flask_devkit_sso.testing import login_as
 from pytest_devkit_sso import Sandbox
 
 from .. import documents, processes
-from ..browser import CHROMIUM
 from ..cli.place import CANARY, KEY, Place
 from ..cli.terminal import Terminal
 from ..documents import DOCUMENTS, blocks, every_block, shows
@@ -328,11 +327,11 @@ PEOPLE = {"ada": "Only for Admin", "bob": "", "anybody": ""}
 
 
 @pytest.mark.browser
-def test_the_readmes_program_signs_people_in(tmp_path: Path) -> None:
-    with the_readmes_program(tmp_path) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**CHROMIUM)  # type: ignore[arg-type]
+def test_the_readmes_program_signs_people_in(browser: Browser, tmp_path: Path) -> None:
+    with the_readmes_program(tmp_path) as url:
         for username, sees in PEOPLE.items():
-            page = browser.new_context().new_page()
+            context = browser.new_context()
+            page = context.new_page()
             page.goto(f"{url}/")
             page.get_by_label("Or type any name").fill(username)
             page.get_by_role("button", name="Sign in").click()
@@ -341,7 +340,7 @@ def test_the_readmes_program_signs_people_in(tmp_path: Path) -> None:
             assert answer
             assert answer.status == (200 if sees else 403)
             assert sees in page.inner_text("body")
-        browser.close()
+            context.close()
 
 
 def test_the_readmes_program_works_without_a_redirect_uri_on_this_machine(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, BrowserType, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from .. import processes
-from ..browser import CHROMIUM
+from ..browser import WHOLE_CHROMIUM
+from ..conftest import PATIENCE
 
 pytestmark = [
     pytest.mark.browser,
@@ -21,12 +22,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("example"),
 ]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[BrowserType]:
-    with sync_playwright() as playwright:
-        yield playwright.chromium
 
 
 @pytest.fixture(scope="module")
@@ -48,20 +43,6 @@ def demo() -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(30)
-
-
-@pytest.fixture
-def context(chromium: BrowserType) -> Iterator[BrowserContext]:
-    browser = chromium.launch(**CHROMIUM)  # type: ignore[arg-type]
-    context = browser.new_context()
-    context.set_default_timeout(15_000)
-    yield context
-    browser.close()
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
 
 
 def heading(page: Page, text: str) -> None:
@@ -175,13 +156,17 @@ def watch(page: Page) -> list[str]:
 
 @pytest.mark.parametrize("path", ["/reports", "/sso/authorize"])
 def test_cookies_that_the_browser_blocks(
-    demo: str, chromium: BrowserType, tmp_path: Path, path: str
+    demo: str, browser: Browser, tmp_path: Path, path: str
 ) -> None:
     preferences = tmp_path / "Default" / "Preferences"
     preferences.parent.mkdir()
     blocked = {"profile": {"default_content_setting_values": {"cookies": 2}}}
     preferences.write_text(json.dumps(blocked))
-    context = chromium.launch_persistent_context(tmp_path, **CHROMIUM)  # type: ignore[arg-type]
+    context = browser.browser_type.launch_persistent_context(
+        tmp_path,
+        **WHOLE_CHROMIUM,  # type: ignore[arg-type]
+    )
+    context.set_default_timeout(PATIENCE)
     try:
         page = context.new_page()
         documents = watch(page)
