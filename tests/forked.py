@@ -32,6 +32,8 @@ PRELOADED = (
     "flask_devkit_sso",
     "flask_devkit_sso.cli.group",
     "flask_devkit_sso.sandbox",
+    "gunicorn.app.wsgiapp",
+    "gunicorn.workers.gthread",
     "redis",
 )
 
@@ -80,6 +82,13 @@ class Program:
                 self._connection.close()
                 self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
+
+    def is_running(self) -> bool:
+        try:
+            self.wait(0.001)
+        except TimeoutError:
+            return True
+        return False
 
     def send_signal(self, number: int) -> None:
         if self.returncode is None:

@@ -6,79 +6,26 @@ import http.client
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import requests
-from flask import Flask
 
-from flask_devkit_sso import DevKitSSO, current_user, login_required
-
-from . import processes
+from . import forked, processes
 from .processes import ROOT, free_port
 from .scripted import REFRESH_TOKEN, ScriptedServer
+from .threads import Background
 
 CLIENT_ID = "20221017000000001"
 CLIENT_SECRET = "canary-client-secret-51fe"
 SECRET_KEY = "8b7c1f02aa93e6d4-no-one-knows-this"
-
-
-def set_clock_by(file: Path) -> None:
-    """Let this process see time that a file says: seconds that have passed, and seconds by which
-    its wall clock was set besides.
-
-    Debian's libfaketime is no help: under it each time.sleep of Python's is an error.
-    """
-    real_time, real_monotonic = time.time, time.monotonic
-
-    def seconds() -> list[float]:
-        return [float(number) for number in file.read_text().split()]
-
-    time.time = lambda: real_time() + sum(seconds())
-    time.monotonic = lambda: real_monotonic() + seconds()[0]
-
-
-def create_app() -> Flask:
-    """What gunicorn serves; its settings come from the environment."""
-    if "CLOCK" in os.environ:
-        set_clock_by(Path(os.environ["CLOCK"]))
-    app = Flask("tests")
-    app.config.from_prefixed_env()
-    sso = DevKitSSO(app)
-
-    @app.get("/who")
-    def who() -> dict[str, Any]:
-        return {
-            "username": current_user.username,
-            "uid": current_user.uid,
-            "role": current_user.role,
-            "pid": os.getpid(),
-        }
-
-    @app.get("/ping")
-    def ping() -> str:
-        return "pong"
-
-    @app.get("/private")
-    @login_required
-    def private() -> str:
-        return f"private {current_user.username}"
-
-    app.add_url_rule("/token", view_func=sso.access_token, endpoint="token")
-
-    @app.post("/end/<uid>")
-    def end(uid: str) -> dict[str, int]:
-        return {"ended": sso.end_sessions(uid)}
-
-    return app
 
 
 @contextmanager
@@ -93,7 +40,7 @@ def sandbox(*redirect_uris: str, options: Sequence[str] = ()) -> Iterator[str]:
 class Gunicorn:
     """An application under gunicorn, with two workers.
 
-    :param clock: a file that :func:`set_clock_by` reads.
+    :param clock: a file that :func:`tests.apps.set_clock_by` reads.
     """
 
     def __init__(
@@ -119,13 +66,15 @@ class Gunicorn:
         environment["FLASK_SECRET_KEY"] = SECRET_KEY
         if clock is not None:
             environment["CLOCK"] = str(clock)
-        command = [sys.executable, "-m", "gunicorn", "--workers", "2", "--threads", "4"]
-        command += ["--bind", f"127.0.0.1:{port}", "--log-level", "error", "--no-control-socket"]
-        self._process = subprocess.Popen(
-            [*command, f"{__name__}:create_app()"], cwd=ROOT, env=environment
+        command = ["-m", "gunicorn", "--workers", "2", "--threads", "4", "--log-level", "error"]
+        command += ["--bind", f"127.0.0.1:{port}", "--no-control-socket"]
+        # As pytest leaves them: what gunicorn says is shown where a test fails.
+        streams = (0, 1, 2)
+        self._process = forked.Program(
+            [*command, "tests.apps:create_app()"], streams, cwd=ROOT, env=environment
         )
         try:
-            self._wait(60)
+            self._wait(120)
         except BaseException:
             self.stop()
             raise
@@ -137,7 +86,7 @@ class Gunicorn:
                 requests.get(f"{self.url}/who", timeout=seconds)
                 return
             except requests.ConnectionError:
-                assert self._process.poll() is None, "gunicorn ended"
+                assert self._process.is_running(), "gunicorn ended"
                 assert time.monotonic() < until, "gunicorn does not answer"
                 time.sleep(0.05)
 
@@ -171,10 +120,10 @@ class Gunicorn:
         self.stop()
 
     def stop(self) -> None:
-        self._process.terminate()
+        self._process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
+            self._process.wait(30)
+        except TimeoutError:
             for pid in self.workers():
                 os.kill(pid, signal.SIGKILL)
             self._process.kill()
@@ -381,7 +330,6 @@ def load(url: str, seconds: float, people: int, faults: Callable[[], None]) -> T
     tally = Tally()
     lock = threading.Lock()
     until = time.monotonic() + seconds
-    failures: list[BaseException] = []
 
     def patiently(what: Callable[[], Any]) -> Any:
         began = time.monotonic()
@@ -429,19 +377,9 @@ def load(url: str, seconds: float, people: int, faults: Callable[[], None]) -> T
             person.browser.close()
             copy.browser.close()
 
-    def watched(number: int) -> None:
-        try:
-            live(number)
-        except BaseException as error:  # noqa: BLE001 - told by the thread that started this one
-            failures.append(error)
-
-    threads = [threading.Thread(target=watched, args=(number,)) for number in range(people)]
-    for thread in threads:
-        thread.start()
+    living = [Background(partial(live, number)) for number in range(people)]
     while time.monotonic() < until:
         faults()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+    for one in living:
+        one.result()
     return tally

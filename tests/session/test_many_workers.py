@@ -6,7 +6,6 @@ Gunicorn with two workers, a sandbox as a process, a real redis-server.
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +13,13 @@ from pathlib import Path
 import pytest
 import requests
 
+from ..conftest import wait_until
 from ..processes import free_port
 from ..redis_server import RedisServer
+from ..threads import Background
 from ..workers import Gunicorn, Person, Trouble, load, redirect_uri, sandbox, site
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workers")]
+pytestmark = pytest.mark.slow
 
 
 def faults_every(seconds: float, what: Callable[[], None]) -> Callable[[], None]:
@@ -29,20 +30,25 @@ def faults_every(seconds: float, what: Callable[[], None]) -> Callable[[], None]
     return fault
 
 
-def test_workers_killed_each_second(any_store: str) -> None:
+# `make hours` has the long runs of both tests; the suite has one short run of each.
+@pytest.mark.parametrize("seconds", [4, pytest.param(10, marks=pytest.mark.hours)])
+def test_workers_killed_each_second(any_store: str, seconds: float) -> None:
     with site(any_store) as [instance]:
-        tally = load(instance.url, 10, 4, faults_every(1, instance.kill_a_worker))
+        tally = load(instance.url, seconds, 4, faults_every(1, instance.kill_a_worker))
     assert (tally.lost, tally.wrong, tally.errors) == (0, 0, {})
     assert tally.broken > 0, "workers were killed"
     assert tally.logins >= 4, "everybody came in"
 
 
+@pytest.mark.redis
+@pytest.mark.parametrize("seconds", [4, pytest.param(10, marks=pytest.mark.hours)])
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_redis_restarted_under_load(tmp_path: Path, how: signal.Signals) -> None:
+def test_redis_restarted_under_load(tmp_path: Path, how: signal.Signals, seconds: float) -> None:
     redis = RedisServer(tmp_path, appendonly=True)
     try:
         with site(redis.url) as [instance]:
-            tally = load(instance.url, 10, 4, faults_every(3, lambda: redis.restart(how)))
+            restart = faults_every(seconds / 3, lambda: redis.restart(how))
+            tally = load(instance.url, seconds, 4, restart)
     finally:
         redis.stop()
     assert (tally.lost, tally.wrong) == (0, 0)
@@ -83,6 +89,8 @@ def test_two_instances_on_one_store(any_store: str) -> None:
 def test_a_logout_outlives_the_worker_killed_in_it(tmp_path: Path) -> None:
     """Killed while it waits for the server's answer; another one asks again."""
     port = free_port()
+    clock = tmp_path / "clock"
+    clock.write_text("0 0")
 
     def logouts() -> int:
         calls = requests.get(f"{server_url}/_sandbox/calls", timeout=10).json()
@@ -91,7 +99,7 @@ def test_a_logout_outlives_the_worker_killed_in_it(tmp_path: Path) -> None:
     with (
         sandbox(redirect_uri(port)) as server_url,
         Gunicorn(
-            server_url, f"sqlite:///{tmp_path}/sessions.db", port=port, timeout="2"
+            server_url, f"sqlite:///{tmp_path}/sessions.db", port=port, clock=clock, timeout="2"
         ) as instance,
     ):
         person = Person("ada", instance.url)
@@ -99,28 +107,18 @@ def test_a_logout_outlives_the_worker_killed_in_it(tmp_path: Path) -> None:
         copy = person.copy()
         fault = {"interface": "logout", "how": "hang"}
         requests.post(f"{server_url}/_sandbox/fail-next", json=fault, timeout=10)
-        outcome: list[int] = []
-
-        def sign_out() -> None:
-            try:
-                person.sign_out()
-            except Trouble as trouble:
-                outcome.append(trouble.status)
-
-        thread = threading.Thread(target=sign_out)
-        thread.start()
-        until = time.monotonic() + 90
-        while not logouts():
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        leaving = Background(person.sign_out)
+        wait_until(logouts)
         instance.kill_workers(2)
-        thread.join()
-        assert outcome == [0], "the answer never came"
+        with pytest.raises(Trouble) as caught:
+            leaving.result()
+        assert caught.value.status == 0, "the answer never came"
         assert copy.who()["username"] is None
-        while logouts() < 2:
-            assert time.monotonic() < until
-            copy.who()
-            time.sleep(0.5)
+        # Another minute, which is longer than a worker waits before it looks for such a logout.
+        new = clock.with_suffix(".new")
+        new.write_text("60 0")
+        new.rename(clock)
+        wait_until(lambda: copy.who() and logouts() >= 2)
 
 
 def test_two_installations_do_not_meet(redis_server: RedisServer) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,9 @@ import requests
 
 from .. import processes
 from ..processes import Person
+from ..threads import at_once
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workers")]
+pytestmark = pytest.mark.slow
 
 PEOPLE = {f"person-{n}": (f"u-{n}", "Admin" if n % 2 else "User") for n in range(8)}
 """Name → uid and role."""
@@ -26,9 +27,8 @@ PEOPLE = {f"person-{n}": (f"u-{n}", "Admin" if n % 2 else "User") for n in range
 class Gunicorn:
     """An application under gunicorn, with two workers of four threads."""
 
-    def __init__(self, url: str, process: subprocess.Popen[bytes], preload: bool) -> None:
+    def __init__(self, url: str, process: subprocess.Popen[bytes]) -> None:
         self.url = url
-        self.preload = preload
         self._process = process
 
     def workers(self) -> set[int]:
@@ -41,7 +41,7 @@ class Gunicorn:
         assert len(killed) == 2
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while len(self.workers() - killed) < 2 or self.workers() & killed:
             assert time.monotonic() < until
             time.sleep(0.05)
@@ -75,10 +75,10 @@ def gunicorn(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gunicor
         ):
             try:
                 processes.wait_for(url, process)
-                yield Gunicorn(url, process, request.param)
+                yield Gunicorn(url, process)
             finally:
                 process.terminate()
-                process.wait(30)
+                process.wait(60)
 
 
 @pytest.fixture
@@ -95,15 +95,16 @@ def mistakes(person: Person, who: requests.Response) -> list[str]:
         return [f"{person.username}: HTTP {who.status_code} {who.text}"]
     uid, role = PEOPLE[person.username]
     found = who.json()
-    del found["worker"]
+    del found["pid"]
     expected = {"username": person.username, "uid": uid, "role": role}
     return [] if found == expected else [f"{expected}: {found}"]
 
 
-def test_eight_people_sign_in_at_once_a_hundred_times(
-    gunicorn: Gunicorn, people: list[Person]
+# `make hours` has the hundred rounds.
+@pytest.mark.parametrize("rounds", [10, pytest.param(100, marks=pytest.mark.hours)])
+def test_eight_people_sign_in_at_once(
+    gunicorn: Gunicorn, people: list[Person], rounds: int
 ) -> None:
-    rounds = 25 if gunicorn.preload else 100
     workers: set[int] = set()
 
     def sign_in_often(person: Person) -> list[str]:
@@ -112,11 +113,11 @@ def test_eight_people_sign_in_at_once_a_hundred_times(
             person.forget()
             who = person.sign_in(gunicorn.url, "/who")
             wrong += mistakes(person, who)
-            workers.add(who.json()["worker"])
+            workers.add(who.json()["pid"])
         return wrong
 
-    with ThreadPoolExecutor(len(people)) as pool:
-        assert [wrong for found in pool.map(sign_in_often, people) for wrong in found] == []
+    found = at_once([partial(sign_in_often, person) for person in people])
+    assert [wrong for mistakes in found for wrong in mistakes] == []
     assert workers == gunicorn.workers()
 
 
