@@ -40,6 +40,7 @@ def sandbox(*redirect_uris: str, options: Sequence[str] = ()) -> Iterator[str]:
 class Gunicorn:
     """An application under gunicorn, with two workers.
 
+    :param options: more of gunicorn's.
     :param clock: a file that :func:`tests.apps.set_clock_by` reads.
     """
 
@@ -50,6 +51,7 @@ class Gunicorn:
         *,
         port: int,
         clock: Path | None = None,
+        options: Sequence[str] = (),
         **settings: str,
     ) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -71,7 +73,7 @@ class Gunicorn:
         # As pytest leaves them: what gunicorn says is shown where a test fails.
         streams = (0, 1, 2)
         self._process = forked.Program(
-            [*command, "tests.apps:create_app()"], streams, cwd=ROOT, env=environment
+            [*command, *options, "tests.apps:create_app()"], streams, cwd=ROOT, env=environment
         )
         try:
             self._wait(120)
@@ -97,8 +99,9 @@ class Gunicorn:
     def wait_for_workers(self) -> None:
         """Wait until every worker has answered: one that was killed is replaced by then."""
         answered: set[int] = set()
-        until = time.monotonic() + 60
-        while len(answered.intersection(self.workers())) < 2 and time.monotonic() < until:
+        until = time.monotonic() + 120
+        while len(answered.intersection(self.workers())) < 2:
+            assert time.monotonic() < until
             answered.add(requests.get(f"{self.url}/who", timeout=60).json()["pid"])
 
     def kill_a_worker(self) -> None:

@@ -18,6 +18,7 @@ from flask import Flask
 from flask_devkit_sso import ConfigError, DevKitSSO
 
 from ..conftest import SECRET_KEY, reason, sign_in, start
+from ..processes import unprivileged
 from ..scripted import ScriptedServer
 
 CANARY = "canary-in-the-file-77c1"
@@ -195,13 +196,9 @@ def test_a_socket(make: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 UNPRIVILEGED = """
-import os, sys
+import sys
 from flask import Flask
 from flask_devkit_sso import ConfigError, DevKitSSO
-DevKitSSO(Flask("imports-what-is-needed", instance_path="/nowhere"))
-os.chdir("/")
-if os.geteuid() == 0:
-    os.setuid(65534)
 try:
     DevKitSSO(Flask("tests", instance_path=sys.argv[1]))
 except ConfigError as error:
@@ -213,9 +210,9 @@ except ConfigError as error:
 def test_without_the_right_to_read_it(file: Path, unreadable: str) -> None:
     file.write_text(GOOD)
     (file if unreadable == "file" else file.parent).chmod(0)
-    command = [sys.executable, "-c", UNPRIVILEGED, str(file.parent)]
+    command = [*unprivileged(), sys.executable, "-c", UNPRIVILEGED, str(file.parent)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     finally:
         file.parent.chmod(0o700)
     assert f"{file} cannot be read (Permission denied)" in done.stdout

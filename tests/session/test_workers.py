@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,9 +9,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from .. import processes
-from ..processes import Person
+from ..processes import Person, free_port
 from ..threads import at_once
+from ..workers import Gunicorn, redirect_uri, sandbox
 
 pytestmark = pytest.mark.slow
 
@@ -24,61 +19,21 @@ PEOPLE = {f"person-{n}": (f"u-{n}", "Admin" if n % 2 else "User") for n in range
 """Name → uid and role."""
 
 
-class Gunicorn:
-    """An application under gunicorn, with two workers of four threads."""
-
-    def __init__(self, url: str, process: subprocess.Popen[bytes]) -> None:
-        self.url = url
-        self._process = process
-
-    def workers(self) -> set[int]:
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        return {int(pid) for pid in children.read_text().split()}
-
-    def kill_workers(self) -> None:
-        """kill -9 of all workers; returns when two others are there."""
-        killed = self.workers()
-        assert len(killed) == 2
-        for pid in killed:
-            os.kill(pid, signal.SIGKILL)
-        until = time.monotonic() + 120
-        while len(self.workers() - killed) < 2 or self.workers() & killed:
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        processes.wait_for(self.url, self._process)
-
-
 @pytest.fixture(params=[False, True], ids=["fork", "preload"])
 def gunicorn(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gunicorn]:
-    port = processes.free_port()
-    url = f"http://127.0.0.1:{port}"
-    arguments = ["--bind", f"127.0.0.1:{port}", "--workers", "2", "--threads", "4"]
+    port = free_port()
     # Kept connections would keep each person at one worker.
-    arguments += ["--keep-alive", "0", *(["--preload"] if request.param else [])]
-    with processes.sandbox("--redirect-uri", f"{url}/sso/callback") as exported:
-        settings = {f"DEVKIT_SSO_{name}": v for name, v in exported.items() if name != "text"}
+    options = ["--keep-alive", "0", *(["--preload"] if request.param else [])]
+    store = f"sqlite:///{tmp_path}/sessions.db"
+    with sandbox(redirect_uri(port)) as server_url:
         for username, (uid, role) in PEOPLE.items():
             requests.post(
-                exported["SERVER_URL"] + "/_sandbox/people",
+                server_url + "/_sandbox/people",
                 json={"username": username, "uid": uid, "role": role},
-                timeout=10,
+                timeout=60,
             ).raise_for_status()
-        with (
-            (tmp_path / "log").open("wb") as log,
-            subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", *arguments, "tests.apps:create_app()"],
-                cwd=processes.ROOT,
-                env=processes.environment(SECRET_KEY=os.urandom(16).hex(), **settings)
-                | {"INSTANCE": str(tmp_path / "instance")},
-                stderr=log,
-            ) as process,
-        ):
-            try:
-                processes.wait_for(url, process)
-                yield Gunicorn(url, process)
-            finally:
-                process.terminate()
-                process.wait(60)
+        with Gunicorn(server_url, store, port=port, options=options) as running:
+            yield running
 
 
 @pytest.fixture
@@ -118,7 +73,7 @@ def test_eight_people_sign_in_at_once(
 
     found = at_once([partial(sign_in_often, person) for person in people])
     assert [wrong for mistakes in found for wrong in mistakes] == []
-    assert workers == gunicorn.workers()
+    assert workers == set(gunicorn.workers())
 
 
 def test_killed_workers_lose_nothing(gunicorn: Gunicorn, people: list[Person]) -> None:
@@ -126,7 +81,8 @@ def test_killed_workers_lose_nothing(gunicorn: Gunicorn, people: list[Person]) -
     for person in early:
         assert mistakes(person, person.sign_in(gunicorn.url, "/who")) == []
     back = [person.way_back(person.start(gunicorn.url, "/who")) for person in late]
-    gunicorn.kill_workers()
+    gunicorn.kill_workers(2)
+    gunicorn.wait_for_workers()
     for person, address in zip(late, back, strict=True):
         assert mistakes(person, person.get(address)) == []
     for person in early:

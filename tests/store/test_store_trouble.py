@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 import subprocess
@@ -35,7 +34,7 @@ from ..conftest import (
     start,
     wait_until,
 )
-from ..processes import ROOT, environment
+from ..processes import ROOT, environment, unprivileged
 from ..redis_server import RedisServer
 from ..scripted import GET_TOKEN, TOKEN, ScriptedServer, says
 
@@ -396,11 +395,7 @@ def test_sqlite_that_can_not_be_used(
 
 
 def write_below(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Sign in, in a process of its own, with a session store below a folder.
-
-    Root may write anywhere, so as root the process runs without that capability. It stays root
-    otherwise, because the package may lie below a folder that only root can enter.
-    """
+    """Sign in, in a process of its own, with a session store below a folder."""
     program = """
 from tests.apps import create_app
 from tests.conftest import come_back, start
@@ -408,7 +403,6 @@ from tests.store.test_store_trouble import is_store_trouble
 client = create_app().test_client()
 is_store_trouble(come_back(client, start(client)["state"]))
 """
-    given_up = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
     settings = {
         "SECRET_KEY": SECRET_KEY,
         "DEVKIT_SSO_CLIENT_ID": CLIENT_ID,
@@ -418,7 +412,7 @@ is_store_trouble(come_back(client, start(client)["state"]))
         "DEVKIT_SSO_STORE_URL": f"sqlite:///{folder}/sessions.db",
     }
     return subprocess.run(
-        [*(given_up if os.geteuid() == 0 else []), sys.executable, "-c", program],
+        [*unprivileged(), sys.executable, "-c", program],
         cwd=ROOT,
         env=environment(**settings) | {"INSTANCE": str(folder)},
         capture_output=True,
