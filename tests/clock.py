@@ -6,6 +6,7 @@ browser) do not notice, and a thread that sleeps or waits does so in real time.
 
 from __future__ import annotations
 
+import math
 import time
 
 _real_time, _real_monotonic = time.time, time.monotonic
@@ -26,9 +27,12 @@ def advance(seconds: float) -> None:
 
 
 def stop() -> None:
-    """Let no more time pass than :func:`advance` says, however slow the machine is."""
+    """Let no more time pass than :func:`advance` says, however slow the machine is.
+
+    Both clocks stop at a whole second, so that sums and differences of them are exact.
+    """
     global _stopped_at
-    _stopped_at = _real_time(), _real_monotonic()
+    _stopped_at = float(math.ceil(_real_time())), float(math.ceil(_real_monotonic()))
 
 
 def reset() -> None:

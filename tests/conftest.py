@@ -93,9 +93,23 @@ def server() -> Iterator[ScriptedServer]:
     running.stop()
 
 
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    running = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield running
+    running.stop()
+
+
 @pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    folder = tmp_path / "redis"
+def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """An empty Redis: that of all tests, or, with the mark own_redis, one of the test's own."""
+    if request.node.get_closest_marker("own_redis") is None:
+        shared: RedisServer = request.getfixturevalue("shared_redis")
+        with shared.admin() as admin:
+            admin.flushall()
+        yield shared
+        return
+    folder = request.getfixturevalue("tmp_path") / "redis"
     folder.mkdir()
     running = RedisServer(folder)
     yield running

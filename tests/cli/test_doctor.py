@@ -133,6 +133,7 @@ def test_on_a_redirect_uri(place: Place, refusing: ScriptedServer, uri: str) -> 
     assert done.returncode == (1 if URIS[uri].startswith("error") else 0), done.stdout
 
 
+@pytest.mark.own_redis
 def test_on_stores(place: Place, refusing: ScriptedServer, redis_server: RedisServer) -> None:
     on_redis = settings(SERVER_URL=refusing.url, STORE_URL=redis_server.url)
     done = place.run("doctor", **on_redis)

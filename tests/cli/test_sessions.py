@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from flask_devkit_sso.testing import login_as
 
 from ..conftest import AppMaker
@@ -60,6 +62,7 @@ def test_of_an_application_that_serves(
     assert server.seen == [], "the server is not asked"
 
 
+@pytest.mark.own_redis
 def test_in_a_store_that_cannot_be_used(place: Place, redis_server: RedisServer) -> None:
     redis_server.stop()
     environment = settings(STORE_URL=redis_server.url, SERVER_URL="http://127.0.0.1:9")

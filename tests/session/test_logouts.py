@@ -30,6 +30,9 @@ from ..scripted import (
 )
 from ..threads import Background, at_once
 
+# They look at all that is in the store.
+pytestmark = pytest.mark.own_redis
+
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
 

@@ -56,6 +56,7 @@ def test_redis_restarted_under_load(tmp_path: Path, how: signal.Signals, seconds
     assert tally.logins >= 4, "everybody came in"
 
 
+@pytest.mark.own_redis
 def test_redis_without_persistence_signs_everybody_out(redis_server: RedisServer) -> None:
     with site(redis_server.url) as [instance]:
         people = [Person(name, instance.url) for name in ("ada", "bob")]

@@ -109,26 +109,6 @@ def test_the_last_use_is_not_written_at_each_request(
     assert [statement for statement in sql if not statement.startswith("SELECT ")] == []
 
 
-def test_the_idle_timeout(make_app: AppMaker) -> None:
-    clock.stop()
-    client = make_app(idle_timeout=2).test_client()
-    login_as(client, "bob")
-    for _ in range(5):
-        advance(0.6)
-        assert signed_in(client)
-    advance(2.1)
-    assert not signed_in(client)
-
-
-def test_the_absolute_lifetime(make_app: AppMaker) -> None:
-    client = make_app(session_lifetime=2).test_client()
-    login_as(client, "bob")
-    for _ in range(6):
-        advance(0.4)
-        client.get("/private")
-    assert not signed_in(client)
-
-
 def test_a_shorter_lifetime_applies_to_sessions_that_are_there(
     make_app: AppMaker,
 ) -> None:

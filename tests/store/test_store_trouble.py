@@ -208,6 +208,7 @@ def slow_to_write(server: RedisServer) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("trouble", [read_only, misconf, out_of_memory, slow_to_write])
+@pytest.mark.own_redis
 def test_redis_that_can_be_read_only(
     redis_server: RedisServer, make_app: AppMaker, trouble: Callable[[RedisServer], Any]
 ) -> None:
@@ -256,6 +257,7 @@ def test_what_somebody_else_wrote_to_redis(
     assert fresh.get("/private").text == "private ada"
 
 
+@pytest.mark.own_redis
 def test_redis_that_can_be_read_only_keeps_from_asking_about_users(
     redis_server: RedisServer, make_app: AppMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -276,6 +278,7 @@ def test_redis_that_can_be_read_only_keeps_from_asking_about_users(
 
 
 @pytest.mark.parametrize("own_handler", [False, True])
+@pytest.mark.own_redis
 def test_views_that_need_more_than_the_session(
     redis_server: RedisServer, make_app: AppMaker, server: ScriptedServer, own_handler: bool
 ) -> None:
