@@ -29,7 +29,7 @@ REDIRECT_URI = "http://localhost/sso/callback"
 AppMaker = Callable[..., Flask]
 
 # Only a failure waits for so long: a busy machine is none.
-PATIENCE = 20_000
+PATIENCE = 60_000
 expect.set_options(timeout=PATIENCE)
 
 

@@ -66,12 +66,12 @@ def free_port() -> int:
     return port
 
 
-def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 30) -> None:
+def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
     """Wait until a process answers."""
     until = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < until:
         try:
-            requests.get(url, timeout=5)
+            requests.get(url, timeout=60)
         except requests.ConnectionError:
             time.sleep(0.05)
         else:
@@ -90,7 +90,7 @@ class Person:
             self.browser.verify = ca_bundle
 
     def get(self, url: str, *, follow: bool = True) -> requests.Response:
-        return self.browser.get(url, allow_redirects=follow, timeout=30)
+        return self.browser.get(url, allow_redirects=follow, timeout=60)
 
     def way_back(self, authorize_url: str) -> str:
         """Sign in at the sandbox, unless that is done; return where it sends the browser."""
@@ -102,7 +102,7 @@ class Person:
                 "{0.scheme}://{0.netloc}/sign-in".format(urlsplit(authorize_url)),
                 data={"form_token": token[1], "username": self.username},
                 allow_redirects=False,
-                timeout=30,
+                timeout=60,
             )
         assert answer.status_code in (302, 303), answer.text
         return answer.headers["Location"]
@@ -110,7 +110,7 @@ class Person:
     def start(self, app_url: str, next_url: str = "/") -> str:
         """Start a login; return the address at the authentication server."""
         answer = self.browser.get(
-            f"{app_url}/sso/authorize", params={"next": next_url}, allow_redirects=False, timeout=30
+            f"{app_url}/sso/authorize", params={"next": next_url}, allow_redirects=False, timeout=60
         )
         assert answer.status_code == 303, answer.text
         return answer.headers["Location"]

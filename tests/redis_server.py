@@ -48,7 +48,7 @@ class RedisServer:
 
     def wait(self) -> None:
         """Wait until it answers."""
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         with self.admin() as admin:
             while True:
                 try:
@@ -63,7 +63,7 @@ class RedisServer:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process is not None:
             self.process.send_signal(how)
-            self.process.wait(20)
+            self.process.wait(60)
             self.process = None
 
     def restart(self, how: signal.Signals = signal.SIGTERM) -> None:

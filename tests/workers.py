@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import re
 import signal
 import threading
 import time
@@ -125,7 +124,7 @@ class Gunicorn:
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(30)
+            self._process.wait(60)
         except TimeoutError:
             for pid in self.workers():
                 os.kill(pid, signal.SIGKILL)
@@ -250,13 +249,13 @@ class Trouble(Exception):
 
 
 class Person:
-    """One person's browser."""
+    """One person's browser at an application whose workers may die: see :class:`Trouble`."""
 
     def __init__(self, username: str, url: str) -> None:
         self.username = username
         self.url = url
-        self.browser = requests.Session()
-        self.browser.trust_env = False
+        self._at_sandbox = processes.Person(username)
+        self.browser = self._at_sandbox.browser
 
     def get(self, url: str) -> requests.Response:
         return self._ask("GET", url)
@@ -280,15 +279,7 @@ class Person:
         answer = self.get("/sso/authorize")
         if answer.headers.get("Location") == "/":
             return True
-        answer = self.get(answer.headers["Location"])
-        if answer.status_code == 200:
-            token = re.search(r'name="form_token" value="([^"]+)"', answer.text)
-            assert token
-            data = {"form_token": token[1], "username": self.username}
-            origin = re.match(r"https?://[^/]+", answer.url)
-            assert origin
-            answer = self._ask("POST", f"{origin[0]}/sign-in", data=data)
-        back = answer.headers["Location"]
+        back = self._at_sandbox.way_back(answer.headers["Location"])
         path = back[back.index("/", len("http://")) :]
         return self.get(path).status_code == 303
 

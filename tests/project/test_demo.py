@@ -34,7 +34,7 @@ def demo(app_port: int, sandbox_port: int, folder: Path) -> Iterator[subprocess.
             yield process
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
@@ -55,15 +55,15 @@ def test_both_start_and_end_together(tmp_path: Path, end: signal.Signals) -> Non
             "Press Ctrl-C to stop.\n",
         ]
         address = f"http://127.0.0.1:{app_port}"
-        page = requests.get(f"{address}/reports", headers={"Accept": "text/html"}, timeout=10)
+        page = requests.get(f"{address}/reports", headers={"Accept": "text/html"}, timeout=60)
         assert page.url.startswith(f"http://127.0.0.1:{sandbox_port}/sso/oauth2/authorize?")
         assert "Sign in" in page.text
-        assert "Every ship, every night" in requests.get(address, timeout=10).text
+        assert "Every ship, every night" in requests.get(address, timeout=60).text
         started = children(process)
         assert len(started) == 2
         assert list(tmp_path.iterdir()) != []
         process.send_signal(end)
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
         assert [pid for pid in started if Path(f"/proc/{pid}").exists()] == []
         assert list(tmp_path.iterdir()) == []
         for port in (app_port, sandbox_port):
@@ -81,7 +81,7 @@ def test_a_port_that_is_taken(tmp_path: Path, taken: str, variable: str) -> None
         port, free = listening.getsockname()[1], processes.free_port()
         app_port, sandbox_port = (port, free) if taken == "app" else (free, port)
         with demo(app_port, sandbox_port, tmp_path) as process:
-            output, errors = process.communicate(timeout=15)
+            output, errors = process.communicate(timeout=60)
             assert process.returncode == 1
     assert output == ""
     assert errors == (
@@ -97,7 +97,7 @@ def test_one_that_ends_by_itself_ends_the_other(tmp_path: Path) -> None:
             assert process.poll() is None
         started = children(process)
         os.kill(started[0], signal.SIGKILL)
-        assert process.wait(15) == 1
+        assert process.wait(60) == 1
         assert process.stderr
         assert "The sandbox stopped unexpectedly, with status -9." in process.stderr.read()
         assert [pid for pid in started if Path(f"/proc/{pid}").exists()] == []

@@ -319,7 +319,7 @@ def the_readmes_program(folder: Path, *, leave_out: str = " ") -> Iterator[str]:
                 yield url
             finally:
                 process.terminate()
-                process.wait(30)
+                process.wait(60)
 
 
 PEOPLE = {"ada": "Only for Admin", "bob": "", "anybody": ""}
@@ -361,7 +361,7 @@ def test_what_the_docs_change_at_a_sandbox(devkit_sso_sandbox: Sandbox) -> None:
         assert (curl, option) == ("curl", "--json")
         there = url.replace("http://127.0.0.1:9000", devkit_sso_sandbox.url)
         json_type = {"Content-Type": "application/json"}
-        requests.post(there, data=body, headers=json_type, timeout=10).raise_for_status()
+        requests.post(there, data=body, headers=json_type, timeout=60).raise_for_status()
 
 
 def test_the_docs_about_testing_are_tests(tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ def test_the_docs_about_testing_are_tests(tmp_path: Path) -> None:
         env=processes.environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert re.search(r"^6 passed", run.stdout, re.MULTILINE), run.stdout

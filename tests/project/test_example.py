@@ -42,7 +42,7 @@ def demo() -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
 
 
 def heading(page: Page, text: str) -> None:

@@ -57,7 +57,7 @@ class Client:
             "response_type": "code",
         } | query
         return self.browser.get(
-            self.url + "/sso/oauth2/authorize", params=asked, allow_redirects=False, timeout=10
+            self.url + "/sso/oauth2/authorize", params=asked, allow_redirects=False, timeout=60
         )
 
     def submit(self, page: requests.Response, **fields: str) -> requests.Response:
@@ -67,7 +67,7 @@ class Client:
             self.url + "/sign-in",
             data={"form_token": token[1], **fields},
             allow_redirects=False,
-            timeout=10,
+            timeout=60,
         )
 
     def way_back(self, username: str = "ada", **query: str) -> str:
@@ -83,7 +83,7 @@ class Client:
     def post(self, interface: str, body: object, **kwargs: Any) -> requests.Response:
         path = interface if interface.startswith("/") else f"/sso/oauth2/{interface}"
         return requests.post(
-            self.url + path, json=body, timeout=kwargs.pop("timeout", 10), **kwargs
+            self.url + path, json=body, timeout=kwargs.pop("timeout", 60), **kwargs
         )
 
     def call(self, interface: str, **body: object) -> JSON:
@@ -119,11 +119,11 @@ class Client:
         assert self.post("/_sandbox/fail-next", body).status_code == 204
 
     def calls(self) -> list[JSON]:
-        calls: list[JSON] = requests.get(self.url + "/_sandbox/calls", timeout=10).json()
+        calls: list[JSON] = requests.get(self.url + "/_sandbox/calls", timeout=60).json()
         return calls
 
     def forget_calls(self) -> None:
-        assert requests.delete(self.url + "/_sandbox/calls", timeout=10).status_code == 204
+        assert requests.delete(self.url + "/_sandbox/calls", timeout=60).status_code == 204
 
 
 def answer_in(url: str) -> dict[str, str]:
@@ -151,7 +151,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
 def client(shared: tuple[str, Path]) -> Iterator[Client]:
     client = Client(shared[0])
     yield client
-    requests.delete(client.url + "/_sandbox/fail-next", timeout=10)
+    requests.delete(client.url + "/_sandbox/fail-next", timeout=60)
     client.browser.close()
 
 
@@ -291,7 +291,7 @@ def test_a_body_that_is_no_json_object(client: Client, body: bytes) -> None:
             client.url + "/sso/oauth2/getToken",
             data=body,
             headers={"Content-Type": "application/json", "Accept-Language": language},
-            timeout=10,
+            timeout=60,
         )
         assert answer.status_code == 400
         assert answer.json() == {
@@ -305,7 +305,7 @@ def test_a_body_that_is_no_json_object(client: Client, body: bytes) -> None:
 def test_a_wrong_content_type(client: Client) -> None:
     code = client.code()
     answer = requests.post(
-        client.url + "/sso/oauth2/getToken", data=client.token_request(code), timeout=10
+        client.url + "/sso/oauth2/getToken", data=client.token_request(code), timeout=60
     )
     assert (answer.status_code, answer.json()["code"]) == (400, "8500")
     assert client.exchange(code)["code"] == "2000"
@@ -562,7 +562,7 @@ def test_the_sign_in_page(client: Client) -> None:
     assert not re.search(r"\s(style|on\w+)=", page.text)
     sheet = re.search(r'<link rel="stylesheet" href="([^"]+)">', page.text)
     assert sheet
-    css = requests.get(client.url + sheet[1], timeout=10)
+    css = requests.get(client.url + sheet[1], timeout=60)
     assert css.status_code == 200
     assert css.headers["Content-Type"].startswith("text/css")
 
@@ -631,7 +631,7 @@ def test_cancel(client: Client) -> None:
 def test_a_form_without_its_token(client: Client) -> None:
     for data in ({}, {"form_token": "guess"}):
         answer = client.browser.post(
-            client.url + "/sign-in", data=data | {"username": "ada"}, timeout=10
+            client.url + "/sign-in", data=data | {"username": "ada"}, timeout=60
         )
         assert answer.status_code == 400
         assert "out of date" in answer.text
@@ -648,10 +648,10 @@ def test_two_tabs_come_back_to_their_own(client: Client) -> None:
 
 
 def test_home(client: Client) -> None:
-    assert "Nobody is signed in" in client.browser.get(client.url, timeout=10).text
+    assert "Nobody is signed in" in client.browser.get(client.url, timeout=60).text
     client.code("o'neill")
     assert "signed in as <b>o'neill</b>" in unescape(
-        client.browser.get(client.url, timeout=10).text
+        client.browser.get(client.url, timeout=60).text
     )
 
 
@@ -770,7 +770,7 @@ def test_failing_by_status_garbage_empty_huge_and_redirect(client: Client) -> No
     assert redirect.status_code == 302
     assert [call["code"] for call in client.calls()] == ways
     client.forget_calls()
-    elsewhere = requests.get(client.url + redirect.headers["Location"], timeout=10)
+    elsewhere = requests.get(client.url + redirect.headers["Location"], timeout=60)
     assert elsewhere.json()["code"] == "2000"
     assert [call["interface"] for call in client.calls()] == ["elsewhere"]
 
@@ -793,7 +793,7 @@ def test_failing_slowly(client: Client) -> None:
     with client.post("logout", body, stream=True) as answer:
         assert answer.status_code == 200
         assert answer.raw.read(4) == b'{"co'
-    assert 0.6 < time.monotonic() - start < 3
+    assert 0.6 < time.monotonic() - start < 30
     with pytest.raises(requests.ReadTimeout):
         client.post("logout", body, timeout=0.15)
     assert [call["code"] for call in client.calls()] == ["8105", "8105"]
@@ -812,7 +812,7 @@ def test_failing_by_hanging() -> None:
         stopped = time.monotonic()
     with pytest.raises(requests.ConnectionError):
         waiting.result()
-    assert time.monotonic() - stopped < 2
+    assert time.monotonic() - stopped < 30
 
 
 def test_failing_at_authorize(client: Client) -> None:
@@ -854,7 +854,7 @@ def test_only_json_turns_the_knobs(client: Client) -> None:
     text = '{"interface": "getToken", "how": "8500"}'
     headers = {"Content-Type": "text/plain"}
     answer = requests.post(
-        client.url + "/_sandbox/fail-next", data=text, headers=headers, timeout=10
+        client.url + "/_sandbox/fail-next", data=text, headers=headers, timeout=60
     )
     assert answer.status_code == 400
 
@@ -890,7 +890,7 @@ def test_connections_are_kept_and_counted(client: Client) -> None:
     chunked = top + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n"
     unread = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
     head_only = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
-    with socket.create_connection((address.hostname, address.port), timeout=5) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         for request in (plain, chunked, head_only, unread, plain):
             start = time.monotonic()
             head, body = exchange_raw(connection, request)
@@ -902,7 +902,7 @@ def test_connections_are_kept_and_counted(client: Client) -> None:
         answers = b""
         while answers.count(b"8101") < 2:
             answers += receive(connection)
-    with socket.create_connection((address.hostname, address.port), timeout=5) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         last = plain.replace(b"Host: x", b"Host: x\r\nConnection: close")
         head, _ = exchange_raw(connection, last)
         assert b"\r\nConnection: close" in head
@@ -923,7 +923,7 @@ def test_connections_are_kept_and_counted(client: Client) -> None:
 )
 def test_requests_that_cannot_be_read(client: Client, request_text: bytes, status: bytes) -> None:
     address = urlsplit(client.url)
-    with socket.create_connection((address.hostname, address.port), timeout=5) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         head, _ = exchange_raw(connection, request_text)
         assert head.split()[1] == status
 
@@ -933,7 +933,7 @@ def test_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SandboxRequestHandler, "timeout", 0.2)
     with a_client() as client:
         address = urlsplit(client.url)
-        with socket.create_connection((address.hostname, address.port), timeout=5) as connection:
+        with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
             exchange_raw(connection, b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert connection.recv(1) == b""
 
@@ -944,7 +944,7 @@ def test_a_stopped_sandbox_is_dead_on_open_connections_too() -> None:
         session, url = client.browser, client.url
         client.browser = requests.Session()
     with session, pytest.raises(requests.ConnectionError):
-        session.get(url, timeout=5)
+        session.get(url, timeout=60)
 
 
 # The command
@@ -954,7 +954,7 @@ def test_the_log_holds_no_secret(client: Client, shared: tuple[str, Path]) -> No
     code = client.code(state="canary-state")
     tokens = client.exchange(code)["data"]
     client.user(tokens)
-    client.browser.get(client.url + "/x%1b[31m?q=canary-query", timeout=10)
+    client.browser.get(client.url + "/x%1b[31m?q=canary-query", timeout=60)
     log = shared[1].read_text("utf-8")
     assert "GET /sso/oauth2/authorize 200\n" in log
     assert "POST /sign-in 303\n" in log
@@ -1004,9 +1004,9 @@ def test_tls(tmp_path: Path) -> None:
             assert "; Secure;" in answer.headers["Set-Cookie"]
             body = client.token_request(answer_in(answer.headers["Location"])["code"])
             url = client.url + "/sso/oauth2/getToken"
-            assert session.post(url, json=body, timeout=10).json()["code"] == "2000"
+            assert session.post(url, json=body, timeout=60).json()["code"] == "2000"
             localhost = client.url.replace("127.0.0.1", "localhost")
-            assert session.get(localhost, timeout=10).status_code == 200
+            assert session.get(localhost, timeout=60).status_code == 200
     assert not Path(bundle).exists()
 
 
@@ -1043,7 +1043,7 @@ def test_another_host_is_warned_about(tmp_path: Path) -> None:
     log = tmp_path / "stderr"
     with sandbox("--host", "0.0.0.0", log=log) as exported:
         assert exported["SERVER_URL"].startswith("http://127.0.0.1:")
-        assert requests.get(exported["SERVER_URL"], timeout=10).status_code == 200
+        assert requests.get(exported["SERVER_URL"], timeout=60).status_code == 200
     assert log.read_text().startswith("Warning: listening on 0.0.0.0.")
 
 

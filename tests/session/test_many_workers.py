@@ -94,7 +94,7 @@ def test_a_logout_outlives_the_worker_killed_in_it(tmp_path: Path) -> None:
     clock.write_text("0 0")
 
     def logouts() -> int:
-        calls = requests.get(f"{server_url}/_sandbox/calls", timeout=10).json()
+        calls = requests.get(f"{server_url}/_sandbox/calls", timeout=60).json()
         return sum(call["interface"] == "logout" for call in calls)
 
     with (
@@ -107,7 +107,7 @@ def test_a_logout_outlives_the_worker_killed_in_it(tmp_path: Path) -> None:
         assert person.sign_in()
         copy = person.copy()
         fault = {"interface": "logout", "how": "hang"}
-        requests.post(f"{server_url}/_sandbox/fail-next", json=fault, timeout=10)
+        requests.post(f"{server_url}/_sandbox/fail-next", json=fault, timeout=60)
         leaving = Background(person.sign_out)
         wait_until(logouts)
         instance.kill_workers(2)
