@@ -846,7 +846,7 @@ def test_a_reload_while_the_code_is_exchanged(
     page.goto(site.url("/sso/authorize"), wait_until="commit")
     while not asked.is_set():
         page.wait_for_timeout(20)
-    assert page.url == site.url("/#/login")
+    expect(page).to_have_url(site.url("/#/login"))
     server.answers[AUTHORIZE] = sends_back(wait=True)
     page.reload()
     go_on.set()
