@@ -418,25 +418,6 @@ def test_a_clock_that_jumps_keeps_no_session_beyond_its_lifetime_plus_the_jump(
         assert here.server.paths.count(GET_TOKEN) == 1
 
 
-def test_a_clock_that_is_put_forward_ends_no_session_early(any_store: str, clock: Clock) -> None:
-    """Idle for 25 minutes of 30, or with five left of its life, when the clock is put forward."""
-    lifetime, minutes = 43200, 60
-    with place(any_store, 1, clock=clock(0)) as here:
-        first, second = Browser(*here.instances), Browser(*here.instances)
-        clock(600, passed=25 * minutes)
-        assert first.get("/private").status == 200
-        clock(600, passed=31 * minutes)
-        assert second.get("/private").status == 302
-        for passed in range(50 * minutes, lifetime - 5 * minutes, 25 * minutes):
-            clock(600, passed=passed)
-            assert first.get("/private").status == 200, passed
-        clock(600, passed=lifetime - 5 * minutes)
-        assert first.get("/private").status == 200
-        clock(600, passed=lifetime + 1)
-        assert first.get("/private").status == 302
-        assert here.server.paths.count(GET_TOKEN) == 2
-
-
 def test_a_machine_that_slept_is_no_clock_that_was_set(any_store: str, clock: Clock) -> None:
     with place(any_store, 1, clock=clock(0)) as here:
         browser = Browser(*here.instances)
