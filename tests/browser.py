@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 CHROMIUM = {
-    # Chromium without windows and profiles, which cost more than most pages.
-    "executable_path": "/usr/bin/chromium-headless-shell",
+    "executable_path": "/usr/bin/chromium",
     "args": [
         "--no-sandbox",
         "--disable-gpu",
@@ -30,9 +29,6 @@ CHROMIUM = {
         "--renderer-process-limit=1",
     ],
 }
-
-
-WHOLE_CHROMIUM = CHROMIUM | {"executable_path": "/usr/bin/chromium"}
 
 
 CODE = "d6eda491b5b2166e16bd"

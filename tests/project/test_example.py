@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from .. import processes
-from ..browser import WHOLE_CHROMIUM
+from ..browser import CHROMIUM
 from ..conftest import PATIENCE
 
 pytestmark = [
@@ -164,7 +164,7 @@ def test_cookies_that_the_browser_blocks(
     preferences.write_text(json.dumps(blocked))
     context = browser.browser_type.launch_persistent_context(
         tmp_path,
-        **WHOLE_CHROMIUM,  # type: ignore[arg-type]
+        **CHROMIUM,  # type: ignore[arg-type]
     )
     context.set_default_timeout(PATIENCE)
     try:

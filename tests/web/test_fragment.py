@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from flask_devkit_sso import DevKitSSO, LoginFailed, current_user, login_required
 
-from ..browser import WHOLE_CHROMIUM, Site, Watch, sends_back, way_back
+from ..browser import CHROMIUM, Site, Watch, sends_back, way_back
 from ..conftest import CODE, AppMaker
 from ..scripted import GET_TOKEN, GET_USER_INFO, TOKEN, ScriptedServer, says
 
@@ -807,7 +807,7 @@ def test_back_and_forward_with_the_browsers_cache_of_pages(
         endpoint="start",
     )
     other = browser.browser_type.launch(
-        **WHOLE_CHROMIUM,  # type: ignore[arg-type]
+        **CHROMIUM,  # type: ignore[arg-type]
         ignore_default_args=["--disable-back-forward-cache"],
     )
     try:
