@@ -7,7 +7,7 @@ SECONDS ?= 300
 STORE ?= sqlite
 MODE ?= kill
 
-PACKAGES := chromium fonts-noto-cjk redis-server
+PACKAGES := chromium chromium-headless-shell fonts-noto-cjk redis-server
 PY := .venv/bin/python
 SUITE := pytest -n 3 --dist loadgroup -m "not hours"
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check

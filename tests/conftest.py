@@ -58,9 +58,11 @@ def present_time() -> Iterator[None]:
 # Not for the whole session: as long as Playwright runs, this thread has an event loop, and Flask
 # runs no async view there.
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """Chromium, without windows unless the module sets ``CHROMIUM``."""
+    options = getattr(request.module, "CHROMIUM", CHROMIUM)
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(**CHROMIUM)  # type: ignore[arg-type]
+        running = playwright.chromium.launch(**options)
         yield running
         running.close()
 

@@ -30,12 +30,15 @@ from flask_devkit_sso.testing import login_as
 from pytest_devkit_sso import Sandbox
 
 from .. import documents, processes
+from ..browser import WHOLE_CHROMIUM
 from ..cli.place import CANARY, KEY, Place
 from ..cli.terminal import Terminal
 from ..documents import DOCUMENTS, blocks, every_block, shows
 from ..processes import Person
 
 pytestmark = [pytest.mark.checkout, pytest.mark.slow]
+
+CHROMIUM = WHOLE_CHROMIUM
 
 ELSEWHERE = {
     ("docs/bindings.md", "python"),

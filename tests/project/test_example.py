@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from .. import processes
-from ..browser import CHROMIUM
+from ..browser import WHOLE_CHROMIUM
 from ..conftest import PATIENCE
 
 pytestmark = [
@@ -22,6 +22,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("example"),
 ]
+
+CHROMIUM = WHOLE_CHROMIUM
 
 
 @pytest.fixture(scope="module")

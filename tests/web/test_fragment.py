@@ -15,11 +15,11 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from flask_devkit_sso import DevKitSSO, LoginFailed, current_user, login_required
 
-from ..browser import CHROMIUM, Site, Watch, sends_back, way_back
+from ..browser import WHOLE_CHROMIUM, Site, Watch, sends_back, way_back
 from ..conftest import CODE, AppMaker
 from ..scripted import GET_TOKEN, GET_USER_INFO, TOKEN, ScriptedServer, says
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("fragment")]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 AUTHORIZE = "/sso/oauth2/authorize"
 
@@ -807,7 +807,7 @@ def test_back_and_forward_with_the_browsers_cache_of_pages(
         endpoint="start",
     )
     other = browser.browser_type.launch(
-        **CHROMIUM,  # type: ignore[arg-type]
+        **WHOLE_CHROMIUM,  # type: ignore[arg-type]
         ignore_default_args=["--disable-back-forward-cache"],
     )
     try:

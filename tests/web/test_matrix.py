@@ -32,7 +32,7 @@ from ..browser import Site, TlsProxy, Watch, sends_back
 from ..conftest import CLIENT_ID, CLIENT_SECRET, CODE, SECRET_KEY
 from ..scripted import GET_TOKEN, ScriptedServer
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("matrix")]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 AUTHORIZE = "/sso/oauth2/authorize"
 
