@@ -100,7 +100,7 @@ def demo(app_port: int, sandbox_port: int) -> Iterator[str]:
     command = [sys.executable, "-m", "tools.demo", *ports]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
-            if not any(line.startswith("Ctrl-C") for line in process.stdout or ()):
+            if not any(line.startswith("Press Ctrl-C") for line in process.stdout or ()):
                 sys.exit("The demo did not start.")
             yield f"http://127.0.0.1:{app_port}"
         finally:

@@ -7,13 +7,15 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-import yaml
 
 from ..processes import ROOT
 
 pytestmark = [pytest.mark.checkout, pytest.mark.slow]
 
-TEXT = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+
+@pytest.fixture
+def text() -> str:
+    return (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 
 
 def definitions(path: str) -> set[str]:
@@ -29,17 +31,17 @@ def definitions(path: str) -> set[str]:
     return found
 
 
-def test_every_file_exists() -> None:
-    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", TEXT)
+def test_every_file_exists(text: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
     assert len(links) > 30
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_every_definition_exists() -> None:
+def test_every_definition_exists(text: str) -> None:
     """A name belongs to the file that was linked last before it."""
     path, checked = "", 0
     # The text of a link is the file's own name, such as [`web/login.py`](…).
-    text = re.sub(r"\[[^]]*\]\(", "](", TEXT)
+    text = re.sub(r"\[[^]]*\]\(", "](", text)
     for linked, name in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)|`([A-Za-z_]\w*(?:\.\w+)?)`", text):
         path = linked or path
         if name and path.endswith(".py"):
@@ -48,9 +50,9 @@ def test_every_definition_exists() -> None:
     assert checked > 25
 
 
-def test_every_command_exists() -> None:
+def test_every_command_exists(text: str) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-    commands = re.findall(r"make ([a-z-]+)", TEXT)
+    commands = re.findall(r"make ([a-z-]+)", text)
     assert {"quick", "lint", "test", "demo"} <= set(commands) <= set(targets)
 
 
@@ -62,6 +64,9 @@ def test_the_picture_names_every_layer() -> None:
 
 
 def test_pre_commit_runs_make_lint() -> None:
+    # Only part of the development requirements.
+    import yaml
+
     config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
     ((hook,),) = [repo["hooks"] for repo in config["repos"]]
     assert hook["entry"] == "make --silent lint"
