@@ -33,86 +33,18 @@ from redis.retry import Retry
 
 from ..errors import ConfigError, StoreUnavailable
 from ..per_process import PerProcess
+from . import redis_scripts as scripts
 from .base import DEADLINE, Row
+from .redis_scripts import PREFIX
 
 T = TypeVar("T")
-
-PREFIX: Final = "devkit_sso:"
-"""The prefix of all our keys, because applications may share a Redis."""
 
 MAX_CALLS: Final = 32
 """Maximum number of calls in progress in one process. Further calls wait for a thread until their
 deadline."""
 
-SLACK: Final = 60.0
-"""Seconds for which Redis keeps a record after it has expired, because the clocks of its readers
-may differ by that much."""
-
 _SOCKET_TIMEOUT: Final = 0.7
 """Seconds for one reply, so that a dead connection leaves time for a second attempt."""
-
-_INDEX: Final = f"""
-local function index(owner, expires, now, ttl)
-    if owner and owner ~= '' then
-        local name = '{PREFIX}owner:' .. owner
-        redis.call('ZADD', name, expires, KEYS[1])
-        redis.call('ZREMRANGEBYSCORE', name, '-inf', now - {SLACK:.0f})
-        if redis.call('PTTL', name) < ttl then redis.call('PEXPIRE', name, ttl) end
-    end
-end
-local function alive(now)
-    local expires = redis.call('HGET', KEYS[1], 'expires')
-    return expires and tonumber(expires) > now
-end
-"""
-
-_ADD: Final = f"""{_INDEX}
-local data, now, expires, owner, call = unpack(ARGV)
-if alive(tonumber(now)) then
-    return redis.call('HGET', KEYS[1], 'call') == call and 1 or 0
-end
-local ttl = math.floor((expires - now + {SLACK:.0f}) * 1000)
--- Begin with a write that Redis refuses when it is out of memory.
-redis.call('HSET', KEYS[1], 'data', data, 'used', now, 'expires', expires, 'owner', owner,
-    'call', call)
-redis.call('PEXPIRE', KEYS[1], ttl)
-index(owner, expires, tonumber(now), ttl)
-return 1
-"""
-
-_UPDATE: Final = f"""{_INDEX}
-local data, now, condition, expected = unpack(ARGV)
-if not alive(tonumber(now)) then return 0 end
-if condition == '1' and redis.call('HGET', KEYS[1], 'data') ~= expected then return 0 end
-redis.call('HSET', KEYS[1], 'data', data)
-return 1
-"""
-
-_TOUCH: Final = f"""{_INDEX}
-local used, now, expires = unpack(ARGV)
-local before, owner = unpack(redis.call('HMGET', KEYS[1], 'used', 'owner'))
-if not alive(tonumber(now)) or tonumber(before) >= tonumber(used) then return 0 end
-local ttl = math.floor((expires - now + {SLACK:.0f}) * 1000)
-redis.call('HSET', KEYS[1], 'used', used, 'expires', expires)
-redis.call('PEXPIRE', KEYS[1], ttl)
-index(owner, expires, tonumber(now), ttl)
-return 1
-"""
-
-_REMOVE: Final = f"""{_INDEX}
-local now, condition, wanted, call = unpack(ARGV)
-local answer = '{PREFIX}removed:' .. call
-local before = redis.call('GET', answer)
-if before then return before end
-local data, owner = unpack(redis.call('HMGET', KEYS[1], 'data', 'owner'))
-local found = alive(tonumber(now))
-if not data or (condition == '1' and data ~= wanted) then return false end
-redis.call('DEL', KEYS[1])
-if owner and owner ~= '' then redis.call('ZREM', '{PREFIX}owner:' .. owner, KEYS[1]) end
-if not found then return false end
-redis.call('SET', answer, data, 'PX', {DEADLINE * 2000:.0f})
-return data
-"""
 
 
 class RedisStore:
@@ -142,7 +74,7 @@ class RedisStore:
 
     def add(self, key: str, data: str, *, expires: float, owner: str | None = None) -> bool:
         values = (data, time.time(), expires, owner or "", _call_id())
-        return self._run(lambda client: bool(_eval(client, _ADD, key, *values)))
+        return self._run(lambda client: bool(_eval(client, scripts.ADD, key, *values)))
 
     def read(self, key: str) -> Row | None:
         return self._run(lambda client: _row(client.hmget(PREFIX + key, _FIELDS)))
@@ -151,15 +83,17 @@ class RedisStore:
         # If Redis carries this out twice, the second result may be False. A caller that passes
         # ``expected`` reads the record then.
         values = (data, time.time(), int(expected is not None), expected or "")
-        return self._run(lambda client: bool(_eval(client, _UPDATE, key, *values)))
+        return self._run(lambda client: bool(_eval(client, scripts.UPDATE, key, *values)))
 
     def touch(self, key: str, *, used: float, expires: float) -> None:
         now = time.time()
-        self._run(lambda client: _eval(client, _TOUCH, key, used, now, expires))
+        self._run(lambda client: _eval(client, scripts.TOUCH, key, used, now, expires))
 
     def remove(self, key: str, *, data: str | None = None) -> str | None:
         values = (time.time(), int(data is not None), data or "", _call_id())
-        return self._run(lambda client: cast("str | None", _eval(client, _REMOVE, key, *values)))
+        return self._run(
+            lambda client: cast("str | None", _eval(client, scripts.REMOVE, key, *values))
+        )
 
     def remove_owner(self, owner: str) -> list[str]:
         calls: dict[str, str] = {}
@@ -170,7 +104,7 @@ class RedisStore:
                 calls.update({key: _call_id() for key in self._keys_of(client, owner)})
             with client.pipeline(transaction=False) as pipeline:
                 for key, call in calls.items():
-                    _eval(pipeline, _REMOVE, key, time.time(), 0, "", call)
+                    _eval(pipeline, scripts.REMOVE, key, time.time(), 0, "", call)
                 if calls:
                     pipeline.zrem(f"{PREFIX}owner:{owner}", *[PREFIX + key for key in calls])
                 answers = pipeline.execute()
