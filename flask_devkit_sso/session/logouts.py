@@ -1,7 +1,8 @@
 """Pending logouts: people signed out here, and the server has not confirmed it yet.
 
-A pending logout is recorded before it is reported to the server (docs/protocol.md section 6), so it
-survives the request and the worker. If it cannot be reported at once, any worker reports it later.
+Until then they stay signed in at the server, and the next person at the browser could use that
+(docs/protocol.md section 6). A pending logout is recorded before it is reported, so it survives the
+request and the worker. If it cannot be reported at once, any worker reports it later.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Keeps the tokens and the user of each session up to date while it is in use.
 
-Background jobs do the work. A request waits only for a token that has expired, or if the last
-verification of its user is too old.
+Background jobs do the work. A request waits only if the last verification of its user is too old,
+or if it calls ``access_token()`` and the token has expired.
 """
 
 from __future__ import annotations
