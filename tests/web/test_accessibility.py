@@ -20,8 +20,8 @@ from flask_devkit_sso.sandbox import SandboxConfig, create_sandbox, running
 
 from ..browser import Site, Watch, sends_back
 from ..conftest import AppMaker, sign_in
+from ..login_failures import FAILURES
 from ..scripted import GET_USER_INFO, LOGOUT, ScriptedServer, fails, says
-from ..ways import WAYS
 
 pytestmark = [
     pytest.mark.browser,
@@ -89,7 +89,7 @@ def show(site: Site, make_app: AppMaker, page: Page) -> Callable[[str, TestRespo
     return show_it
 
 
-@pytest.mark.parametrize("reason", WAYS)
+@pytest.mark.parametrize("reason", FAILURES)
 def test_failures(
     show: Callable[[str, TestResponse], None],
     make_app: AppMaker,
@@ -97,7 +97,7 @@ def test_failures(
     tmp_path: Path,
     reason: str,
 ) -> None:
-    ask = WAYS[reason][1](make_app, server, tmp_path)
+    ask = FAILURES[reason][1](make_app, server, tmp_path)
     for language in ("en", "zh"):
         response = ask({**HTML, "Accept-Language": language})
         assert f'lang="{language}" data-reason="{reason}"' in response.text

@@ -19,8 +19,8 @@ from werkzeug.test import TestResponse
 import flask_devkit_sso
 
 from ..conftest import AppMaker, come_back, sign_in, start
+from ..login_failures import FAILURES
 from ..scripted import GET_USER_INFO, LOGOUT, ScriptedServer, fails, says
-from ..ways import WAYS
 
 MESSAGES = Path(flask_devkit_sso.__file__).parent / "templates/devkit_sso/messages"
 TEXTS = {
@@ -70,7 +70,7 @@ def spoken(response: TestResponse, language: str) -> None:
         assert re.findall(r"<html lang=\"([^\"]*)\"", response.text) == [language]
 
 
-@pytest.mark.parametrize("reason", WAYS)
+@pytest.mark.parametrize("reason", FAILURES)
 def test_every_reason_in_both_languages_for_people_and_scripts(
     make_app: AppMaker,
     server: ScriptedServer,
@@ -78,7 +78,7 @@ def test_every_reason_in_both_languages_for_people_and_scripts(
     caplog: pytest.LogCaptureFixture,
     reason: str,
 ) -> None:
-    status, way = WAYS[reason]
+    status, way = FAILURES[reason]
     ask = way(make_app, server, tmp_path)
     login_url = "/sso/authorize?next=/" if reason in LEADS_ON else "/sso/authorize"
     url, *labels = AGAIN.get(reason, (login_url, "Sign in again", "重新登录"))

@@ -402,7 +402,7 @@ def write_below(folder: Path) -> subprocess.CompletedProcess[str]:
     program = """
 from tests.apps import create_app
 from tests.conftest import come_back, start
-from tests.store.test_store_trouble import is_store_trouble
+from tests.store.test_store_failures import is_store_trouble
 client = create_app().test_client()
 is_store_trouble(come_back(client, start(client)["state"]))
 """

@@ -90,7 +90,7 @@ def _whole_login(client: FlaskClient) -> Ask:
     return lambda headers: come_back(client, start(client)["state"], headers=headers)
 
 
-WAYS: dict[str, tuple[int, Way]] = {
+FAILURES: dict[str, tuple[int, Way]] = {
     "login_expired": (400, login_expired),
     "login_unknown": (400, login_unknown),
     "cookie_missing": (400, cookie_missing),
