@@ -135,7 +135,7 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         pass
 
 
-def way_back(
+def response_url(
     query: str, *, position: str = "end", echo_state: bool = True, code: str = CODE
 ) -> str:
     """Where a server sends the browser: the vendor adds to the very end, standard servers before
@@ -156,7 +156,7 @@ def sends_back(wait: bool = False, **how: str | bool) -> Callable[[Handler], Non
 
     def answer(handler: Handler) -> None:
         query = urlsplit(handler.path).query
-        url = way_back(query, **how)  # type: ignore[arg-type]
+        url = response_url(query, **how)  # type: ignore[arg-type]
         body = f"<h1>Sign in</h1><a id=back href='{escape(url)}'>back</a>".encode()
         handler.send_response(200 if wait else 302)
         if not wait:

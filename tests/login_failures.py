@@ -54,7 +54,7 @@ def scripted(answer: Callable[..., None]) -> Way:
 
     def way(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
         server.answers[GET_TOKEN] = answer
-        return _whole_login(make_app().test_client())
+        return _complete_login(make_app().test_client())
 
     return way
 
@@ -66,7 +66,7 @@ def refused(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
     def refuse(user: object) -> None:
         raise LoginRefused
 
-    return _whole_login(make_app(sso).test_client())
+    return _complete_login(make_app(sso).test_client())
 
 
 def cross_site(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
@@ -83,10 +83,10 @@ def not_configured(make_app: AppMaker, server: ScriptedServer, folder: Path) -> 
 
 def store_unavailable(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
     (folder / "devkit_sso.db").write_bytes(b"no database at all, but long enough" * 100)
-    return _whole_login(make_app().test_client())
+    return _complete_login(make_app().test_client())
 
 
-def _whole_login(client: FlaskClient) -> Ask:
+def _complete_login(client: FlaskClient) -> Ask:
     return lambda headers: come_back(client, start(client)["state"], headers=headers)
 
 

@@ -92,7 +92,7 @@ class Person:
     def get(self, url: str, *, follow: bool = True) -> requests.Response:
         return self.browser.get(url, allow_redirects=follow, timeout=60)
 
-    def way_back(self, authorize_url: str) -> str:
+    def response_url(self, authorize_url: str) -> str:
         """Sign in at the sandbox, unless that is done; return where it sends the browser."""
         answer = self.get(authorize_url, follow=False)
         if answer.status_code == 200:
@@ -117,7 +117,7 @@ class Person:
 
     def sign_in(self, app_url: str, next_url: str = "/") -> requests.Response:
         """A whole login; return the page that it leads to."""
-        return self.get(self.way_back(self.start(app_url, next_url)))
+        return self.get(self.response_url(self.start(app_url, next_url)))
 
     def forget(self) -> None:
         """Drop the application's cookies; the sandbox's stay."""

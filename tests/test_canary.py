@@ -32,7 +32,7 @@ def echo_error(handler: Handler) -> None:
     says({"code": "8204", "message": loud, "messageArgs": [loud], "data": loud})(handler)
 
 
-def no_http(handler: Handler) -> None:
+def sends_no_http(handler: Handler) -> None:
     handler.wfile.write(f"{CLIENT_SECRET} {CODE} {ACCESS_TOKEN}\r\n\r\n".encode())
     handler.close_connection = True
 
@@ -43,7 +43,7 @@ def bad_header(handler: Handler) -> None:
     handler.close_connection = True
 
 
-def test_the_canary(
+def test_secrets_do_not_leak(
     make_app: AppMaker,
     server: ScriptedServer,
     tmp_path: Path,
@@ -83,7 +83,7 @@ def test_the_canary(
 
     with login_failed.connected_to(failed, app):
         visit(app.test_client())
-        for answer in (echo, echo_error, no_http, bad_header, fails("8204")):
+        for answer in (echo, echo_error, sends_no_http, bad_header, fails("8204")):
             for path in (GET_TOKEN, GET_USER_INFO):
                 kept = server.answers[path]
                 server.answers[path] = answer
@@ -120,7 +120,7 @@ def test_the_canary(
         assert secret.encode() not in stored
 
 
-def test_the_secret_key_shows_nowhere(make_app: AppMaker) -> None:
+def test_the_secret_key_does_not_leak(make_app: AppMaker) -> None:
     app = make_app(DevKitSSO())
     state = app.extensions["devkit_sso"]
     assert app.config["SECRET_KEY"] not in repr(vars(state)) + repr(state.session_service.keys)

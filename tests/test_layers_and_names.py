@@ -63,7 +63,7 @@ def layer(name: str) -> str:
     return name.partition(".")[0]
 
 
-def test_imports_go_one_way() -> None:
+def test_each_layer_imports_only_lower_ones() -> None:
     assert {layer(name) for name in modules() if name} == set(LAYERS)
     for name, path in modules().items():
         allowed = LAYERS[: LAYERS.index(layer(name))] if name else LAYERS
@@ -80,7 +80,7 @@ def test_there_are_no_import_cycles() -> None:
 
 
 @pytest.mark.parametrize("name", ["authorization", "contract", "error_codes", "server"])
-def test_the_contract_is_pure(name: str) -> None:
+def test_the_protocol_modules_import_only_the_standard_library(name: str) -> None:
     roots = set()
     for node in ast.walk(ast.parse((PACKAGE / f"protocol/{name}.py").read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -105,7 +105,7 @@ def test_the_sandbox_shares_nothing_with_the_client() -> None:
         assert not any(layer(other) == "sandbox" for other in imported(name, path)), name
 
 
-def test_the_pytest_plugin_imports_nothing_of_ours_before_it_is_used() -> None:
+def test_the_pytest_plugin_imports_the_package_only_on_use() -> None:
     """pytest imports it at each start, in whatever project it is installed."""
     program = """
 import pytest, sys
@@ -155,7 +155,7 @@ def test_the_public_names() -> None:
     assert callable(testing.logout)
 
 
-def test_the_errors() -> None:
+def test_the_exception_hierarchy() -> None:
     for name in """ConfigError LoginFailed LoginRefused ServerError ServerUnavailable
             StoreUnavailable""".split():
         assert issubclass(getattr(flask_devkit_sso, name), flask_devkit_sso.SSOError)
@@ -169,7 +169,7 @@ def test_the_errors() -> None:
     )
 
 
-def test_the_catalogues_say_the_same() -> None:
+def test_the_catalogues_have_the_same_texts() -> None:
     folder = PACKAGE / "templates/devkit_sso/messages"
     assert {path.name for path in folder.iterdir()} == {"en.toml", "zh.toml"}
     reasons = importlib.import_module("flask_devkit_sso.errors").REASONS

@@ -240,7 +240,7 @@ def place(
         yield made
 
 
-class Trouble(Exception):
+class Unavailable(Exception):
     """An answer that is none: the store or a worker is away; ``status`` 0: no answer at all."""
 
     def __init__(self, status: int) -> None:
@@ -249,7 +249,7 @@ class Trouble(Exception):
 
 
 class Person:
-    """One person's browser at an application whose workers may die: see :class:`Trouble`."""
+    """One person's browser at an application whose workers may die: see :class:`Unavailable`."""
 
     def __init__(self, username: str, url: str) -> None:
         self.username = username
@@ -268,10 +268,10 @@ class Person:
         try:
             answer = self.browser.request(method, url, allow_redirects=False, timeout=60, **kwargs)
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
-            raise Trouble(0) from None
+            raise Unavailable(0) from None
         if answer.status_code >= 500:
             assert answer.headers.get("Retry-After") or answer.status_code != 503
-            raise Trouble(answer.status_code)
+            raise Unavailable(answer.status_code)
         return answer
 
     def sign_in(self) -> bool:
@@ -279,7 +279,7 @@ class Person:
         answer = self.get("/sso/authorize")
         if answer.headers.get("Location") == "/":
             return True
-        back = self._at_sandbox.way_back(answer.headers["Location"])
+        back = self._at_sandbox.response_url(answer.headers["Location"])
         path = back[back.index("/", len("http://")) :]
         return self.get(path).status_code == 303
 
@@ -330,7 +330,7 @@ def load(url: str, seconds: float, people: int, faults: Callable[[], None]) -> T
         while True:
             try:
                 answer = what()
-            except Trouble as trouble:
+            except Unavailable as trouble:
                 with lock:
                     if trouble.status:
                         number = tally.errors.get(trouble.status, 0)

@@ -163,7 +163,9 @@ def wrong_server() -> Iterator[WrongServer]:
 
 def test_on_a_server_that_accepts_everything(place: Place, wrong_server: WrongServer) -> None:
     browser = Person("ada")
-    status, shown = check_server(place, browser.way_back, **settings(SERVER_URL=wrong_server.url))
+    status, shown = check_server(
+        place, browser.response_url, **settings(SERVER_URL=wrong_server.url)
+    )
     browser.close()
     found = findings(shown)
     assert status == 1
@@ -296,7 +298,7 @@ def test_on_a_server_that_uses_codes_up(place: Place) -> None:
     server, browser = StrictServer(), Person("ada")
     environment = settings(SERVER_URL=server.url, REDIRECT_URI="https://app.example.com/#/login")
     try:
-        status, shown = check_server(place, browser.way_back, **environment)
+        status, shown = check_server(place, browser.response_url, **environment)
     finally:
         browser.close()
         server.stop()
@@ -347,7 +349,7 @@ PASTED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("address", PASTED)
-def test_on_an_address_that_is_not_a_redirect_back(
+def test_on_an_address_that_is_not_the_redirect_uri(
     place: Place, refusing: ScriptedServer, address: str
 ) -> None:
     refusing.answers[AUTHORIZE] = says(b"", 200)

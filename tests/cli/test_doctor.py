@@ -78,7 +78,7 @@ def test_without_any_problem(place: Place) -> None:
     ]
 
 
-def test_on_settings_that_are_wrong_or_missing(place: Place) -> None:
+def test_on_invalid_or_missing_settings(place: Place) -> None:
     done = place.run("doctor", FLASK_DEVKIT_SSO_TIMEOUT="0")
     assert done.returncode == 1
     for text in (
@@ -166,7 +166,7 @@ def test_on_stores(place: Place, refusing: ScriptedServer, redis_server: RedisSe
     assert f"error    store: The session store {file} cannot be used" in done.stdout
 
 
-def test_on_a_folder_that_everybody_can_write(place: Place) -> None:
+def test_on_a_world_writable_folder(place: Place) -> None:
     place.register()
     place.file.parent.chmod(0o777)
     done = place.run("doctor", **settings(STORE_URL="redis://127.0.0.1:1"))
@@ -247,7 +247,7 @@ def test_on_responses_of_the_server(place: Place, server: ScriptedServer) -> Non
         assert text in done.stdout
 
 
-def test_on_the_way_to_the_server(place: Place) -> None:
+def test_on_the_connection_to_the_server(place: Place) -> None:
     # A label of 64 characters is invalid, so no resolver is asked.
     done = place.run("doctor", **settings(SERVER_URL=f"https://{'x' * 64}.example"))
     assert done.returncode == 1

@@ -125,7 +125,7 @@ def test_every_block_is_checked(
             CHECKS[language](text)
 
 
-def test_nothing_is_taken_that_is_not_there() -> None:
+def test_every_listed_block_exists() -> None:
     there = {(name, language) for name in DOCUMENTS for language, _ in every_block(name)}
     assert ELSEWHERE | READ_ONLY | {(name, "python") for name in PROGRAMS} <= there
 
@@ -233,7 +233,7 @@ def test_a_program(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     PROGRAMS[document](documents.run(program, monkeypatch, tmp_path, DEVKIT_SSO_SERVER_URL=url))
 
 
-def test_the_readme_begins_with_a_whole_program() -> None:
+def test_the_readme_begins_with_a_complete_program() -> None:
     text = (processes.ROOT / "README.md").read_text(encoding="utf-8")
     first_screen = text.splitlines()[:40]
     assert "## What it does not do" in first_screen
@@ -242,7 +242,7 @@ def test_the_readme_begins_with_a_whole_program() -> None:
     assert blocks("docs/quickstart.md", "python")[0] == program
 
 
-def test_the_readme_leads_to_every_page() -> None:
+def test_the_readme_links_to_every_page() -> None:
     text = (processes.ROOT / "README.md").read_text(encoding="utf-8")
     pages = set(DOCUMENTS) - {"README.md", "docs/index.md"}
     assert set(re.findall(r"\((docs/\w+\.md)\)", text)) == pages
@@ -357,7 +357,7 @@ def test_the_readmes_program_works_without_a_redirect_uri_on_this_machine(tmp_pa
             person.close()
 
 
-def test_what_the_docs_change_at_a_sandbox(devkit_sso_sandbox: Sandbox) -> None:
+def test_the_sandbox_options_in_the_docs(devkit_sso_sandbox: Sandbox) -> None:
     (block,) = blocks("docs/testing.md", "bash")
     for line in block.splitlines():
         curl, url, option, body = shlex.split(line)
@@ -367,7 +367,7 @@ def test_what_the_docs_change_at_a_sandbox(devkit_sso_sandbox: Sandbox) -> None:
         requests.post(there, data=body, headers=json_type, timeout=60).raise_for_status()
 
 
-def test_the_docs_about_testing_are_tests(tmp_path: Path) -> None:
+def test_the_tests_in_the_docs_pass(tmp_path: Path) -> None:
     """Run by pytest as a project of its own, which finds the plugin by its entry point.
 
     A block that begins with the name of a file is one, and the others are a module together.

@@ -112,7 +112,7 @@ def test_a_login_at_a_sandbox_with_a_ca_of_its_own(make_app: AppMaker) -> None:
         assert asked.startswith(exported["SERVER_URL"] + "/sso/oauth2/authorize?")
         assert parse_qs(urlsplit(asked).query)["redirect_uri"] == [redirect_uri]
         person = processes.Person("ada", ca_bundle=exported["CA_BUNDLE"])
-        back = person.way_back(asked)
+        back = person.response_url(asked)
         person.close()
         # Had getToken sent another redirect_uri, the sandbox would refuse the code.
         assert back.startswith(redirect_uri + "?code=")
@@ -128,7 +128,7 @@ def test_a_login_at_a_sandbox_with_a_ca_of_its_own(make_app: AppMaker) -> None:
         assert told.json["server_told"] is True
 
 
-def test_twenty_logins_are_one_handshake(
+def test_twenty_logins_need_one_handshake(
     make_app: AppMaker, server: TLSServer, ca_bundle: str
 ) -> None:
     app = make_app(ca_bundle=ca_bundle)
@@ -138,7 +138,7 @@ def test_twenty_logins_are_one_handshake(
     assert (server.handshakes, server.connections) == (1, 1)
 
 
-def test_a_ca_that_is_not_known(
+def test_an_unknown_ca(
     make_app: AppMaker, server: TLSServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = make_app().test_client()
@@ -150,7 +150,7 @@ def test_a_ca_that_is_not_known(
 
 
 @pytest.mark.parametrize("spoken", ["http", "https"])
-def test_the_wrong_scheme_is_asked_about(
+def test_the_wrong_scheme_is_reported(
     make_app: AppMaker, server: TLSServer, spoken: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = server if spoken == "http" else ScriptedServer()
@@ -174,7 +174,7 @@ def yesterday() -> datetime:
     ],
     ids=["another name", "expired", "another CA"],
 )
-def test_a_certificate_that_is_refused(
+def test_a_refused_certificate(
     make_app: AppMaker,
     ca: trustme.CA,
     ca_bundle: str,

@@ -88,7 +88,7 @@ def test_200_requests_refresh_once(any_store: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "timeout"), [(3, "5"), (10, "15")])
-def test_200_requests_refresh_once_however_long_it_takes(
+def test_200_requests_refresh_once_when_the_refresh_is_slow(
     any_store: str, seconds: float, timeout: str
 ) -> None:
     with place(any_store, timeout=timeout) as here:
@@ -96,7 +96,7 @@ def test_200_requests_refresh_once_however_long_it_takes(
             check_one_refresh(here, path, seconds)
 
 
-def test_the_claim_of_a_killed_worker_frees_itself(any_store: str) -> None:
+def test_the_claim_of_a_killed_worker_expires(any_store: str) -> None:
     with place(any_store, 1, timeout="1") as here:
         (instance,) = here.instances
         browser = expired(here)
@@ -127,7 +127,7 @@ def _lost(browser: Browser) -> None:
     raise AssertionError("the worker has answered")
 
 
-def test_nobody_is_signed_out_where_refresh_tokens_rotate(any_store: str) -> None:
+def test_rotating_refresh_tokens_sign_nobody_out(any_store: str) -> None:
     """The sandbox ends the sign-in of whoever comes with a spent refresh token."""
     options = ["--rotate-refresh-tokens", "--token-lifetime", "3"]
     instances = 2 if any_store.startswith("redis") else 1
@@ -162,7 +162,7 @@ def test_nobody_is_signed_out_where_refresh_tokens_rotate(any_store: str) -> Non
     assert sum(call["interface"] == "getToken" for call in calls) == 2
 
 
-def test_a_halted_worker_that_goes_on_later_ends_nothing(redis_server: RedisServer) -> None:
+def test_a_suspended_worker_that_resumes_ends_no_session(redis_server: RedisServer) -> None:
     """Its claim has gone to another, who has refreshed; what the server says of the old refresh
     token is then no word on the session."""
     with place(redis_server.url, timeout="1") as here:
@@ -192,7 +192,7 @@ def test_a_halted_worker_that_goes_on_later_ends_nothing(redis_server: RedisServ
         assert bodies == ["r-1", "r-1"]
 
 
-def test_a_worker_that_is_stopped_keeps_what_its_refresh_brings(any_store: str) -> None:
+def test_a_stopping_worker_stores_the_tokens_of_its_refresh(any_store: str) -> None:
     """As at each deployment. The old refresh token is spent by then."""
     with place(any_store, 1, timeout="5") as here:
         (instance,) = here.instances
@@ -218,7 +218,7 @@ def test_a_worker_that_is_stopped_keeps_what_its_refresh_brings(any_store: str) 
 
 
 @pytest.mark.parametrize("change", [{"disabled": True}, {"role": "User"}, {"role": "Admin"}])
-def test_a_change_at_the_server_is_everywhere_in_time(
+def test_a_change_at_the_server_reaches_every_session_in_time(
     redis_server: RedisServer, change: dict[str, Any]
 ) -> None:
     before = {"role": "User" if change == {"role": "Admin"} else "Admin"}
@@ -347,7 +347,7 @@ def clock(tmp_path: Path) -> Clock:
     return set_to
 
 
-def test_a_clock_that_jumps_ends_no_session_in_use(any_store: str, clock: Clock) -> None:
+def test_a_clock_jump_ends_no_active_session(any_store: str, clock: Clock) -> None:
     with place(any_store, 1, clock=clock(0)) as here:
         browser = Browser(*here.instances)
         for offset in (600, 0, -600, 0):
@@ -358,7 +358,7 @@ def test_a_clock_that_jumps_ends_no_session_in_use(any_store: str, clock: Clock)
         assert REFRESH_TOKEN not in here.server.paths
 
 
-def test_a_clock_that_jumps_while_the_server_is_out(any_store: str, clock: Clock) -> None:
+def test_a_clock_jump_during_an_outage(any_store: str, clock: Clock) -> None:
     """What has failed a moment ago is tried again at once, not ten minutes later."""
     with place(any_store, 1, clock=clock(0)) as here:
         browser = expired(here)
@@ -372,9 +372,7 @@ def test_a_clock_that_jumps_while_the_server_is_out(any_store: str, clock: Clock
         assert browser.get("/private").text == "private ada"
 
 
-def test_a_clock_that_jumps_in_the_middle_of_a_refresh(
-    redis_server: RedisServer, clock: Clock
-) -> None:
+def test_a_clock_jump_during_a_refresh(redis_server: RedisServer, clock: Clock) -> None:
     """The claim is over, so another refreshes too; what the first one then hears of the old
     refresh token is no word on the session."""
     with place(redis_server.url, clock=clock(0), timeout="10") as here:
@@ -399,9 +397,7 @@ def test_a_clock_that_jumps_in_the_middle_of_a_refresh(
         assert here.refreshes() == 2
 
 
-def test_a_clock_that_jumps_keeps_no_session_beyond_its_lifetime_plus_the_jump(
-    any_store: str, clock: Clock
-) -> None:
+def test_a_clock_jump_extends_a_session_by_at_most_the_jump(any_store: str, clock: Clock) -> None:
     lifetime, step = 43200, 1500
     with place(any_store, 1, clock=clock(0)) as here:
         browser = Browser(*here.instances)
@@ -418,7 +414,7 @@ def test_a_clock_that_jumps_keeps_no_session_beyond_its_lifetime_plus_the_jump(
         assert here.server.paths.count(GET_TOKEN) == 1
 
 
-def test_a_machine_that_slept_is_no_clock_that_was_set(any_store: str, clock: Clock) -> None:
+def test_a_machine_that_slept_ends_idle_sessions(any_store: str, clock: Clock) -> None:
     with place(any_store, 1, clock=clock(0)) as here:
         browser = Browser(*here.instances)
         clock(31 * 60)

@@ -51,7 +51,7 @@ def rewrite(app: Flask, key: str, **change: Any) -> None:
     assert store.update(key, json.dumps(json.loads(store.read(key).data) | change))
 
 
-def is_nothing_left(app: Flask) -> bool:
+def is_store_empty(app: Flask) -> bool:
     store = app.extensions["devkit_sso"].session_service.store
     installation = app.extensions["devkit_sso"].settings.installation
     return [key for key in store.below(installation) if ":login:" not in key] == []
@@ -64,7 +64,7 @@ def make_worker(any_store: str, make_app: AppMaker) -> AppMaker:
 
 
 @pytest.mark.parametrize("how", [closes, fails("8500"), says(b"<html>", 200), says(b"", 503)])
-def test_what_fails_stays_owed_and_is_tried_in_intervals(
+def test_a_failed_report_is_retried_at_intervals(
     make_worker: AppMaker, server: ScriptedServer, how: Any
 ) -> None:
     app = make_worker()
@@ -85,10 +85,10 @@ def test_what_fails_stays_owed_and_is_tried_in_intervals(
     server.seen.clear()
     assert logouts(make_worker()).report_pending() == 0, "it was tried just now"
     assert server.seen == []
-    assert not is_nothing_left(app)
+    assert not is_store_empty(app)
 
 
-def test_who_says_no_signs_out_at_the_server_or_that_is_owed(
+def test_answering_no_logs_out_at_the_server_or_records_a_pending_logout(
     make_worker: AppMaker, server: ScriptedServer
 ) -> None:
     app = make_worker(binding="confirm")
@@ -106,10 +106,10 @@ def test_who_says_no_signs_out_at_the_server_or_that_is_owed(
     server.seen.clear()
     assert logouts(app).report_pending() == 1
     assert server.paths == [LOGOUT]
-    assert is_nothing_left(app)
+    assert is_store_empty(app)
 
 
-def test_a_debt_is_paid_once_and_is_gone(make_worker: AppMaker, server: ScriptedServer) -> None:
+def test_a_pending_logout_is_reported_once(make_worker: AppMaker, server: ScriptedServer) -> None:
     client = make_worker().test_client()
     server.answers[LOGOUT] = fails("8500")
     sign_in(client)
@@ -123,11 +123,11 @@ def test_a_debt_is_paid_once_and_is_gone(make_worker: AppMaker, server: Scripted
         LOGOUT,
         b'{"client_id": "20221017000000001", "access_token": "canary-access-token-1f6a"}',
     )
-    assert is_nothing_left(make_worker())
+    assert is_store_empty(make_worker())
 
 
 @pytest.mark.parametrize("how", ["told", "8205", "8206"])
-def test_nothing_is_owed(make_worker: AppMaker, server: ScriptedServer, how: str) -> None:
+def test_no_pending_logout_is_left(make_worker: AppMaker, server: ScriptedServer, how: str) -> None:
     """Neither after a logout that worked, nor for tokens that the server says are dead."""
     app = make_worker()
     client = app.test_client()
@@ -135,10 +135,10 @@ def test_nothing_is_owed(make_worker: AppMaker, server: ScriptedServer, how: str
         server.answers[LOGOUT] = fails(how)
     sign_in(client)
     assert sign_out(client) is (how == "told")
-    assert is_nothing_left(app)
+    assert is_store_empty(app)
 
 
-def test_while_a_request_tells_the_server_nobody_else_does(
+def test_a_logout_in_progress_is_not_reported_twice(
     make_worker: AppMaker, server: ScriptedServer
 ) -> None:
     arrived, go_on = threading.Event(), threading.Event()
@@ -157,10 +157,10 @@ def test_while_a_request_tells_the_server_nobody_else_does(
     go_on.set()
     leaving.result()
     assert server.paths.count(LOGOUT) == 1
-    assert is_nothing_left(make_worker())
+    assert is_store_empty(make_worker())
 
 
-def test_an_expired_access_token_is_refreshed_first_and_a_rotated_one_kept(
+def test_an_expired_access_token_is_refreshed_first_and_a_rotated_refresh_token_kept(
     make_worker: AppMaker, server: ScriptedServer
 ) -> None:
     data = {"access_token": "first", "expires_in": 1, "refresh_token": "canary-refresh-1"}
@@ -190,7 +190,7 @@ def test_an_expired_access_token_is_refreshed_first_and_a_rotated_one_kept(
     ("refresh_token", "age", "is_dropped"),
     [(None, 1, True), ("canary-refresh", 86_000, False), ("canary-refresh", 86_401, True)],
 )
-def test_what_is_past_use_is_dropped_and_logged(
+def test_a_pending_logout_with_expired_tokens_is_dropped_and_logged(
     make_worker: AppMaker,
     server: ScriptedServer,
     caplog: pytest.LogCaptureFixture,
@@ -209,13 +209,13 @@ def test_what_is_past_use_is_dropped_and_logged(
     if is_dropped:
         assert records == [("WARNING", "logout of uid 'u-1': given up, not reported to the server")]
     assert "canary" not in caplog.text
-    assert is_nothing_left(app)
+    assert is_store_empty(app)
 
 
 @pytest.mark.parametrize(
     "change", [{"retry_at": "soon"}, {"retry_at": None}, {"uid": 5}, {"tokens": []}]
 )
-def test_a_record_that_makes_no_sense_keeps_no_other_from_being_paid(
+def test_an_invalid_record_does_not_block_the_others(
     make_worker: AppMaker, server: ScriptedServer, change: dict[str, Any]
 ) -> None:
     app = make_worker()
@@ -226,7 +226,7 @@ def test_a_record_that_makes_no_sense_keeps_no_other_from_being_paid(
     assert server.paths == [LOGOUT]
 
 
-def test_a_server_out_of_reach_is_asked_once_a_round(
+def test_an_unreachable_server_is_called_once_per_round(
     make_worker: AppMaker, server: ScriptedServer
 ) -> None:
     app = make_worker()
@@ -241,7 +241,7 @@ def test_a_server_out_of_reach_is_asked_once_a_round(
     assert server.paths == [LOGOUT]
 
 
-def test_a_request_sets_it_off_and_does_not_wait(
+def test_a_request_starts_the_reports_and_does_not_wait(
     make_worker: AppMaker, server: ScriptedServer
 ) -> None:
     client = make_worker().test_client()
@@ -263,5 +263,5 @@ def test_a_request_sets_it_off_and_does_not_wait(
     for _ in range(5):
         assert stranger.get("/").text == "home"
     pages_are_there.set()
-    wait_until(lambda: is_nothing_left(worker))
+    wait_until(lambda: is_store_empty(worker))
     assert server.paths == [LOGOUT]

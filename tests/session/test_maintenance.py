@@ -62,12 +62,12 @@ def token_app(make_token_app: Callable[..., Flask]) -> Flask:
     return make_token_app(revalidate_after=300)
 
 
-def short_lived(server: ScriptedServer) -> None:
+def issue_short_lived_tokens(server: ScriptedServer) -> None:
     """Access tokens that live a second."""
     server.answers[GET_TOKEN] = says(TOKEN | {"data": TOKEN["data"] | {"expires_in": 1}})  # type: ignore[operator]
 
 
-def until_old() -> None:
+def let_it_expire() -> None:
     advance(1.1)
 
 
@@ -87,10 +87,10 @@ def test_a_valid_token_is_not_refreshed(token_app: Flask, server: ScriptedServer
 
 
 @pytest.mark.parametrize("new_one", [None, "canary-rotated-55"])
-def test_a_refresh_keeps_the_refresh_token_unless_a_new_one_comes(
+def test_a_refresh_keeps_the_refresh_token_unless_it_is_replaced(
     token_app: Flask, server: ScriptedServer, new_one: str | None
 ) -> None:
-    short_lived(server)
+    issue_short_lived_tokens(server)
     data: dict[str, Any] = {"access_token": "second", "expires_in": 1}
     server.answers[REFRESH_TOKEN] = says(
         {"code": "2000", "data": data | ({"refresh_token": new_one} if new_one else {})}
@@ -104,7 +104,7 @@ def test_a_refresh_keeps_the_refresh_token_unless_a_new_one_comes(
     with token_refreshed.connected_to(listen, token_app):
         sign_in(client)
         for _ in range(2):
-            until_old()
+            let_it_expire()
             assert client.get("/token").text == "second"
     first, second = (seen for seen in server.seen if seen.path == REFRESH_TOKEN)
     assert first.body == (
@@ -116,7 +116,7 @@ def test_a_refresh_keeps_the_refresh_token_unless_a_new_one_comes(
 
 @pytest.mark.parametrize("path", ["/token", "/private"])
 def test_many_requests_refresh_once(token_app: Flask, server: ScriptedServer, path: str) -> None:
-    short_lived(server)
+    issue_short_lived_tokens(server)
 
     def slow(handler: Handler) -> None:
         time.sleep(0.5)
@@ -125,7 +125,7 @@ def test_many_requests_refresh_once(token_app: Flask, server: ScriptedServer, pa
     server.answers[REFRESH_TOKEN] = slow
     client = token_app.test_client()
     sign_in(client)
-    until_old()
+    let_it_expire()
     (cookie,) = cookies(client)
     answers: list[tuple[int, str]] = []
 
@@ -143,7 +143,7 @@ def test_many_requests_refresh_once(token_app: Flask, server: ScriptedServer, pa
 
 def test_pages_do_not_wait_for_a_refresh(token_app: Flask, server: ScriptedServer) -> None:
     """The server's answer comes only once the pages have been answered."""
-    short_lived(server)
+    issue_short_lived_tokens(server)
     answered = threading.Event()
 
     def after_the_pages(handler: Handler) -> None:
@@ -153,7 +153,7 @@ def test_pages_do_not_wait_for_a_refresh(token_app: Flask, server: ScriptedServe
     server.answers[REFRESH_TOKEN] = after_the_pages
     client = token_app.test_client()
     sign_in(client)
-    until_old()
+    let_it_expire()
     for _ in range(5):
         assert client.get("/private").text == "private ada"
     answered.set()
@@ -162,24 +162,24 @@ def test_pages_do_not_wait_for_a_refresh(token_app: Flask, server: ScriptedServe
 
 
 def test_a_refused_refresh_token_ends_the_session(token_app: Flask, server: ScriptedServer) -> None:
-    short_lived(server)
+    issue_short_lived_tokens(server)
     server.answers[REFRESH_TOKEN] = fails("8206")
     client = token_app.test_client()
     sign_in(client)
-    until_old()
+    let_it_expire()
     assert client.get("/token").status_code == 401
     assert username(client) is None
 
 
 @pytest.mark.parametrize("code", ["8500", "8201", "8101"])
-def test_a_fault_of_the_server_ends_no_session(
+def test_a_server_error_ends_no_session(
     token_app: Flask, server: ScriptedServer, code: str
 ) -> None:
-    short_lived(server)
+    issue_short_lived_tokens(server)
     server.answers[REFRESH_TOKEN] = fails(code)
     client = token_app.test_client()
     sign_in(client)
-    until_old()
+    let_it_expire()
     assert client.get("/token").status_code == 502
     assert username(client) == "ada"
     # Nor is the server asked again at once, by however many requests.
@@ -189,7 +189,7 @@ def test_a_fault_of_the_server_ends_no_session(
 
 
 def test_a_logout_during_a_refresh_is_final(token_app: Flask, server: ScriptedServer) -> None:
-    short_lived(server)
+    issue_short_lived_tokens(server)
     begun, signed_out = threading.Event(), threading.Event()
 
     def slow(handler: Handler) -> None:
@@ -200,7 +200,7 @@ def test_a_logout_during_a_refresh_is_final(token_app: Flask, server: ScriptedSe
     server.answers[REFRESH_TOKEN] = slow
     client = token_app.test_client()
     sign_in(client)
-    until_old()
+    let_it_expire()
     (cookie,) = cookies(client)
     asking = Background(lambda: client.get("/private"))
     assert begun.wait(60)
@@ -215,11 +215,11 @@ def test_a_logout_during_a_refresh_is_final(token_app: Flask, server: ScriptedSe
     assert username(client) is None
 
 
-def test_a_logout_waits_for_a_refresh_and_tells_the_server_with_what_it_brings(
+def test_a_logout_waits_for_a_refresh_and_sends_the_new_token(
     token_app: Flask, server: ScriptedServer
 ) -> None:
     """The old tokens are spent: with them the server's own sign-in would not end."""
-    short_lived(server)
+    issue_short_lived_tokens(server)
     begun, go_on = threading.Event(), threading.Event()
 
     def slow(handler: Handler) -> None:
@@ -230,7 +230,7 @@ def test_a_logout_waits_for_a_refresh_and_tells_the_server_with_what_it_brings(
     server.answers[REFRESH_TOKEN] = slow
     client = token_app.test_client()
     sign_in(client)
-    until_old()
+    let_it_expire()
     (cookie,) = cookies(client)
     assert client.get("/private").status_code == 200
     assert begun.wait(60)
@@ -256,10 +256,10 @@ def test_a_logout_waits_for_a_refresh_and_tells_the_server_with_what_it_brings(
     ]
 
 
-def test_a_store_that_fails_for_a_moment_loses_no_new_token(
+def test_a_short_store_failure_loses_no_new_token(
     make_token_app: Callable[..., Flask], server: ScriptedServer, tmp_path: Path
 ) -> None:
-    short_lived(server)
+    issue_short_lived_tokens(server)
     app = make_token_app(revalidate_after=300, store_url=f"sqlite:///{tmp_path}/sessions.db")
     with closing(sqlite3.connect(tmp_path / "sessions.db", check_same_thread=False)) as other:
 
@@ -270,7 +270,7 @@ def test_a_store_that_fails_for_a_moment_loses_no_new_token(
         server.answers[REFRESH_TOKEN] = locks
         client = app.test_client()
         sign_in(client)
-        until_old()
+        let_it_expire()
         assert client.get("/private").status_code == 200
         # Longer than one try of the store lasts.
         time.sleep(3)
@@ -279,10 +279,10 @@ def test_a_store_that_fails_for_a_moment_loses_no_new_token(
     assert server.paths.count(REFRESH_TOKEN) == 1
 
 
-def test_what_nobody_waited_for_is_logged(
+def test_an_error_in_the_background_is_logged(
     token_app: Flask, server: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    short_lived(server)
+    issue_short_lived_tokens(server)
     server.answers[REFRESH_TOKEN] = SECOND
     client = token_app.test_client()
 
@@ -291,7 +291,7 @@ def test_what_nobody_waited_for_is_logged(
 
     with token_refreshed.connected_to(receiver, token_app):
         sign_in(client)
-        until_old()
+        let_it_expire()
         assert client.get("/private").status_code == 200
         wait_until(lambda: any(r.levelno >= logging.ERROR for r in caplog.records))
     (record,) = (r for r in caplog.records if r.levelno >= logging.ERROR)
@@ -301,27 +301,27 @@ def test_what_nobody_waited_for_is_logged(
     assert client.get("/token").text == "second"
 
 
-def test_nobody_signed_in(token_app: Flask) -> None:
+def test_the_token_of_an_anonymous_user(token_app: Flask) -> None:
     assert token_app.test_client().get("/token").status_code == 401
 
 
-def test_outside_a_request(token_app: Flask) -> None:
+def test_the_token_outside_a_request(token_app: Flask) -> None:
     with token_app.app_context(), pytest.raises(RuntimeError, match="needs a request"):
         DevKitSSO().access_token()
 
 
-def test_a_session_of_tests_has_none_and_is_not_asked_about(
+def test_a_login_as_session_has_no_token_and_is_not_revalidated(
     make_token_app: Callable[..., Flask], server: ScriptedServer
 ) -> None:
     client = make_token_app().test_client()
     login_as(client, "bob")
     assert client.get("/token").status_code == 503
-    until_old()
+    let_it_expire()
     assert username(client) == "bob"
     assert server.seen == []
 
 
-def test_a_session_of_tests_has_none_where_no_server_is_configured(
+def test_a_login_as_session_has_no_token_without_a_configured_server(
     make_token_app: Callable[..., Flask],
 ) -> None:
     client = make_token_app(client_id=None).test_client()
@@ -343,7 +343,7 @@ def two_browsers(app: Flask, server: ScriptedServer) -> tuple[FlaskClient, Flask
     sign_in(first)
     sign_in(second)
     server.seen.clear()
-    until_old()
+    let_it_expire()
     return first, second
 
 
@@ -352,7 +352,7 @@ def two_browsers(app: Flask, server: ScriptedServer) -> tuple[FlaskClient, Flask
     [(person(role="User"), "User"), (person(role="x"), None), (person(username="eve"), "Admin")],
     ids=["lowered", "unknown", "renamed"],
 )
-def test_what_the_server_says_of_a_user_takes_effect_in_every_session(
+def test_a_changed_user_takes_effect_in_every_session(
     make_token_app: Callable[..., Flask],
     server: ScriptedServer,
     answer: Callable[[Handler], None],
@@ -365,13 +365,13 @@ def test_what_the_server_says_of_a_user_takes_effect_in_every_session(
         assert client.get("/admin").status_code == (200 if role == "Admin" else 403)
     # One question does for both.
     assert server.paths == [GET_USER_INFO]
-    until_old()
+    let_it_expire()
     server.answers[GET_USER_INFO] = person()
     assert [client.get("/admin").status_code for client in clients] == [200, 200]
     assert server.paths == [GET_USER_INFO] * 2
 
 
-def test_with_a_users_sessions_goes_what_the_server_said_of_the_user(
+def test_ending_a_users_sessions_deletes_the_verified_user(
     make_token_app: Callable[..., Flask], server: ScriptedServer, tmp_path: Path
 ) -> None:
     app = make_token_app()
@@ -385,7 +385,7 @@ def test_with_a_users_sessions_goes_what_the_server_said_of_the_user(
 
 
 @pytest.mark.parametrize("data", ["{", "{}", '{"info": {"uid": 1}, "verified_at": 0}', "[]"])
-def test_what_another_version_wrote_of_a_user_is_asked_for_anew(
+def test_an_unreadable_verified_user_is_requested_again(
     make_token_app: Callable[..., Flask], server: ScriptedServer, tmp_path: Path, data: str
 ) -> None:
     clients = two_browsers(make_token_app(), server)
@@ -398,7 +398,7 @@ def test_what_another_version_wrote_of_a_user_is_asked_for_anew(
     assert server.paths == [GET_USER_INFO] * 2
 
 
-def test_one_question_an_interval_however_many_requests(
+def test_many_requests_revalidate_once_per_interval(
     make_token_app: Callable[..., Flask], server: ScriptedServer
 ) -> None:
     app = make_token_app()
@@ -420,7 +420,7 @@ def test_one_question_an_interval_however_many_requests(
     assert server.paths == [GET_USER_INFO]
 
 
-def test_pages_do_not_wait_while_the_answer_is_young(
+def test_pages_do_not_wait_for_an_early_revalidation(
     make_token_app: Callable[..., Flask], server: ScriptedServer
 ) -> None:
     """Asked early enough, the server answers before anybody has to wait."""
@@ -450,7 +450,7 @@ ENDED = [
 
 
 @pytest.mark.parametrize(("answers", "refresh", "why"), ENDED)
-def test_a_verdict_on_one_session_ends_that_one(
+def test_a_refusal_for_one_session_ends_only_that_session(
     make_token_app: Callable[..., Flask],
     server: ScriptedServer,
     answers: list[Callable[[Handler], None]],
@@ -479,7 +479,7 @@ def test_a_verdict_on_one_session_ends_that_one(
     assert username(first) is None
 
 
-def test_a_receiver_that_fails_leaves_nobody_signed_in(
+def test_a_failing_receiver_leaves_nobody_signed_in(
     make_token_app: Callable[..., Flask], server: ScriptedServer
 ) -> None:
     app = make_token_app()
@@ -495,7 +495,7 @@ def test_a_receiver_that_fails_leaves_nobody_signed_in(
     sign_in(client)
     server.answers[GET_USER_INFO] = fails("8205")
     server.answers[REFRESH_TOKEN] = fails("8206")
-    until_old()
+    let_it_expire()
     with session_ended.connected_to(fail, app):
         response = client.get("/private")
     assert (response.status_code, response.json) == (500, {"is_authenticated": False})
@@ -527,7 +527,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_an_outage_never_a_yes_and_never_a_logout(
+def test_an_error_is_an_outage_and_neither_confirms_nor_ends_a_session(
     make_token_app: Callable[..., Flask],
     server: ScriptedServer,
     fault: str,
@@ -566,7 +566,7 @@ def test_a_fault_is_an_outage_never_a_yes_and_never_a_logout(
     assert first.get("/admin").status_code == second.get("/admin").status_code == 200
 
 
-def test_when_the_server_hangs_a_page_waits_a_moment_and_then_not_at_all(
+def test_a_hanging_server_delays_only_the_first_page(
     make_token_app: Callable[..., Flask], server: ScriptedServer
 ) -> None:
     app = make_token_app(outage_grace=60)
@@ -616,7 +616,7 @@ def test_the_validity_interface_on_the_wire(
     assert server.paths == [VALIDITY, GET_USER_INFO]
 
 
-def test_a_user_who_is_not_valid_is_out_everywhere(
+def test_an_invalid_user_loses_every_session(
     make_token_app: Callable[..., Flask], server: ScriptedServer
 ) -> None:
     app = with_validity(make_token_app, server, "uid")
@@ -635,7 +635,7 @@ def test_a_user_who_is_not_valid_is_out_everywhere(
     assert server.seen == []
 
 
-def test_a_user_who_is_not_valid_is_out_though_the_list_of_sessions_is_lost(
+def test_an_invalid_user_loses_every_session_without_the_index_too(
     make_token_app: Callable[..., Flask], server: ScriptedServer, redis_server: RedisServer
 ) -> None:
     """Redis throws it away, where it is set up to throw things away."""
@@ -654,7 +654,7 @@ def test_a_user_who_is_not_valid_is_out_though_the_list_of_sessions_is_lost(
     [[], [True, True], [False, False], ["true"], [1], [None], True, None, {"0": True}],
     ids=str,
 )
-def test_an_odd_list_is_an_outage(
+def test_a_malformed_validity_list_is_an_outage(
     make_token_app: Callable[..., Flask], server: ScriptedServer, answer: Any
 ) -> None:
     first, second = two_browsers(with_validity(make_token_app, server, "uid"), server)

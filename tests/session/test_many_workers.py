@@ -17,7 +17,7 @@ from ..conftest import wait_until
 from ..processes import free_port
 from ..redis_server import RedisServer
 from ..threads import Background
-from ..workers import Gunicorn, Person, Trouble, load, redirect_uri, sandbox, site
+from ..workers import Gunicorn, Person, Unavailable, load, redirect_uri, sandbox, site
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +87,7 @@ def test_two_instances_on_one_store(any_store: str) -> None:
         assert [someone.who()["username"] for someone in (*people, bob)] == [None] * 3 + ["bob"]
 
 
-def test_a_logout_outlives_the_worker_killed_in_it(tmp_path: Path) -> None:
+def test_a_logout_survives_the_death_of_its_worker(tmp_path: Path) -> None:
     """Killed while it waits for the server's answer; another one asks again."""
     port = free_port()
     clock = tmp_path / "clock"
@@ -111,7 +111,7 @@ def test_a_logout_outlives_the_worker_killed_in_it(tmp_path: Path) -> None:
         leaving = Background(person.sign_out)
         wait_until(logouts)
         instance.kill_workers(2)
-        with pytest.raises(Trouble) as caught:
+        with pytest.raises(Unavailable) as caught:
             leaving.result()
         assert caught.value.status == 0, "the answer never came"
         assert copy.who()["username"] is None
@@ -122,7 +122,7 @@ def test_a_logout_outlives_the_worker_killed_in_it(tmp_path: Path) -> None:
         wait_until(lambda: copy.who() and logouts() >= 2)
 
 
-def test_two_installations_do_not_meet(redis_server: RedisServer) -> None:
+def test_two_installations_are_independent(redis_server: RedisServer) -> None:
     """On one host and one Redis, under one name of the cookie and with one SECRET_KEY."""
     ports = [free_port(), free_port()]
     store = redis_server.url

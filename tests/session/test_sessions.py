@@ -77,7 +77,7 @@ def test_a_guarded_request_is_one_indexed_read(
     assert "SEARCH record USING PRIMARY KEY" in plan
 
 
-def test_a_visitor_without_our_cookie_or_with_a_forged_one_costs_none(
+def test_a_missing_or_forged_cookie_costs_no_read(
     app: Flask, client: FlaskClient, listen: Callable[[], list[str]]
 ) -> None:
     login_as(client, "bob")
@@ -98,7 +98,7 @@ def test_the_cookie_is_opaque(client: FlaskClient) -> None:
     assert len(value) < 200
 
 
-def test_the_last_use_is_not_written_at_each_request(
+def test_the_last_use_is_not_written_on_each_request(
     client: FlaskClient, listen: Callable[[], list[str]]
 ) -> None:
     login_as(client, "bob")
@@ -109,7 +109,7 @@ def test_the_last_use_is_not_written_at_each_request(
     assert [statement for statement in sql if not statement.startswith("SELECT ")] == []
 
 
-def test_a_shorter_lifetime_applies_to_sessions_that_are_there(
+def test_a_shorter_lifetime_applies_to_existing_sessions(
     make_app: AppMaker,
 ) -> None:
     clock.stop()
@@ -124,7 +124,7 @@ def test_a_shorter_lifetime_applies_to_sessions_that_are_there(
     assert signed_in(before)
 
 
-def test_a_new_secret_key_with_the_old_as_fallback_logs_nobody_out(
+def test_a_new_secret_key_with_the_old_one_as_fallback_signs_nobody_out(
     make_app: AppMaker, server: ScriptedServer, tmp_path: Path
 ) -> None:
     def with_keys(key: str, *fallbacks: str) -> FlaskClient:
@@ -187,7 +187,7 @@ def test_end_sessions(make_app: AppMaker) -> None:
     assert [signed_in(client) for client in clients] == [False, False, True]
 
 
-def test_a_view_that_ends_sessions_without_a_secret_key_says_what_is_missing(
+def test_end_sessions_without_a_secret_key_reports_the_missing_key(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = Flask("tests")
@@ -201,7 +201,7 @@ def test_a_view_that_ends_sessions_without_a_secret_key_says_what_is_missing(
     assert "SECRET_KEY is missing" in failed.value.hint
 
 
-def test_the_file_is_for_its_owner_alone(make_app: AppMaker, tmp_path: Path) -> None:
+def test_only_the_owner_can_access_the_file(make_app: AppMaker, tmp_path: Path) -> None:
     old = os.umask(0)
     try:
         client = make_app(store_url="sqlite:///sub/sessions.db").test_client()
@@ -214,7 +214,7 @@ def test_the_file_is_for_its_owner_alone(make_app: AppMaker, tmp_path: Path) -> 
     assert (tmp_path / "sub").stat().st_mode & 0o777 == 0o700
 
 
-def test_so_is_one_that_a_link_leads_to(make_app: AppMaker, tmp_path: Path) -> None:
+def test_only_the_owner_can_access_a_linked_file(make_app: AppMaker, tmp_path: Path) -> None:
     real = tmp_path / "volume" / "sessions.db"
     real.parent.mkdir()
     (tmp_path / "devkit_sso.db").symlink_to(real)
@@ -232,7 +232,7 @@ def test_an_absolute_path(make_app: AppMaker, tmp_path_factory: pytest.TempPathF
     assert path.exists()
 
 
-def test_nothing_of_an_ended_session_stays_in_the_file(make_app: AppMaker, tmp_path: Path) -> None:
+def test_an_ended_session_is_erased_from_the_file(make_app: AppMaker, tmp_path: Path) -> None:
     app = make_app()
     leaving, staying = app.test_client(), app.test_client()
 
@@ -257,7 +257,7 @@ def test_nothing_of_an_ended_session_stays_in_the_file(make_app: AppMaker, tmp_p
     assert signed_in(staying)
 
 
-def test_a_session_outlives_the_process(make_app: AppMaker) -> None:
+def test_a_session_survives_a_restart(make_app: AppMaker) -> None:
     before = make_app().test_client()
     login_as(before, "bob")
     cookie = session_cookie(before)
@@ -323,7 +323,7 @@ def test_threads_and_forks(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("trouble", ["locked", "damaged", "other version"])
-def test_store_trouble_is_not_signed_out(
+def test_a_store_failure_is_not_signed_out(
     app: Flask, client: FlaskClient, tmp_path: Path, trouble: str
 ) -> None:
     path = tmp_path / "devkit_sso.db"
@@ -357,7 +357,7 @@ def test_store_trouble_is_not_signed_out(
         assert signed_in(client)
 
 
-def test_a_record_of_another_version_is_no_session_and_stays(
+def test_a_record_of_another_version_is_ignored_and_kept(
     client: FlaskClient, tmp_path: Path
 ) -> None:
     login_as(client, "bob")
@@ -389,7 +389,7 @@ RECORD = (
     ],
     ids=lambda data: str(data)[-20:],
 )
-def test_a_record_that_makes_no_sense_is_no_session(
+def test_an_invalid_record_is_ignored(
     app: Flask, client: FlaskClient, tmp_path: Path, data: str
 ) -> None:
     login_as(client, "bob")
@@ -417,7 +417,7 @@ def test_login_as_and_logout(app: Flask, client: FlaskClient) -> None:
     logout(client)
 
 
-def test_login_as_needs_no_settings_but_a_key() -> None:
+def test_login_as_needs_only_a_secret_key() -> None:
     app = Flask("tests")
     app.config.update(SECRET_KEY="test", TESTING=True, DEVKIT_SSO_STORE_URL="memory://")
     sso = DevKitSSO(app)
@@ -430,13 +430,13 @@ def test_login_as_needs_no_settings_but_a_key() -> None:
 
 
 @pytest.mark.parametrize("role", ["admin", "", "Auditor"])
-def test_login_as_knows_the_roles(client: FlaskClient, role: Any) -> None:
+def test_login_as_rejects_unknown_roles(client: FlaskClient, role: Any) -> None:
     with pytest.raises(ValueError, match='"Admin", "User" or None, not \'' + role):
         login_as(client, "ada", role=role)
     assert not signed_in(client)
 
 
-def test_login_as_says_what_it_lacks() -> None:
+def test_login_as_without_a_secret_key() -> None:
     from flask_devkit_sso import ConfigError
 
     with pytest.raises(ConfigError, match="SECRET_KEY"):

@@ -80,7 +80,7 @@ def test_killed_workers_lose_nothing(gunicorn: Gunicorn, people: list[Person]) -
     early, late = people[:4], people[4:]
     for person in early:
         assert mistakes(person, person.sign_in(gunicorn.url, "/who")) == []
-    back = [person.way_back(person.start(gunicorn.url, "/who")) for person in late]
+    back = [person.response_url(person.start(gunicorn.url, "/who")) for person in late]
     gunicorn.kill_workers(2)
     gunicorn.wait_for_workers()
     for person, address in zip(late, back, strict=True):

@@ -50,7 +50,7 @@ def timely(ask: Callable[[], TestResponse]) -> TestResponse:
     return response
 
 
-def is_store_trouble(response: TestResponse) -> None:
+def check_store_unavailable(response: TestResponse) -> None:
     assert response.status_code == 503
     assert int(response.headers["Retry-After"]) > 0
     if response.is_json:
@@ -59,29 +59,29 @@ def is_store_trouble(response: TestResponse) -> None:
         assert reason(response) == "store_unavailable"
 
 
-def cannot_read(client: FlaskClient) -> None:
+def check_reads_fail(client: FlaskClient) -> None:
     """Neither a guarded page nor an open one that asks who it is, for a person or a script."""
     before = cookies(client)
     for path, headers in [("/private", {}), ("/private", JSON), ("/who", {})]:
         response = timely(partial(client.get, path, headers=headers))
-        is_store_trouble(response)
+        check_store_unavailable(response)
         assert "Set-Cookie" not in response.headers
     assert cookies(client) == before
     assert client.get("/").text == "home", "who does not ask is not told"
 
 
-def cannot_write(client: FlaskClient, fresh: FlaskClient) -> None:
+def check_writes_fail(client: FlaskClient, fresh: FlaskClient) -> None:
     """Neither a login nor a logout, which leaves everything as it was."""
     pending = start(fresh)["state"]
-    is_store_trouble(timely(lambda: come_back(fresh, pending)))
+    check_store_unavailable(timely(lambda: come_back(fresh, pending)))
     before = cookies(client)
-    is_store_trouble(
+    check_store_unavailable(
         timely(lambda: client.post("/sso/logout", headers={"Sec-Fetch-Site": "same-origin"}))
     )
     assert cookies(client) == before
 
 
-def all_is_well(client: FlaskClient, fresh: FlaskClient) -> None:
+def check_recovery(client: FlaskClient, fresh: FlaskClient) -> None:
     """At the very next request."""
     assert client.get("/private").text == "private ada"
     sign_in(fresh)
@@ -150,7 +150,7 @@ def loading(server: RedisServer) -> Iterator[None]:
     "trouble",
     [stopped, hung, wrong_password, pytest.param(loading, marks=pytest.mark.slow)],
 )
-def test_redis_that_can_not_be_used(
+def test_unusable_redis(
     tmp_path: Path, make_app: AppMaker, trouble: Callable[[RedisServer], Any]
 ) -> None:
     server = RedisServer(tmp_path, appendonly=trouble is stopped)
@@ -159,9 +159,9 @@ def test_redis_that_can_not_be_used(
         client = app.test_client()
         sign_in(client)
         with trouble(server):
-            cannot_read(client)
-            cannot_write(client, app.test_client())
-        all_is_well(client, app.test_client())
+            check_reads_fail(client)
+            check_writes_fail(client, app.test_client())
+        check_recovery(client, app.test_client())
     finally:
         server.stop(signal.SIGKILL)
 
@@ -209,7 +209,7 @@ def slow_to_write(server: RedisServer) -> Iterator[None]:
 
 @pytest.mark.parametrize("trouble", [read_only, misconf, out_of_memory, slow_to_write])
 @pytest.mark.own_redis
-def test_redis_that_can_be_read_only(
+def test_read_only_redis(
     redis_server: RedisServer, make_app: AppMaker, trouble: Callable[[RedisServer], Any]
 ) -> None:
     app = make_app(store_url=redis_server.url, idle_timeout=12)
@@ -219,8 +219,8 @@ def test_redis_that_can_be_read_only(
         # Long enough for a last use to be written.
         advance(3.1)
         assert client.get("/private").text == "private ada"
-        cannot_write(client, app.test_client())
-    all_is_well(client, app.test_client())
+        check_writes_fail(client, app.test_client())
+    check_recovery(client, app.test_client())
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_redis_that_can_be_read_only(
     ],
     ids=str,
 )
-def test_what_somebody_else_wrote_to_redis(
+def test_foreign_data_in_redis(
     redis_server: RedisServer, make_app: AppMaker, odd: dict[str, Any] | None
 ) -> None:
     """Nobody is signed in by it, and nothing is our fault."""
@@ -250,7 +250,7 @@ def test_what_somebody_else_wrote_to_redis(
             admin.hset(key, mapping=odd)
     response = client.get("/private")
     if response.status_code == 503:
-        is_store_trouble(response)
+        check_store_unavailable(response)
     else:
         assert response.status_code == 302
     sign_in(fresh)
@@ -258,7 +258,7 @@ def test_what_somebody_else_wrote_to_redis(
 
 
 @pytest.mark.own_redis
-def test_redis_that_can_be_read_only_keeps_from_asking_about_users(
+def test_read_only_redis_prevents_revalidation(
     redis_server: RedisServer, make_app: AppMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The last answer holds until it is OUTAGE_GRACE old, as when the server cannot be asked."""
@@ -273,13 +273,13 @@ def test_redis_that_can_be_read_only_keeps_from_asking_about_users(
         told = next(r for r in caplog.records if "kept up to date" in r.getMessage())
         assert (told.levelname, told.exc_info) == ("WARNING", None)
         advance(5)
-        is_store_trouble(timely(partial(client.get, "/private")))
+        check_store_unavailable(timely(partial(client.get, "/private")))
     assert client.get("/private").text == "private ada"
 
 
 @pytest.mark.parametrize("own_handler", [False, True])
 @pytest.mark.own_redis
-def test_views_that_need_more_than_the_session(
+def test_a_store_failure_inside_a_view(
     redis_server: RedisServer, make_app: AppMaker, server: ScriptedServer, own_handler: bool
 ) -> None:
     """The store fails in the middle of them: it is a 503 for them as well."""
@@ -301,7 +301,7 @@ def test_views_that_need_more_than_the_session(
         if own_handler:
             assert (answer.status_code, answer.text) == (503, "ours: store_unavailable")
         else:
-            is_store_trouble(answer)
+            check_store_unavailable(answer)
 
 
 # SQLite
@@ -323,12 +323,12 @@ def test_sqlite_locked_by_another_process(make_app: AppMaker, tmp_path: Path) ->
         # Long enough for a last use to be written.
         advance(3.1)
         assert timely(lambda: client.get("/private")).text == "private ada"
-        cannot_write(client, app.test_client())
+        check_writes_fail(client, app.test_client())
         # A worker that starts now has to open the file.
         late = make_app().test_client()
         pending = start(late)["state"]
-        is_store_trouble(timely(lambda: come_back(late, pending)))
-    all_is_well(client, app.test_client())
+        check_store_unavailable(timely(lambda: come_back(late, pending)))
+    check_recovery(client, app.test_client())
 
 
 connections: list[sqlite3.Connection] = []
@@ -342,7 +342,7 @@ def _note_connection(event: str, args: tuple[Any, ...]) -> None:
 sys.addaudithook(_note_connection)
 
 
-def test_sqlite_full(make_app: AppMaker) -> None:
+def test_full_sqlite(make_app: AppMaker) -> None:
     app = make_app()
     connections.clear()
     client = app.test_client()
@@ -356,9 +356,9 @@ def test_sqlite_full(make_app: AppMaker) -> None:
         answers.append(come_back(person, start(person)["state"]))
         if answers[-1].status_code != 303:
             break
-    is_store_trouble(answers[-1])
+    check_store_unavailable(answers[-1])
     assert client.get("/private").text == "private ada"
-    all_is_well(client, app.test_client())
+    check_recovery(client, app.test_client())
 
 
 def _spoil(path: Path) -> None:
@@ -375,7 +375,7 @@ def _folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("trouble", [_spoil, _other_version, _folder])
-def test_sqlite_that_can_not_be_used(
+def test_unusable_sqlite(
     make_app: AppMaker, tmp_path: Path, trouble: Callable[[Path], None]
 ) -> None:
     app = make_app()
@@ -387,14 +387,14 @@ def test_sqlite_that_can_not_be_used(
     for file in files:
         file.rename(aside / file.name)
     trouble(path)
-    cannot_read(client)
-    cannot_write(client, app.test_client())
+    check_reads_fail(client)
+    check_writes_fail(client, app.test_client())
     for file in files:
         if file.is_dir():
             file.rmdir()
         file.unlink(missing_ok=True)
         (aside / file.name).rename(file)
-    all_is_well(client, app.test_client())
+    check_recovery(client, app.test_client())
 
 
 def write_below(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -402,9 +402,9 @@ def write_below(folder: Path) -> subprocess.CompletedProcess[str]:
     program = """
 from tests.apps import create_app
 from tests.conftest import come_back, start
-from tests.store.test_store_failures import is_store_trouble
+from tests.store.test_store_failures import check_store_unavailable
 client = create_app().test_client()
-is_store_trouble(come_back(client, start(client)["state"]))
+check_store_unavailable(come_back(client, start(client)["state"]))
 """
     settings = {
         "SECRET_KEY": SECRET_KEY,
@@ -424,7 +424,7 @@ is_store_trouble(come_back(client, start(client)["state"]))
     )
 
 
-def test_a_folder_that_is_read_only(make_app: AppMaker, tmp_path: Path) -> None:
+def test_a_read_only_folder(make_app: AppMaker, tmp_path: Path) -> None:
     folder = tmp_path / "closed"
     folder.mkdir(mode=0o555)
     done = write_below(folder)

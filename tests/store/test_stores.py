@@ -75,7 +75,7 @@ def test_a_record(store: Store) -> None:
     assert store.read("k") is None
 
 
-def test_a_record_ends(store: Store) -> None:
+def test_a_record_expires(store: Store) -> None:
     store.add("k", "1", expires=time.time() + 0.3, owner="o")
     advance(0.4)
     store.touch("k", used=time.time(), expires=in_a_minute())
@@ -90,7 +90,7 @@ def test_a_record_ends(store: Store) -> None:
     assert data_of(store, "k") == "2"
 
 
-def test_an_ended_record_is_in_nobodys_way_behind_however_many(store: Store) -> None:
+def test_an_expired_record_behind_many_others_can_be_replaced(store: Store) -> None:
     for number in range(60):
         store.add(f"{number}", "old", expires=time.time() + 0.5)
     advance(0.6)
@@ -98,7 +98,7 @@ def test_an_ended_record_is_in_nobodys_way_behind_however_many(store: Store) -> 
     assert data_of(store, "59") == "new"
 
 
-def test_a_touch_prolongs_a_record_and_its_owners_hold(store: Store) -> None:
+def test_a_touch_extends_a_record_and_its_owners_index(store: Store) -> None:
     clock.stop()
     now = time.time()
     store.add("k", "1", expires=now + 0.5, owner="o")
@@ -115,7 +115,7 @@ def test_a_touch_prolongs_a_record_and_its_owners_hold(store: Store) -> None:
     assert store.read("none") is None
 
 
-def test_a_lock_is_given_back_by_its_owner_alone(store: Store) -> None:
+def test_only_its_owner_releases_a_lock(store: Store) -> None:
     assert store.add("lock", "mine", expires=in_a_minute())
     assert store.remove("lock", data="yours") is None
     assert data_of(store, "lock") == "mine"
@@ -144,7 +144,7 @@ def test_records_below_a_prefix(store: Store) -> None:
     assert sorted(store.below("x:")) == ["x:1", "x:2"]
 
 
-def test_of_many_callers_one_adds_and_one_removes(store: Store) -> None:
+def test_only_one_of_many_callers_adds_or_removes(store: Store) -> None:
     def race(what: str) -> list[object]:
         def run() -> object:
             if what == "add":
@@ -161,7 +161,7 @@ def test_of_many_callers_one_adds_and_one_removes(store: Store) -> None:
 # SQLite
 
 
-def test_many_processes_make_the_file_at_once(tmp_path: Path) -> None:
+def test_many_processes_create_the_file_at_the_same_time(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     gate, answers = context.Barrier(6), context.Queue()
 
@@ -185,7 +185,7 @@ def test_many_processes_make_the_file_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
-def test_a_file_that_is_no_longer_there_is_not_written_to(
+def test_a_deleted_file_is_not_written_to(
     client: FlaskClient, make_app: AppMaker, tmp_path: Path, how: str
 ) -> None:
     """By a connection that was opened before."""
@@ -221,7 +221,7 @@ def test_an_authenticated_read_is_one_command(
     assert calls["cmdstat_hmget"]["calls"] >= 6
 
 
-def test_redis_forgets_by_itself(redis_server: RedisServer) -> None:
+def test_redis_expires_records_and_indexes(redis_server: RedisServer) -> None:
     store = RedisStore(redis_server.url)
     store.add("k", "1", expires=time.time() + 100, owner="o")
     store.touch("k", used=time.time() + 5, expires=time.time() + 300)
@@ -292,7 +292,7 @@ def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
     running.close()
 
 
-def test_an_answer_that_got_lost_is_given_again(redis_server: RedisServer, proxy: Proxy) -> None:
+def test_a_repeated_call_returns_the_lost_result(redis_server: RedisServer, proxy: Proxy) -> None:
     """Redis has done what it was told; the call is repeated, and must not say "there was one"."""
     store = RedisStore(redis_server.url.replace(str(redis_server.port), str(proxy.port)))
     assert store.add("warm", "up", expires=in_a_minute())
@@ -316,7 +316,7 @@ def test_an_answer_that_got_lost_is_given_again(redis_server: RedisServer, proxy
 
 
 @pytest.mark.redis
-def test_a_redis_restart_costs_no_request(tmp_path: Path, make_app: AppMaker) -> None:
+def test_a_redis_restart_fails_no_request(tmp_path: Path, make_app: AppMaker) -> None:
     redis = RedisServer(tmp_path, appendonly=True)
     try:
         app = make_app(store_url=redis.url)
@@ -379,7 +379,7 @@ def test_tls(tmp_path: Path, make_app: AppMaker) -> None:
         "unix:///canary-pw",
     ],
 )
-def test_a_url_that_is_wrong_is_told_at_the_start(make_app: AppMaker, url: str) -> None:
+def test_an_invalid_url_is_refused_at_startup(make_app: AppMaker, url: str) -> None:
     with pytest.raises(ConfigError, match="DEVKIT_SSO_STORE_URL") as caught:
         make_app(store_url=url)
     assert "canary" not in str(caught.value)
@@ -407,7 +407,7 @@ except ConfigError as error:
 
 
 @pytest.mark.own_redis
-def test_the_password_shows_nowhere(
+def test_the_password_does_not_leak(
     redis_server: RedisServer, make_app: AppMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -433,7 +433,7 @@ def test_the_password_shows_nowhere(
 
 
 @pytest.mark.own_redis
-def test_raw_bytes_hold_no_secret(
+def test_the_stored_bytes_contain_no_secret(
     any_store: str, make_app: AppMaker, server: ScriptedServer, tmp_path: Path, request: object
 ) -> None:
     app = make_app(store_url=any_store, binding="confirm", pkce=True)
@@ -477,7 +477,7 @@ def test_raw_bytes_hold_no_secret(
 
 @pytest.mark.parametrize("number", [100, pytest.param(10_000, marks=pytest.mark.hours)])
 @pytest.mark.own_redis
-def test_the_store_holds_nothing_of_abandoned_logins(
+def test_abandoned_logins_leave_nothing_in_the_store(
     any_store: str, make_app: AppMaker, tmp_path: Path, request: pytest.FixtureRequest, number: int
 ) -> None:
     app = make_app(store_url=any_store)
@@ -515,7 +515,7 @@ def test_sessions_can_be_listed_and_ended(any_store: str, make_app: AppMaker) ->
     assert len(other.extensions["devkit_sso"].session_service.sessions.list("shared")) == 1
 
 
-def _in_the_future(any_store: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def _write_in_the_future(any_store: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """As written by a host whose clock is some seconds ahead."""
     if any_store.startswith("redis"):
         redis: RedisServer = request.getfixturevalue("redis_server")
@@ -532,7 +532,7 @@ def test_clocks_may_differ(
 ) -> None:
     client = make_app(store_url=any_store).test_client()
     login_as(client, "bob")
-    _in_the_future(any_store, request, tmp_path)
+    _write_in_the_future(any_store, request, tmp_path)
     for _ in range(3):
         assert client.get("/private").text == "private bob"
 

@@ -155,7 +155,7 @@ def test_the_other_pages(
         ("zh-CN", "zh", "重新登录", "错误编号：", "网站没有响应"),
     ],
 )
-def test_what_the_landing_script_tells(
+def test_the_messages_of_the_landing_script(
     site: Site,
     server: ScriptedServer,
     make_app: AppMaker,

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from flask_devkit_sso import DevKitSSO, LoginFailed, current_user, login_required
 
-from ..browser import WHOLE_CHROMIUM, Site, Watch, sends_back, way_back
+from ..browser import WHOLE_CHROMIUM, Site, Watch, response_url, sends_back
 from ..conftest import CODE, AppMaker
 from ..scripted import GET_TOKEN, GET_USER_INFO, TOKEN, ScriptedServer, says
 
@@ -75,7 +75,7 @@ EVERY_WAY = [
 
 
 @pytest.mark.parametrize(("binding", "protected", "position"), EVERY_WAY)
-def test_the_page_asked_for_is_reached(
+def test_the_requested_page_is_reached(
     serve: Callable[..., Flask],
     site: Site,
     server: ScriptedServer,
@@ -118,7 +118,7 @@ def _quoted(text: str) -> str:
 
 @pytest.mark.parametrize("count", [2, 5])
 @pytest.mark.parametrize("binding", BINDINGS)
-def test_tabs_finished_in_any_order_each_land_on_their_own_page(
+def test_each_tab_returns_to_its_own_page_in_any_order(
     serve: Callable[..., Flask],
     site: Site,
     server: ScriptedServer,
@@ -187,7 +187,7 @@ def test_a_code_added_later_is_not_sent(
     assert server.seen == []
 
 
-def test_an_attackers_link_exchanges_nothing(
+def test_an_attackers_link_exchanges_no_code(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
     for binding in BINDINGS:
@@ -200,7 +200,7 @@ def test_an_attackers_link_exchanges_nothing(
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
-def test_a_window_steered_to_an_attackers_code(
+def test_a_window_redirected_to_an_attackers_code(
     serve: Callable[..., Flask],
     site: Site,
     server: ScriptedServer,
@@ -236,7 +236,7 @@ def test_a_window_steered_to_an_attackers_code(
         evil.stop()
 
 
-def test_confirm_names_who_would_be_signed_in_and_no_means_no(
+def test_confirm_names_the_user_and_no_signs_nobody_in(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
     serve(binding="confirm")
@@ -257,7 +257,7 @@ def test_confirm_names_who_would_be_signed_in_and_no_means_no(
     assert page.locator("html").get_attribute("data-reason") == "login_unknown"
 
 
-def test_a_framed_landing_is_nothing(
+def test_a_framed_landing_does_nothing(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
     app = serve()
@@ -274,13 +274,13 @@ def test_a_framed_landing_is_nothing(
     assert exchanges(server) == []
 
 
-def test_a_refusal_at_the_server_comes_back_and_is_told(
+def test_a_refusal_by_the_server_is_shown(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
     serve()
 
     def refuse(handler: Any) -> None:
-        url = way_back(handler.path.partition("?")[2])
+        url = response_url(handler.path.partition("?")[2])
         handler.send_response(302)
         handler.send_header(
             "Location",
@@ -318,7 +318,7 @@ def test_markup_is_inert(
     assert dialogs == []
 
 
-def test_reload_and_double_run_post_once(
+def test_a_reload_or_a_second_run_posts_only_once(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
     app = serve(redirect_uri=site.url("/spa#/login"))
@@ -470,7 +470,7 @@ UNDERSTAND = """([script, base, address]) => {
 COMPLETE: dict[str, Any] = {"code": [], "error": [], "state": [], "s": [], "login": "", "hash": ""}
 
 
-def test_the_scripts_understanding(serve: Callable[..., Flask], site: Site, page: Page) -> None:
+def test_what_the_script_posts(serve: Callable[..., Flask], site: Site, page: Page) -> None:
     script = serve().test_client().get("/sso/landing.js").text
     page.goto("about:blank")
     for address, expected in TABLE:
@@ -643,7 +643,7 @@ def test_a_login_that_failed_shows_the_whole_page(
 
 
 @pytest.mark.parametrize("by_flask", [True, False])
-def test_what_the_application_answers_to_a_failure_is_shown(
+def test_the_applications_response_to_a_failure_is_shown(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page, by_flask: bool
 ) -> None:
     app = serve()
@@ -685,7 +685,7 @@ def test_the_other_name_of_this_machine(
     assert len(exchanges(server)) == 1
 
 
-def test_cookies_that_get_lost_on_the_way_make_no_loop(
+def test_lost_cookies_cause_no_redirect_loop(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
     """A protected home hands the answer on to the next login, which hands it on to the next."""
@@ -712,7 +712,7 @@ def test_cookies_that_get_lost_on_the_way_make_no_loop(
     expect(page.locator("h1")).to_have_text("ada")
 
 
-def test_a_home_page_that_browsers_may_keep(
+def test_a_cacheable_home_page(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
     """A cached page would be shown with the code in its address, and nobody would read it."""
@@ -730,7 +730,7 @@ def test_a_home_page_that_browsers_may_keep(
     assert client.get("/static/x").headers["Cache-Control"] == "public, max-age=3600"
 
 
-def test_a_visit_in_another_tab_while_the_code_comes_back(
+def test_a_page_load_in_another_tab_while_the_code_arrives(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, context: BrowserContext
 ) -> None:
     """The other tab has found no answer and asks for the application's page: its turn is not this
@@ -757,7 +757,7 @@ def test_a_visit_in_another_tab_while_the_code_comes_back(
     assert tab.url == site.url("/#/mine")
 
 
-def test_a_browser_that_tells_a_reload_from_nothing(
+def test_a_browser_whose_reloads_look_like_first_visits(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, context: BrowserContext
 ) -> None:
     """It repeats where the first visit came from; nobody is kept on the landing page for it."""
@@ -882,7 +882,7 @@ def test_without_storage_for_scripts(
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
-def test_a_login_that_ends_in_another_tab(
+def test_a_login_that_finishes_in_another_tab(
     serve: Callable[..., Flask],
     site: Site,
     server: ScriptedServer,
@@ -907,7 +907,7 @@ def test_a_login_that_ends_in_another_tab(
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
-def test_a_tab_that_begins_as_the_copy_of_another(
+def test_a_duplicated_tab(
     serve: Callable[..., Flask],
     site: Site,
     server: ScriptedServer,
@@ -983,7 +983,7 @@ def test_confirm_starts_and_ends_on_our_own_site(
 
 @pytest.mark.parametrize("glue", ["?", "&"])
 @pytest.mark.parametrize("fragment", ["#/login", "#/", "#/login?from=sso", ""])
-def test_a_server_that_adds_to_a_redirect_uri_with_our_proof(
+def test_a_server_that_appends_blindly_to_a_redirect_uri_with_a_nonce(
     serve: Callable[..., Flask],
     site: Site,
     server: ScriptedServer,
@@ -1010,7 +1010,7 @@ def test_a_server_that_adds_to_a_redirect_uri_with_our_proof(
     assert "code=" not in exchange["redirect_uri"]
 
 
-def test_two_codes_are_none(
+def test_two_codes_are_refused(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
     serve()
@@ -1022,7 +1022,7 @@ def test_two_codes_are_none(
     assert exchanges(server) == []
 
 
-def test_what_is_no_page_load_is_the_applications(serve: Callable[..., Flask]) -> None:
+def test_requests_other_than_page_loads_reach_the_application(serve: Callable[..., Flask]) -> None:
     app = serve()
     app.add_url_rule("/", view_func=lambda: "posted", endpoint="posted", methods=["POST"])
     client = app.test_client()
@@ -1085,7 +1085,7 @@ def test_a_proxy_that_shows_another_host(
         assert len(starts) == 2
 
 
-def test_only_the_way_back_is_at_another_name(
+def test_only_the_redirect_is_to_another_name(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
     """... since somebody changed the address by hand: no loop, and nothing is exchanged."""

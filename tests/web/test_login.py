@@ -68,7 +68,7 @@ def test_the_bytes_on_the_wire(client: FlaskClient, server: ScriptedServer) -> N
 
 
 @pytest.mark.parametrize("code", ["a~b+c/d=e&f%20g", "with space", "!~", "x" * 4096])
-def test_a_code_reaches_the_server_as_it_came(
+def test_a_code_reaches_the_server_unchanged(
     client: FlaskClient, server: ScriptedServer, code: str
 ) -> None:
     come_back(client, start(client)["state"], code)
@@ -98,7 +98,9 @@ def test_pkce(make_app: AppMaker, server: ScriptedServer) -> None:
     assert base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == sent["code_challenge"]
 
 
-def test_without_pkce_there_is_none_of_it(client: FlaskClient, server: ScriptedServer) -> None:
+def test_without_pkce_no_pkce_parameter_is_sent(
+    client: FlaskClient, server: ScriptedServer
+) -> None:
     assert set(start(client)) == {"client_id", "redirect_uri", "response_type", "state"}
     sign_in(client)
     assert "code_verifier" not in server.seen[0].json
@@ -137,22 +139,20 @@ def test_the_cookies(make_app: AppMaker, redirect_uri: str, base: str, flags: se
         assert {flag for flag in found if not flag.startswith("Expires=")} == flags | own
 
 
-def test_who_is_signed_in_goes_straight_to_next(
-    client: FlaskClient, server: ScriptedServer
-) -> None:
+def test_signed_in_users_go_straight_to_next(client: FlaskClient, server: ScriptedServer) -> None:
     sign_in(client)
     response = client.get("/sso/authorize?next=/private")
     assert (response.status_code, response.location) == (303, "/private")
     assert len(server.seen) == 2
 
 
-def test_several_tabs_each_come_back_to_their_own_page(client: FlaskClient) -> None:
+def test_several_tabs_each_return_to_their_own_page(client: FlaskClient) -> None:
     tabs = {f"/private?tab={n}": start(client, f"/private?tab={n}")["state"] for n in range(5)}
     for page in sorted(tabs, reverse=True):
         assert come_back(client, tabs[page]).location == page
 
 
-def test_tabs_that_start_at_once_do_not_lose_each_other(app: Flask) -> None:
+def test_tabs_that_start_at_the_same_time_all_sign_in(app: Flask) -> None:
     """Both requests leave before either answer has arrived."""
     one, two = app.test_client(), app.test_client()
     responses = [client.get("/sso/authorize") for client in (one, two)]
@@ -164,7 +164,7 @@ def test_tabs_that_start_at_once_do_not_lose_each_other(app: Flask) -> None:
         assert come_back(one, response.location.partition("&state=")[2]).status_code == 303
 
 
-def test_abandoned_logins_never_pile_up(client: FlaskClient, tmp_path: Path) -> None:
+def test_abandoned_logins_do_not_accumulate(client: FlaskClient, tmp_path: Path) -> None:
     """Below 4 KB whatever happens, the oldest goes first, and nothing is kept at the server."""
     sign_in(client)
     client.post("/sso/logout", headers={"Origin": "http://localhost"})
@@ -177,14 +177,14 @@ def test_abandoned_logins_never_pile_up(client: FlaskClient, tmp_path: Path) -> 
     assert come_back(client, states[0]).status_code == 400
 
 
-def test_a_long_address_to_come_back_to_is_given_up(client: FlaskClient) -> None:
+def test_a_next_url_that_is_too_long_is_dropped(client: FlaskClient) -> None:
     assert come_back(client, start(client, "/" + "x" * 1600)["state"]).location == "/"
 
 
 # What does not belong to a login of this browser costs no call of the server.
 
 
-def test_a_code_that_nobody_asked_for(client: FlaskClient, server: ScriptedServer) -> None:
+def test_an_unrequested_code(client: FlaskClient, server: ScriptedServer) -> None:
     for query in ("code=X", "code=X&state=", "code=X&state=made-up", "", "code=X&state=a.b.c"):
         response = client.get(f"/sso/callback?{query}")
         assert (response.status_code, reason(response)) == (400, "login_unknown")
@@ -221,9 +221,7 @@ def test_a_sibling_domain_cannot_plant_our_cookies(
     assert server.seen == []
 
 
-def test_a_person_signed_in_is_not_switched_by_a_code_that_comes_along(
-    app: Flask, server: ScriptedServer
-) -> None:
+def test_an_unrequested_code_does_not_switch_users(app: Flask, server: ScriptedServer) -> None:
     attacker, victim = app.test_client(), app.test_client()
     sign_in(victim)
     state = start(attacker)["state"]
@@ -243,7 +241,9 @@ def test_a_login_is_used_once(app: Flask, client: FlaskClient, server: ScriptedS
     assert server.paths == [GET_TOKEN, GET_USER_INFO]
 
 
-def test_not_even_at_the_end_of_its_time(make_app: AppMaker, server: ScriptedServer) -> None:
+def test_a_login_is_used_once_even_as_it_expires(
+    make_app: AppMaker, server: ScriptedServer
+) -> None:
     """Signatures count whole seconds: the copy's cookie is good for most of one after its end."""
     app = make_app(login_ttl=1)
     client, copy = app.test_client(), app.test_client()
@@ -257,7 +257,7 @@ def test_not_even_at_the_end_of_its_time(make_app: AppMaker, server: ScriptedSer
     assert server.paths == [GET_TOKEN, GET_USER_INFO]
 
 
-def test_two_callbacks_at_once_send_the_code_once(app: Flask, server: ScriptedServer) -> None:
+def test_two_simultaneous_callbacks_send_the_code_once(app: Flask, server: ScriptedServer) -> None:
     client = app.test_client()
     state = start(client)["state"]
     copies = [app.test_client() for _ in range(8)]
@@ -278,7 +278,7 @@ def test_a_login_is_used_up_even_when_the_server_fails(
     assert server.paths == [GET_TOKEN]
 
 
-def test_the_state_must_come_back(client: FlaskClient, server: ScriptedServer) -> None:
+def test_the_state_must_be_returned(client: FlaskClient, server: ScriptedServer) -> None:
     state = start(client)["state"]
     for query, expected in [
         (f"code={CODE}", "state_missing"),
@@ -298,7 +298,9 @@ def test_the_state_must_come_back(client: FlaskClient, server: ScriptedServer) -
     "query",
     ["", "code=", "code=a&code=a", "code=a&code=b", "code=%00", "code=%E9%AA%8C", "code=a%0Ab"],
 )
-def test_one_code_must_come(client: FlaskClient, server: ScriptedServer, query: str) -> None:
+def test_exactly_one_code_is_required(
+    client: FlaskClient, server: ScriptedServer, query: str
+) -> None:
     response = client.get(f"/sso/callback?state={start(client)['state']}&{query}")
     assert (response.status_code, reason(response)) == (400, "code_missing")
     assert server.seen == []
@@ -316,7 +318,7 @@ def test_one_code_must_come(client: FlaskClient, server: ScriptedServer, query: 
         b'{"code": ["\\ud800"], "state": ["x"], "hash": "\\ud800"}',
     ],
 )
-def test_a_post_that_is_not_the_landing_scripts(
+def test_a_post_from_outside_the_landing_script(
     client: FlaskClient, server: ScriptedServer, body: bytes
 ) -> None:
     start(client)
@@ -349,7 +351,7 @@ def test_a_login_that_took_too_long(make_app: AppMaker, server: ScriptedServer) 
         ("error=", 502, "authorize_error"),
     ],
 )
-def test_error_answers_of_authorize(
+def test_error_responses_of_authorize(
     client: FlaskClient, server: ScriptedServer, query: str, status: int, expected: str
 ) -> None:
     response = client.get(f"/sso/callback?state={start(client)['state']}&{query}")
@@ -359,13 +361,13 @@ def test_error_answers_of_authorize(
     assert server.seen == []
 
 
-def test_parameters_that_standard_servers_add_are_no_trouble(client: FlaskClient) -> None:
+def test_parameters_added_by_standard_servers_are_ignored(client: FlaskClient) -> None:
     state = start(client)["state"]
     response = client.get(f"/sso/callback?code=x&state={state}&iss=https%3A%2F%2Fa&session_state=1")
     assert response.status_code == 303
 
 
-def test_every_login_has_a_new_session_and_replaces_the_old(
+def test_every_login_starts_a_new_session_and_ends_the_old_one(
     app: Flask, server: ScriptedServer
 ) -> None:
     client = app.test_client()
@@ -436,18 +438,18 @@ LEAVES = [
 
 
 @pytest.mark.parametrize("url", STAYS)
-def test_next_is_kept_when_it_stays_here(client: FlaskClient, url: str) -> None:
+def test_a_local_next_is_kept(client: FlaskClient, url: str) -> None:
     assert come_back(client, start(client, url)["state"]).location == url
     assert client.get("/sso/authorize", query_string={"next": url}).location == url
 
 
 @pytest.mark.parametrize("url", LEAVES)
-def test_next_leads_nowhere_else(client: FlaskClient, url: str) -> None:
+def test_a_foreign_next_is_replaced(client: FlaskClient, url: str) -> None:
     assert come_back(client, start(client, url)["state"]).location == "/"
     assert client.get("/sso/authorize", query_string={"next": url}).location == "/"
 
 
-def test_a_guarded_page_is_come_back_to(client: FlaskClient) -> None:
+def test_a_login_returns_to_the_guarded_page(client: FlaskClient) -> None:
     for path in ("/private", "/private?a=b&c=%E6%8A%A5", "/private?x=[1]|2"):
         response = client.get(path)
         assert response.status_code == 302
@@ -458,7 +460,7 @@ def test_a_guarded_page_is_come_back_to(client: FlaskClient) -> None:
         client.post("/sso/logout", headers={"Origin": "http://localhost"})
 
 
-def test_the_default_is_a_setting_and_knows_its_mount(make_app: AppMaker) -> None:
+def test_the_default_page_is_a_setting_and_respects_the_mount(make_app: AppMaker) -> None:
     mounted = make_app().test_client()
     state = start(mounted, base_url="http://localhost/app")["state"]
     response = come_back(mounted, state, base_url="http://localhost/app")
@@ -486,7 +488,7 @@ def test_on_login_runs_before_there_is_a_session(make_app: AppMaker) -> None:
     assert seen == [("User(uid='u-1', username='ada', role='Admin')", False), ("async", False)]
 
 
-def test_on_login_may_refuse(make_app: AppMaker) -> None:
+def test_on_login_may_refuse_a_login(make_app: AppMaker) -> None:
     sso = DevKitSSO()
 
     @sso.on_login
@@ -500,7 +502,7 @@ def test_on_login_may_refuse(make_app: AppMaker) -> None:
     assert not client.get("/who").json["is_authenticated"]
 
 
-def test_a_broken_on_login_means_no_login(make_app: AppMaker) -> None:
+def test_an_error_in_on_login_signs_nobody_in(make_app: AppMaker) -> None:
     sso = DevKitSSO()
     sso.on_login(lambda user: 1 / 0)
     client = make_app(sso).test_client()
@@ -525,7 +527,7 @@ def test_signals(app: Flask, client: FlaskClient, server: ScriptedServer) -> Non
     assert heard == [(app, "in", "u-1"), (app, "server_rejected", "ServerError")]
 
 
-def test_an_errorhandler_of_the_application_wins(app: Flask, client: FlaskClient) -> None:
+def test_the_applications_errorhandler_takes_precedence(app: Flask, client: FlaskClient) -> None:
     @app.errorhandler(LoginFailed)
     def own(error: LoginFailed) -> tuple[str, int]:
         return f"own page: {error.reason}", error.code or 0
@@ -534,7 +536,7 @@ def test_an_errorhandler_of_the_application_wins(app: Flask, client: FlaskClient
     assert (response.status_code, response.text) == (400, "own page: login_unknown")
 
 
-def test_failures_in_json_where_it_was_asked_for(client: FlaskClient) -> None:
+def test_failures_in_json_on_request(client: FlaskClient) -> None:
     response = client.get("/sso/callback?code=x", headers={"Accept": "application/json"})
     assert response.status_code == 400
     assert response.json["error"] == "login_unknown"
@@ -578,7 +580,7 @@ def test_two_applications_from_one_extension_object(
 
 
 @pytest.mark.parametrize("host", ["evil.example", "x" * 300, "a b", ""])
-def test_a_host_that_the_application_does_not_trust(make_app: AppMaker, host: str) -> None:
+def test_an_untrusted_host(make_app: AppMaker, host: str) -> None:
     app = make_app()
     app.config["TRUSTED_HOSTS"] = ["localhost"]
     for path in ("/", "/private", "/sso/authorize", "/sso/callback?code=C", "/nowhere"):

@@ -158,7 +158,7 @@ def moved_home(app: Flask) -> None:
         return "<!doctype html><title>app</title><h1>nobody</h1>"
 
 
-def sends_everybody_to_sign_in(app: Flask) -> None:
+def redirects_everybody_to_the_login(app: Flask) -> None:
     """A guard of its own, which knows no login but our routes."""
 
     @app.before_request
@@ -193,12 +193,12 @@ def all_of_them(app: Flask) -> None:
         flask_login,
         flask_session,
         moved_home,
-        sends_everybody_to_sign_in,
+        redirects_everybody_to_the_login,
         canonical,
         all_of_them,
     ],
 )
-def test_beside_others(
+def test_with_other_extensions(
     build: Build, site: Site, server: ScriptedServer, page: Page, extend: Extend, order: str
 ) -> None:
     site.app = build(site.url("/#/login"), **{order: extend})
@@ -207,7 +207,7 @@ def test_beside_others(
 
 @pytest.mark.parametrize("extend", [csrf, moved_home, canonical])
 @pytest.mark.parametrize("position", ["end", "query"])
-def test_beside_others_with_confirm(
+def test_with_other_extensions_and_confirm(
     build: Build, site: Site, server: ScriptedServer, page: Page, extend: Extend, position: str
 ) -> None:
     """... and its form, and a code that the server puts before the fragment."""
@@ -219,7 +219,7 @@ def test_beside_others_with_confirm(
     assert page.url == site.url("/reports#/files")
 
 
-def test_cors_opens_nothing_of_ours(
+def test_cors_exposes_no_login_routes(
     build: Build, site: Site, server: ScriptedServer, page: Page
 ) -> None:
     """A foreign page may read what the application lets it, with cookies; it gets no login."""
@@ -273,7 +273,7 @@ def test_talisman_without_tls(build: Build, site: Site, server: ScriptedServer, 
     signs_in_and_out(page, server, site.url(""))
 
 
-def test_talismans_headers_leave_our_policies_in_force(build: Build) -> None:
+def test_talismans_headers_do_not_replace_our_policies(build: Build) -> None:
     app = build("http://localhost/#/login", after=lambda app: Talisman(app, force_https=False))
     client = app.test_client()
     client.get("/sso/authorize")
@@ -393,7 +393,7 @@ def test_behind_a_tls_proxy(
         proxy.stop()
 
 
-def test_behind_a_tls_proxy_that_takes_a_prefix_away(
+def test_behind_a_tls_proxy_that_strips_a_prefix(
     build: Build, tls: ssl.SSLContext, site: Site, server: ScriptedServer, page: Page
 ) -> None:
     proxy = TlsProxy(tls, site, forwarded=True, prefix="/app")

@@ -71,7 +71,7 @@ def spoken(response: TestResponse, language: str) -> None:
 
 
 @pytest.mark.parametrize("reason", FAILURES)
-def test_every_reason_in_both_languages_for_people_and_scripts(
+def test_every_reason_in_both_languages_as_html_and_json(
     make_app: AppMaker,
     server: ScriptedServer,
     tmp_path: Path,
@@ -124,7 +124,7 @@ def test_every_reason_in_both_languages_for_people_and_scripts(
     ("binding", "others"),
     [("state", ("'redirect_uri'", "'confirm'")), ("redirect_uri", ("'state'", "'confirm'"))],
 )
-def test_state_missing_names_what_to_do(
+def test_state_missing_logs_the_fix(
     make_app: AppMaker, caplog: pytest.LogCaptureFixture, binding: str, others: tuple[str, ...]
 ) -> None:
     app = make_app(binding=binding)
@@ -140,7 +140,7 @@ def test_state_missing_names_what_to_do(
         assert f"set DEVKIT_SSO_BINDING to {others[0]}" in caplog.messages[-1]
 
 
-def test_not_configured_names_the_command(
+def test_not_configured_logs_the_command(
     make_app: AppMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_app(client_id=None).test_client().get("/sso/authorize")
@@ -149,7 +149,7 @@ def test_not_configured_names_the_command(
     assert caplog.records[-1].levelno == logging.ERROR
 
 
-def test_a_page_that_can_be_asked_for_again_is(make_app: AppMaker) -> None:
+def test_a_failed_page_load_can_be_repeated(make_app: AppMaker) -> None:
     client = make_app(client_id=None).test_client()
     page = client.get("/private?a=1&b=%22", headers=HTML)
     assert '<a class="button primary" href="/private?a=1&amp;b=%22">Try again</a>' in page.text
@@ -193,9 +193,7 @@ ACCEPT: list[tuple[str | None, str]] = [
 
 
 @pytest.mark.parametrize(("accept", "language"), ACCEPT)
-def test_the_language_that_is_asked_for(
-    client: FlaskClient, accept: str | None, language: str
-) -> None:
+def test_the_requested_language(client: FlaskClient, accept: str | None, language: str) -> None:
     headers = {} if accept is None else {"Accept-Language": accept}
     for response in (
         client.get("/sso/signed-out", headers={**HTML, **headers}),
@@ -276,7 +274,7 @@ def with_templates(make_app: AppMaker, tmp_path: Path) -> Callable[[dict[str, by
     return make
 
 
-def test_a_template_of_the_application_wins(
+def test_the_applications_template_takes_precedence(
     with_templates: Callable[[dict[str, bytes]], Flask],
 ) -> None:
     app = with_templates(
@@ -347,7 +345,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("language", ["en", "zh", "fr"])
-def test_a_broken_catalogue_breaks_nothing(
+def test_an_invalid_catalogue_breaks_nothing(
     with_templates: Callable[[dict[str, bytes]], Flask],
     caplog: pytest.LogCaptureFixture,
     language: str,
@@ -382,7 +380,7 @@ def test_unknown_names_and_placeholders_break_nothing(
     assert page.startswith("no.such: ")
 
 
-def test_catalogues_are_read_anew_where_templates_are(
+def test_catalogues_are_reloaded_with_templates(
     with_templates: Callable[[dict[str, bytes]], Flask], tmp_path: Path
 ) -> None:
     name = "devkit_sso/messages/en.toml"
@@ -407,7 +405,7 @@ def test_other_loaders(make_app: AppMaker, can_list: bool) -> None:
     assert ">登入</a>" in page.text
 
 
-def test_two_applications_have_their_own(
+def test_two_applications_have_their_own_catalogues(
     make_app: AppMaker, with_templates: Callable[[dict[str, bytes]], Flask]
 ) -> None:
     french = with_templates({"devkit_sso/messages/fr.toml": FRENCH})
@@ -418,7 +416,7 @@ def test_two_applications_have_their_own(
         spoken(response, language)
 
 
-def test_the_reason_given_by_the_application_is_shown_as_it_is(make_app: AppMaker) -> None:
+def test_the_reason_given_by_the_application_is_shown_unchanged(make_app: AppMaker) -> None:
     sso = flask_devkit_sso.DevKitSSO()
 
     @sso.on_login
