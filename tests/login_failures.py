@@ -1,4 +1,4 @@
-"""Each way to fail, through the routes, with a real server at the other end."""
+"""Every reason for a failed login or request, produced through the routes and a real server."""
 
 from __future__ import annotations
 
@@ -14,52 +14,52 @@ from .clock import advance
 from .conftest import AppMaker, come_back, start
 from .scripted import GET_TOKEN, ScriptedServer, closes, fails, says
 
-Ask = Callable[[Mapping[str, str]], TestResponse]
-"""Fail once more, the request having these headers."""
-Way = Callable[[AppMaker, ScriptedServer, Path], Ask]
+Fail = Callable[[Mapping[str, str]], TestResponse]
+"""Fail, in a request with these headers."""
+SetUp = Callable[[AppMaker, ScriptedServer, Path], Fail]
 
 
-def login_expired(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
+def login_expired(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Fail:
     client = make_app(login_ttl=1).test_client()
     state = start(client)["state"]
     advance(2.1)
     return lambda headers: come_back(client, state, headers=headers)
 
 
-def login_unknown(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
+def login_unknown(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Fail:
     client = make_app().test_client()
     return lambda headers: come_back(client, "made-up", headers=headers)
 
 
-def cookie_missing(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
+def cookie_missing(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Fail:
     app = make_app()
     state = start(app.test_client())["state"]
     return lambda headers: come_back(app.test_client(), state, headers=headers)
 
 
-def answered(query: str) -> Way:
-    """Start a login, and come back with a query; STATE stands for the right one."""
+def returned_with(query: str) -> SetUp:
+    """Return from authorize with a query, in which STATE stands for the right state."""
 
-    def way(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
+    def set_up(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Fail:
         client = make_app().test_client()
         return lambda headers: client.get(
             "/sso/callback?" + query.replace("STATE", start(client)["state"]), headers=headers
         )
 
-    return way
+    return set_up
 
 
-def scripted(answer: Callable[..., None]) -> Way:
-    """Have getToken answer like this."""
+def get_token_gives(response: Callable[..., None]) -> SetUp:
+    """Let getToken give this response."""
 
-    def way(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
-        server.answers[GET_TOKEN] = answer
+    def set_up(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Fail:
+        server.answers[GET_TOKEN] = response
         return _complete_login(make_app().test_client())
 
-    return way
+    return set_up
 
 
-def refused(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
+def refused(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Fail:
     sso = DevKitSSO()
 
     @sso.on_login
@@ -69,42 +69,42 @@ def refused(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
     return _complete_login(make_app(sso).test_client())
 
 
-def cross_site(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
+def cross_site(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Fail:
     client = make_app().test_client()
     return lambda headers: client.post(
         "/sso/logout", headers={"Origin": "https://evil.example", **headers}
     )
 
 
-def not_configured(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
+def not_configured(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Fail:
     client = make_app(client_id=None).test_client()
     return lambda headers: client.get("/sso/authorize?next=/private", headers=headers)
 
 
-def store_unavailable(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Ask:
+def store_unavailable(make_app: AppMaker, server: ScriptedServer, folder: Path) -> Fail:
     (folder / "devkit_sso.db").write_bytes(b"no database at all, but long enough" * 100)
     return _complete_login(make_app().test_client())
 
 
-def _complete_login(client: FlaskClient) -> Ask:
+def _complete_login(client: FlaskClient) -> Fail:
     return lambda headers: come_back(client, start(client)["state"], headers=headers)
 
 
-FAILURES: dict[str, tuple[int, Way]] = {
+FAILURES: dict[str, tuple[int, SetUp]] = {
     "login_expired": (400, login_expired),
     "login_unknown": (400, login_unknown),
     "cookie_missing": (400, cookie_missing),
-    "state_missing": (400, answered("code=C")),
-    "state_mismatch": (400, answered("code=C&state=STATEx")),
-    "code_missing": (400, answered("state=STATE")),
-    "denied": (403, answered("error=access_denied&state=STATE")),
-    "authorize_error": (502, answered("error=server_error&state=STATE")),
-    "server_rejected": (502, scripted(fails("8204"))),
-    "server_unavailable": (503, scripted(closes)),
-    "server_answer_invalid": (502, scripted(says(b"<html>A login page</html>"))),
+    "state_missing": (400, returned_with("code=C")),
+    "state_mismatch": (400, returned_with("code=C&state=STATEx")),
+    "code_missing": (400, returned_with("state=STATE")),
+    "denied": (403, returned_with("error=access_denied&state=STATE")),
+    "authorize_error": (502, returned_with("error=server_error&state=STATE")),
+    "server_rejected": (502, get_token_gives(fails("8204"))),
+    "server_unavailable": (503, get_token_gives(closes)),
+    "server_answer_invalid": (502, get_token_gives(says(b"<html>A login page</html>"))),
     "refused": (403, refused),
     "cross_site": (403, cross_site),
     "not_configured": (503, not_configured),
     "store_unavailable": (503, store_unavailable),
 }
-"""By reason: the status, and how it comes to it."""
+"""By reason: the HTTP status, and a function that sets up the failure."""

@@ -1,4 +1,4 @@
-"""No secret reaches a log at any level, a repr, a page, a traceback, or the store in clear."""
+"""Secrets do not leak into logs of any level, reprs, pages, tracebacks, or the store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REFRESH_TOKEN = "canary-refresh-token-9b2c"
 
 
 def echo(handler: Handler) -> None:
-    """A server that repeats every secret wherever it can."""
+    """Repeat every secret that the request contains."""
     loud = " ".join((CLIENT_SECRET, CODE, ACCESS_TOKEN, REFRESH_TOKEN))
     says({"code": loud, "message": loud, "data": {loud: loud}}, headers={"X-Echo": loud})(handler)
 
@@ -72,7 +72,7 @@ def test_secrets_do_not_leak(
             shown.append(client.get("/private").text)
             (cookie,) = cookies(client)
             secrets.add(cookie.value)
-            # The id inside the signed value: the store has it only as a hash.
+            # The id inside the signed value: the store contains only its hash.
             secrets.add(cookie.value.split(".")[0])
             shown.append(
                 repr(app.extensions["devkit_sso"].session_service.sessions.load(cookie.value))
@@ -96,7 +96,7 @@ def test_secrets_do_not_leak(
         shown.append(client.get(response.location).text)
     assert len(tracebacks) == 10
     assert len(secrets) >= 8
-    assert "POST /sso/oauth2/getToken" in caplog.text, "urllib3 is listened to"
+    assert "POST /sso/oauth2/getToken" in caplog.text, "the records of urllib3 are captured"
 
     state = app.extensions["devkit_sso"]
     reprs = [

@@ -1,4 +1,4 @@
-"""The house: imports run one way, and the public names are those that others rely on."""
+"""The layers of the package import only lower ones, and the public names are stable."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ extension
 cli
 testing
 """.split()
-"""Modules and folders of the package: each imports only what stands before it."""
+"""Modules and folders of the package, lowest first: each imports only earlier ones."""
 
 
 def modules() -> dict[str, Path]:
@@ -106,7 +106,7 @@ def test_the_sandbox_shares_nothing_with_the_client() -> None:
 
 
 def test_the_pytest_plugin_imports_the_package_only_on_use() -> None:
-    """pytest imports it at each start, in whatever project it is installed."""
+    """pytest imports the plugin at each start, in every project of its environment."""
     program = """
 import pytest, sys
 before = set(sys.modules)
@@ -187,7 +187,7 @@ def test_the_catalogues_have_the_same_texts() -> None:
 
 
 def shape(texts: Any) -> Any:
-    """Which texts there are, and what is to be filled in."""
+    """Return the names of all texts and their placeholders."""
     if isinstance(texts, dict):
         return {name: shape(inner) for name, inner in texts.items()}
     return sorted(re.findall(r"\{(\w+)\}", texts))

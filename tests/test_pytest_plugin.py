@@ -1,4 +1,4 @@
-"""The fixture that other projects' tests use, as a pytest of their own sees it."""
+"""The pytest fixture for other projects' tests, run in a pytest of its own."""
 
 from __future__ import annotations
 

@@ -239,7 +239,7 @@ def test_an_unwritable_folder(place: Place) -> None:
 
 
 def test_two_at_the_same_time(place: Place) -> None:
-    """One of them wins, and the file is never a mixture."""
+    """The file has the values of one of them, and never a mixture."""
 
     def register(name: str) -> int:
         options = [f"--client-id={name * 2000}", f"--redirect-uri=https://{name}.example/"]

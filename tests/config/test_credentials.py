@@ -1,4 +1,4 @@
-"""The credentials file: every way in which it can be wrong, and what holds when it is right."""
+"""The credentials file: everything that can be wrong with it, and what a valid one does."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def umask() -> Iterator[None]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where the file belongs."""
+    """The path of the credentials file."""
     return tmp_path / "devkit_sso.toml"
 
 
@@ -59,7 +59,7 @@ def make(tmp_path: Path) -> Maker:
 
 
 def refused(make: Maker, **settings: Any) -> str:
-    """What the start is refused with; it never holds what the file holds."""
+    """Return the message of the ConfigError, which must not contain values of the file."""
     with pytest.raises(ConfigError) as error:
         make(**settings)
     shown = f"{error.value} {error.value!r} {error.value.__cause__!r} {error.value.__context__!r}"
@@ -125,10 +125,10 @@ def test_invalid_content(make: Maker, file: Path, name: str) -> None:
     content, text = CONTENTS[name]
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     begun = time.monotonic()
-    told = refused(make)
+    message = refused(make)
     assert time.monotonic() - begun < 30
-    assert text in told
-    assert all(str(file) in line and FIX in line for line in told.splitlines())
+    assert text in message
+    assert all(str(file) in line and FIX in line for line in message.splitlines())
 
 
 def fifo(path: Path) -> None:
@@ -182,14 +182,14 @@ def test_anything_but_a_regular_private_file(make: Maker, file: Path, name: str)
     make_thing(file)
     open_files = Path("/proc/self/fd")
     before = len(list(open_files.iterdir()))
-    told = refused(make)
+    message = refused(make)
     assert len(list(open_files.iterdir())) == before
-    assert f"{file}{text}" in told
-    assert FIX in told
+    assert f"{file}{text}" in message
+    assert FIX in message
 
 
 def test_a_socket(make: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # the address of a socket is short
+    monkeypatch.chdir(tmp_path)  # the address of a socket must be short
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("devkit_sso.toml")
         assert "cannot be read" in refused(make)
@@ -221,9 +221,9 @@ def test_without_permission_to_read_it(file: Path, unreadable: str) -> None:
 
 
 def test_a_file_named_in_the_settings_must_exist(make: Maker, tmp_path: Path) -> None:
-    told = refused(make, credentials_file="elsewhere.toml")
-    assert f"{tmp_path}/elsewhere.toml does not exist" in told
-    assert FIX in told
+    message = refused(make, credentials_file="elsewhere.toml")
+    assert f"{tmp_path}/elsewhere.toml does not exist" in message
+    assert FIX in message
     assert f"{tmp_path}/no/x.toml does not exist" in refused(make, credentials_file="no/x.toml")
     assert "CREDENTIALS_FILE must be a string, not float" in refused(make, credentials_file=1.5)
     assert "cannot be read (File name too long)" in refused(make, credentials_file="x" * 300)
@@ -334,11 +334,11 @@ def test_an_application_starts_with_an_incomplete_file(
     app = make()
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
-    told = record.getMessage()
+    message = record.getMessage()
     for key in f"DEVKIT_SSO_{missing}".split():
-        assert f"{key} is missing. " in told
-    assert f"which writes {file}, or set" in told
-    assert FIX in told
+        assert f"{key} is missing. " in message
+    assert f"which writes {file}, or set" in message
+    assert FIX in message
     assert reason(app.test_client().get("/sso/authorize")) == "not_configured"
     assert caplog.text.count(FIX) == 2, "in the log of the failed login too"
     assert CANARY not in caplog.text
@@ -361,7 +361,7 @@ def test_it_is_read_once(make: Maker, file: Path) -> None:
 
 
 def test_two_installations_are_independent(make: Maker, file: Path) -> None:
-    """A session is of the values in force, wherever they come from."""
+    """A session belongs to the effective settings, whatever their source."""
     file.write_text(GOOD)
     by_file = make().extensions["devkit_sso"].session_cookie
     assert make(client_id="20221017000000001").extensions["devkit_sso"].session_cookie == by_file

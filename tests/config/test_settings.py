@@ -1,4 +1,4 @@
-"""Settings: what is wrong stops the application, what is missing is told to whoever meets it."""
+"""Settings: invalid ones stop the application, and pages report missing ones."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_insecure_http_is_allowed_with_a_warning(
 def test_a_numeric_client_id_from_the_environment(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Its digits arrive as an int; the README's program must work all the same."""
+    """The digits arrive as an int, and the README's program must still work."""
     monkeypatch.setenv("FLASK_DEVKIT_SSO_CLIENT_ID", "20221017000000001")
     monkeypatch.setenv("FLASK_DEVKIT_SSO_CLIENT_SECRET", "12345")
     monkeypatch.setenv("FLASK_DEVKIT_SSO_SERVER_URL", server.url)
@@ -221,13 +221,13 @@ def test_a_missing_or_weak_secret_key(
     for line in (caplog.messages[0], caplog.messages[-1]):
         assert ". Create one with python -c 'import secrets" in line
         assert "register" not in line, "register creates no key"
-    app.testing = True  # late, as tests do it
+    app.testing = True  # set after init_app, as tests do
     assert client.get("/private").status_code == (503 if key is None else 302)
 
 
 @pytest.mark.parametrize("fallbacks", ["an-old-key-of-28-characters-", b"bytes", 12345, {"a": 1}])
 def test_fallback_keys_must_be_a_list(make_app: AppMaker, fallbacks: Any) -> None:
-    """Each character of a string would be a key, and cookies could be forged with it."""
+    """Each character of a string would become a key with which cookies could be forged."""
     config = make_app().config
     app = Flask("tests")
     app.config.update(config, SECRET_KEY_FALLBACKS=fallbacks)
@@ -260,7 +260,7 @@ def test_environment_variables_that_are_set_but_not_read(
 def test_signed_in_users_also_see_that_a_setting_is_missing(
     make_app: AppMaker, server: ScriptedServer
 ) -> None:
-    """... since nobody could ask whether they still may be."""
+    """Nobody could revalidate these users."""
     client = make_app().test_client()
     sign_in(client)
     assert client.get("/private").text == "private ada"
@@ -270,7 +270,7 @@ def test_signed_in_users_also_see_that_a_setting_is_missing(
         carry_cookies(client, other)
         assert reason(other.get("/private")) == "not_configured"
         assert other.get("/").text == "home"
-        # What tests make needs no server.
+        # Sessions made by login_as need no server.
         app.testing = True
         login_as(other, "bob")
         assert other.get("/private").text == "private bob"

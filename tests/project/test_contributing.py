@@ -38,7 +38,7 @@ def test_every_file_exists(text: str) -> None:
 
 
 def test_every_definition_exists(text: str) -> None:
-    """A name belongs to the file that was linked last before it."""
+    """A name belongs to the last link before it."""
     path, checked = "", 0
     # The text of a link is the file's own name, such as [`web/login.py`](…).
     text = re.sub(r"\[[^]]*\]\(", "](", text)

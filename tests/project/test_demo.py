@@ -1,4 +1,4 @@
-"""`make demo`: both start, it prints what to do, and Ctrl-C leaves nothing behind."""
+"""`make demo`: both servers start, it prints instructions, and Ctrl-C stops everything."""
 
 from __future__ import annotations
 

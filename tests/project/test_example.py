@@ -107,12 +107,12 @@ def test_signing_out_ends_both_sessions(demo: str, page: Page) -> None:
     heading(page, "Reports")
     page.get_by_role("button", name="Sign out").click()
     expect(page.locator("html")).to_have_attribute("data-outcome", "told")
-    # What the back button shows is not a page from the cache.
+    # The back button must not show a cached page.
     page.go_back()
     page.wait_for_load_state()
     expect(page.locator("body")).not_to_contain_text("Good evening")
     page.goto(f"{demo}/me")
-    pick(page, "bob")  # it asks again
+    pick(page, "bob")  # it requests the page again
     heading(page, "Who am I")
     expect(page.locator("dl")).to_contain_text("bob")
 
@@ -137,7 +137,7 @@ def test_the_other_name_of_this_host_works_too(demo: str, page: Page) -> None:
     assert page.url == f"{demo}/me"
 
 
-# Cookies refused: a page that says so, and never a loop.
+# If cookies are blocked, a page explains it, and there is no redirect loop.
 
 
 def expect_an_explanation(page: Page, documents: list[str]) -> None:
@@ -175,7 +175,7 @@ def test_blocked_cookies(demo: str, browser: Browser, tmp_path: Path, path: str)
         page.goto(demo + path)
         expect_an_explanation(page, documents)
         assert context.cookies() == []
-        # Not even asked for a name at the server, to no avail.
+        # The person does not have to choose a name at the server in vain.
         assert all(url.startswith(demo) for url in documents)
         page.get_by_role("link", name="Sign in again").click()
         expect_an_explanation(page, documents)

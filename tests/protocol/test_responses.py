@@ -1,6 +1,6 @@
-"""Judging the server's answers: docs/protocol.md "Common to all", sections 2 and 3.
+"""Validation of the server's responses: docs/protocol.md "Common to all", sections 2 and 3.
 
-Each answer is spelled out as bytes or JSON here, and sent over a socket.
+The responses are written out as bytes or JSON and sent over a socket.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def user(**data: Any) -> dict[str, Any]:
 
 
 def outcome(client: FlaskClient) -> str:
-    """How a login ends: "in", or the reason why not; never anything in between."""
+    """Return "in" after a successful login, and the reason after a failed one."""
     response = come_back(client, start(client)["state"])
     signed_in = client.get("/who").json["is_authenticated"]
     if response.status_code == 303:
@@ -202,8 +202,8 @@ def test_a_role_is_admin_or_user_or_none(
     who = client.get("/who").json
     assert (who["role"], who["is_admin"]) == (role, role == "Admin")
     sign_in(client.application.test_client())
-    told = [line for line in caplog.messages if "a role other than Admin or User" in line]
-    assert len(told) == (role is None), "once in a process"
+    warnings = [line for line in caplog.messages if "a role other than Admin or User" in line]
+    assert len(warnings) == (role is None), "once per process"
     assert client.get("/admin").status_code == (200 if role == "Admin" else 403)
 
 

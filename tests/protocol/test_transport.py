@@ -1,4 +1,4 @@
-"""Calls of the server: how many, over how many connections, for how long."""
+"""Calls to the server: their number, connections and duration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ..scripted import (
 from ..threads import at_once
 
 TIMEOUT = 1.5
-"""Seconds; what a test waits for is asserted at three times this."""
+"""Seconds; the tests allow three times as long."""
 
 
 def fails_within_the_deadline(client: FlaskClient, timeout: float = TIMEOUT) -> str:
@@ -86,7 +86,7 @@ def test_the_deadline_covers_the_whole_call(
     client = make_app(timeout=TIMEOUT).test_client()
     assert fails_within_the_deadline(client) == "server_unavailable"
     assert server.paths == [GET_TOKEN]
-    # The connection that was cut is not used again.
+    # The interrupted connection is not used again.
     server.answers[GET_TOKEN] = says(TOKEN)
     sign_in(client)
 
@@ -110,8 +110,10 @@ def test_hanging_calls_end_at_their_deadline_and_open_the_breaker(
 def test_a_queue_for_a_slow_server_does_not_open_the_breaker(
     make_app: AppMaker, server: ScriptedServer
 ) -> None:
-    """Sixteen calls at once are answered after a second; who is not served in time tells nothing
-    of the server, which is asked on."""
+    """The server serves sixteen calls at a time, which take a second.
+
+    Calls that time out in the queue say nothing about the server, which is called again.
+    """
 
     def slowly(handler: Handler) -> None:
         time.sleep(1)
@@ -130,7 +132,7 @@ def test_a_queue_for_a_slow_server_does_not_open_the_breaker(
 
 
 def tokens_for_the_code(first: Callable[[Handler], object]) -> Callable[[Handler], None]:
-    """Give tokens that name who they are for; before ada's does something, and takes its time."""
+    """Issue a token named like the code; for ada, first call ``first`` and wait."""
 
     def answer(handler: Handler) -> None:
         who = handler.server.seen[-1].json["authorization_code"]
@@ -149,7 +151,7 @@ def user_of_the_token(handler: Handler) -> None:
 
 
 def sign_in_ada_then_bob(app: Flask, server: ScriptedServer) -> list[str | None]:
-    """Two people sign in, with codes that are their names; return who they are then."""
+    """Let two people sign in with their names as codes; return the users of their sessions."""
     server.answers[GET_USER_INFO] = user_of_the_token
     found = []
     for who in ("ada", "bob"):
@@ -211,7 +213,7 @@ def test_a_request_is_not_repeated_after_a_broken_connection(
     behaviour: Callable[[Handler], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    sign_in(client)  # so that the connection is a kept one
+    sign_in(client)  # so that the connection is a reused one
     client.post("/sso/logout", headers={"Origin": "http://localhost"})
     server.seen.clear()
     server.answers[GET_TOKEN] = behaviour
@@ -233,7 +235,7 @@ def test_a_connection_closed_while_idle_fails_no_login(app: Flask, server: Scrip
 
 
 def test_a_long_idle_connection_is_not_reused(app: Flask, server: ScriptedServer) -> None:
-    """Standard servers close after 5 s; a code sent into the closing would be lost."""
+    """Servers often close idle connections after 5 s, and a code sent at that moment is lost."""
     sign_in(app.test_client())
     assert server.connections == 1
     advance(4.2)
@@ -284,7 +286,7 @@ def test_an_unknown_host_name(make_app: AppMaker, caplog: pytest.LogCaptureFixtu
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_worker_shares_no_connection(app: Flask, server: ScriptedServer) -> None:
-    """gunicorn --preload: the parent has called the server, then its workers do."""
+    """With gunicorn --preload, the parent may call the server before its workers do."""
     sign_in(app.test_client())
     children = []
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The sandbox, through real sockets; nothing here uses the client."""
+"""The sandbox, over real sockets; these tests do not use the client."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ JSON = dict[str, Any]
 
 
 class Client:
-    """One browser and one application's server at a sandbox."""
+    """A browser and an application's server that use a sandbox."""
 
     def __init__(
         self, url: str, secret: str = CLIENT_SECRET, redirect_uri: str = REDIRECT_URI
@@ -51,13 +51,13 @@ class Client:
         self.browser = requests.Session()
 
     def authorize(self, **query: str | list[str] | None) -> requests.Response:
-        asked = {
+        parameters = {
             "client_id": CLIENT_ID,
             "redirect_uri": self.redirect_uri,
             "response_type": "code",
         } | query
         return self.browser.get(
-            self.url + "/sso/oauth2/authorize", params=asked, allow_redirects=False, timeout=60
+            self.url + "/sso/oauth2/authorize", params=parameters, allow_redirects=False, timeout=60
         )
 
     def submit(self, page: requests.Response, **fields: str) -> requests.Response:
@@ -127,14 +127,14 @@ class Client:
 
 
 def answer_in(url: str) -> dict[str, str]:
-    """Return what comes back with a redirect, wherever in the URL it is."""
+    """Return the parameters of an authorization response, wherever they are in the URL."""
     query = url.rpartition("?")[2].partition("#")[0]
     return {name: values[0] for name, values in parse_qs(query, strict_parsing=True).items()}
 
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what requests takes from the environment away."""
+    """Let requests ignore the environment."""
     monkeypatch.setenv("NO_PROXY", "*")
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
@@ -258,7 +258,7 @@ def test_error_codes(
                 "messageArgs": [],
                 "data": {},
             }
-    # And nothing of that used the right values up.
+    # None of these requests used up the valid values.
     assert client.post(interface, right).json()["code"] == "2000"
 
 
@@ -441,7 +441,7 @@ def test_invalid_pkce_parameters(client: Client, query: dict[str, str]) -> None:
     assert (answer["error"], answer["state"]) == ("invalid_request", "s")
 
 
-# authorize and the way back
+# authorize and its response
 
 
 @pytest.mark.parametrize(
@@ -583,7 +583,7 @@ def test_choosing_a_person(client: Client, username: str, role: str) -> None:
     tokens = client.exchange(answer_in(answer.headers["Location"])["code"])["data"]
     user = client.user(tokens)["data"]
     assert (user["username"], user["role"]) == (username, role)
-    assert client.authorize().status_code == 302  # signed in: straight back
+    assert client.authorize().status_code == 302  # already signed in: redirected at once
 
 
 def test_typing_a_name(client: Client) -> None:
@@ -657,7 +657,7 @@ def test_home(client: Client) -> None:
     )
 
 
-# People, and whether they are valid
+# People and their validity
 
 
 def test_changing_people_and_checking_their_validity() -> None:
@@ -716,7 +716,7 @@ def test_validity_elsewhere_by_name() -> None:
         assert answer["data"] == {"validation_list": [True, False, False]}
 
 
-# Failing on purpose
+# Scripted failures
 
 POSTS = ["getToken", "getUserInfo", "refreshToken", "logout", "validity"]
 
@@ -782,7 +782,7 @@ def test_failing_by_closing(client: Client) -> None:
     client.fail_next("getToken", "close")
     with pytest.raises(requests.ConnectionError):
         client.exchange(code)
-    # The request arrived: its code is used up.
+    # The request arrived and used up its code.
     assert client.exchange(code)["code"] == "8202"
 
 
@@ -807,7 +807,7 @@ def test_failing_by_hanging() -> None:
         with pytest.raises(requests.ReadTimeout):
             client.post("getUserInfo", {}, timeout=0.3)
         assert [call["code"] for call in client.calls()] == ["hang"]
-        # Others are answered meanwhile; and when the sandbox stops, it lets go.
+        # Other requests are served, and stopping the sandbox ends the hanging one.
         waiting = Background(lambda: client.post("getUserInfo", {}, timeout=60))
         assert client.tokens()
         wait_until(lambda: len(client.calls()) >= 3)
@@ -993,7 +993,7 @@ def test_tls(tmp_path: Path) -> None:
         assert exported["SERVER_URL"].startswith("https://127.0.0.1:")
         assert Path(bundle).parent.stat().st_mode & 0o777 == 0o700
         address = urlsplit(exported["SERVER_URL"])
-        # One who never says anything must not keep the others waiting.
+        # A silent client must not block other clients.
         with (
             socket.create_connection((address.hostname, address.port)),
             requests.Session() as session,

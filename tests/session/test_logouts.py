@@ -1,4 +1,4 @@
-"""A logout that the server was not told of is owed, and paid later by whichever worker comes."""
+"""Pending logouts: any worker reports them to the server later."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ..scripted import (
 )
 from ..threads import Background, at_once
 
-# They look at all that is in the store.
+# These tests examine the whole store.
 pytestmark = pytest.mark.own_redis
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
@@ -46,12 +46,13 @@ def logouts(app: Flask) -> Any:
 
 
 def rewrite(app: Flask, key: str, **change: Any) -> None:
-    """Change what a record says."""
+    """Change values of a record."""
     store = app.extensions["devkit_sso"].session_service.store
     assert store.update(key, json.dumps(json.loads(store.read(key).data) | change))
 
 
 def is_store_empty(app: Flask) -> bool:
+    """Tell whether the store has no records, except those of used logins."""
     store = app.extensions["devkit_sso"].session_service.store
     installation = app.extensions["devkit_sso"].settings.installation
     return [key for key in store.below(installation) if ":login:" not in key] == []
@@ -59,7 +60,7 @@ def is_store_empty(app: Flask) -> bool:
 
 @pytest.fixture
 def make_worker(any_store: str, make_app: AppMaker) -> AppMaker:
-    """Make an application as another worker has it, on the same store."""
+    """Make an application for another worker, on the same store."""
     return lambda **settings: make_app(DevKitSSO(), store_url=any_store, **settings)
 
 
@@ -70,20 +71,20 @@ def test_a_failed_report_is_retried_at_intervals(
     app = make_worker()
     client = app.test_client()
     sign_in(client)
-    heard: list[bool] = []
+    received: list[bool] = []
 
     def listen(sender: Flask, user: Any, server_told: bool) -> None:
-        heard.append(server_told)
+        received.append(server_told)
 
     server.answers[LOGOUT] = how
     with logged_out.connected_to(listen, app):
         assert not sign_out(client)
-    assert heard == [False]
+    assert received == [False]
     assert client.get("/private").status_code == 302
-    assert logouts(make_worker()).report_pending() == 0, "the server is still out of order"
+    assert logouts(make_worker()).report_pending() == 0, "the server still fails"
     server.answers[LOGOUT] = says({"code": "2000"})
     server.seen.clear()
-    assert logouts(make_worker()).report_pending() == 0, "it was tried just now"
+    assert logouts(make_worker()).report_pending() == 0, "it was tried a moment ago"
     assert server.seen == []
     assert not is_store_empty(app)
 
@@ -98,7 +99,7 @@ def test_answering_no_logs_out_at_the_server_or_records_a_pending_logout(
         server.answers[LOGOUT] = how
         start(client, headers=SAME_ORIGIN)
         question = client.get("/sso/callback?code=C").location
-        # Looking at the headers answers nothing.
+        # A HEAD request does not answer the question.
         assert client.head(question, headers=SAME_ORIGIN).status_code == 200
         response = client.post(question, data={"answer": "no"}, headers=SAME_ORIGIN)
         outcomes.append(client.get(response.location).text.split('data-outcome="')[1].split('"')[0])
@@ -118,8 +119,8 @@ def test_a_pending_logout_is_reported_once(make_worker: AppMaker, server: Script
     server.seen.clear()
     workers = [logouts(make_worker()) for _ in range(4)]
     assert sorted(at_once([worker.report_pending for worker in workers])) == [0, 0, 0, 1]
-    (told,) = server.seen
-    assert (told.path, told.body) == (
+    (report,) = server.seen
+    assert (report.path, report.body) == (
         LOGOUT,
         b'{"client_id": "20221017000000001", "access_token": "canary-access-token-1f6a"}',
     )
@@ -128,7 +129,7 @@ def test_a_pending_logout_is_reported_once(make_worker: AppMaker, server: Script
 
 @pytest.mark.parametrize("how", ["told", "8205", "8206"])
 def test_no_pending_logout_is_left(make_worker: AppMaker, server: ScriptedServer, how: str) -> None:
-    """Neither after a logout that worked, nor for tokens that the server says are dead."""
+    """A successful logout leaves none, and neither do tokens that the server calls invalid."""
     app = make_worker()
     client = app.test_client()
     if how != "told":
@@ -231,7 +232,7 @@ def test_an_unreachable_server_is_called_once_per_round(
 ) -> None:
     app = make_worker()
     server.answers[LOGOUT] = closes
-    # One more, and it would not be asked at all for a while.
+    # A third failure would open the breaker.
     for _ in range(2):
         client = app.test_client()
         sign_in(client)

@@ -1,5 +1,4 @@
-"""Hours later: tokens are refreshed by one of many, and the server's word on a user is kept young
-(docs/protocol.md sections 3 to 5)."""
+"""Token refresh and user revalidation in the background (docs/protocol.md sections 3 to 5)."""
 
 from __future__ import annotations
 
@@ -45,7 +44,7 @@ SECOND = says({"code": "2000", "data": {"access_token": "second", "expires_in": 
 
 @pytest.fixture
 def make_token_app(make_app: AppMaker) -> Callable[..., Flask]:
-    """An application that shows its access token, and asks about users each second."""
+    """Make an application that shows its access token and revalidates users every second."""
 
     def make(**settings: Any) -> Flask:
         sso = DevKitSSO()
@@ -63,7 +62,7 @@ def token_app(make_token_app: Callable[..., Flask]) -> Flask:
 
 
 def issue_short_lived_tokens(server: ScriptedServer) -> None:
-    """Access tokens that live a second."""
+    """Let the server issue access tokens with a lifetime of one second."""
     server.answers[GET_TOKEN] = says(TOKEN | {"data": TOKEN["data"] | {"expires_in": 1}})  # type: ignore[operator]
 
 
@@ -96,10 +95,10 @@ def test_a_refresh_keeps_the_refresh_token_unless_it_is_replaced(
         {"code": "2000", "data": data | ({"refresh_token": new_one} if new_one else {})}
     )
     client = token_app.test_client()
-    heard: list[str] = []
+    received: list[str] = []
 
     def listen(sender: Flask, user: Any) -> None:
-        heard.append(user.username)
+        received.append(user.username)
 
     with token_refreshed.connected_to(listen, token_app):
         sign_in(client)
@@ -111,7 +110,7 @@ def test_a_refresh_keeps_the_refresh_token_unless_it_is_replaced(
         b'{"client_id": "20221017000000001", "refresh_token": "canary-refresh-token-9b2c"}'
     )
     assert second.json["refresh_token"] == (new_one or "canary-refresh-token-9b2c")
-    assert heard == ["ada", "ada"]
+    assert received == ["ada", "ada"]
 
 
 @pytest.mark.parametrize("path", ["/token", "/private"])
@@ -142,7 +141,7 @@ def test_many_requests_refresh_once(token_app: Flask, server: ScriptedServer, pa
 
 
 def test_pages_do_not_wait_for_a_refresh(token_app: Flask, server: ScriptedServer) -> None:
-    """The server's answer comes only once the pages have been answered."""
+    """The server responds only after the pages have been served."""
     issue_short_lived_tokens(server)
     answered = threading.Event()
 
@@ -182,7 +181,7 @@ def test_a_server_error_ends_no_session(
     let_it_expire()
     assert client.get("/token").status_code == 502
     assert username(client) == "ada"
-    # Nor is the server asked again at once, by however many requests.
+    # The next requests do not call the server again at once.
     for _ in range(5):
         assert client.get("/token").status_code == 503
     assert server.paths.count(REFRESH_TOKEN) == 1
@@ -218,7 +217,7 @@ def test_a_logout_during_a_refresh_is_final(token_app: Flask, server: ScriptedSe
 def test_a_logout_waits_for_a_refresh_and_sends_the_new_token(
     token_app: Flask, server: ScriptedServer
 ) -> None:
-    """The old tokens are spent: with them the server's own sign-in would not end."""
+    """The refresh uses up the old tokens, which could not end the sign-in at the server."""
     issue_short_lived_tokens(server)
     begun, go_on = threading.Event(), threading.Event()
 
@@ -272,7 +271,7 @@ def test_a_short_store_failure_loses_no_new_token(
         sign_in(client)
         let_it_expire()
         assert client.get("/private").status_code == 200
-        # Longer than one try of the store lasts.
+        # Longer than one attempt of the store.
         time.sleep(3)
         other.rollback()
     assert client.get("/token").text == "second"
@@ -338,7 +337,7 @@ def person(**changes: Any) -> Callable[[Handler], None]:
 
 
 def two_browsers(app: Flask, server: ScriptedServer) -> tuple[FlaskClient, FlaskClient]:
-    """One person in two browsers, whose answers are old."""
+    """Return two browsers of one user, whose verification has expired."""
     first, second = app.test_client(), app.test_client()
     sign_in(first)
     sign_in(second)
@@ -363,7 +362,7 @@ def test_a_changed_user_takes_effect_in_every_session(
     for client in clients:
         assert client.get("/who").json["role"] == role
         assert client.get("/admin").status_code == (200 if role == "Admin" else 403)
-    # One question does for both.
+    # One request serves both sessions.
     assert server.paths == [GET_USER_INFO]
     let_it_expire()
     server.answers[GET_USER_INFO] = person()
@@ -423,7 +422,7 @@ def test_many_requests_revalidate_once_per_interval(
 def test_pages_do_not_wait_for_an_early_revalidation(
     make_token_app: Callable[..., Flask], server: ScriptedServer
 ) -> None:
-    """Asked early enough, the server answers before anybody has to wait."""
+    """An early request to the server completes before anybody has to wait."""
     clock.stop()
     client = make_token_app(revalidate_after=10).test_client()
     sign_in(client)
@@ -442,7 +441,8 @@ def test_pages_do_not_wait_for_an_early_revalidation(
 
 
 ENDED = [
-    # What getUserInfo answers at first and after a refresh, what refreshToken does, why it ends.
+    # Responses of getUserInfo before and after a refresh, the response of refreshToken, and the
+    # reason for which the session ends.
     pytest.param([fails("8205")] * 2, SECOND, "token_refused", id="8205 stands"),
     pytest.param([fails("8205")], fails("8206"), "refresh_refused", id="8205, then 8206"),
     pytest.param([person(uid="u-2")], SECOND, "another_user", id="another user"),
@@ -466,14 +466,14 @@ def test_a_refusal_for_one_session_ends_only_that_session(
 
     server.answers[GET_USER_INFO] = next_answer
     server.answers[REFRESH_TOKEN] = refresh
-    heard: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
 
     def listen(sender: Flask, uid: str, why: str) -> None:
-        heard.append((uid, why))
+        received.append((uid, why))
 
     with session_ended.connected_to(listen, app):
         assert first.get("/private").status_code == 302
-    assert heard == [("u-1", why)]
+    assert received == [("u-1", why)]
     assert not waiting
     assert username(second) == "ada"
     assert username(first) is None
@@ -538,13 +538,13 @@ def test_an_error_is_an_outage_and_neither_confirms_nor_ends_a_session(
     server.answers[GET_USER_INFO] = FAULTS[fault]
     assert first.get("/admin").status_code == second.get("/admin").status_code == 200
     level = logging.WARNING if fault == "closes" else logging.ERROR
-    (told,) = [r.getMessage() for r in caplog.records if "kept up to date" in r.getMessage()]
-    assert [r.levelno for r in caplog.records if r.getMessage() == told] == [level]
+    (message,) = [r.getMessage() for r in caplog.records if "kept up to date" in r.getMessage()]
+    assert [r.levelno for r in caplog.records if r.getMessage() == message] == [level]
     if fault == "8201":
-        assert "check DEVKIT_SSO_CLIENT_ID" in told
+        assert "check DEVKIT_SSO_CLIENT_ID" in message
     section = "server_rejected" if fault.isdecimal() else "server_answer_invalid"
     section = "server_unavailable" if fault == "closes" else section
-    assert told.endswith(f" See docs/failures.md#{section}")
+    assert message.endswith(f" See docs/failures.md#{section}")
     advance(2.1)
     for client in (first, second):
         response = client.get("/admin")
@@ -552,15 +552,15 @@ def test_an_error_is_an_outage_and_neither_confirms_nor_ends_a_session(
         assert response.headers["Retry-After"] == "5"
         assert "Set-Cookie" not in response.headers
         assert client.get("/ping").text == "pong"
-    # Who is signed in needs no other login.
+    # People who are signed in do not have to sign in again.
     assert '<a class="button primary" href="/admin">Try again</a>' in response.text
     assert "If you were signed in, you still are." in response.text
     assert client.get("/admin", headers={"Accept": "application/json"}).json["login_url"] is None
     assert "request failed: server_unavailable (reference " in caplog.text
     assert "login failed" not in caplog.text
-    # However many requests, one try each five seconds.
+    # One attempt every five seconds, regardless of the number of requests.
     assert len(server.paths) == (2 if fault == "closes" else 1)
-    # Full service within five seconds of the server's return, and nobody signs in again.
+    # Pages work again within five seconds of the server's return, without another login.
     server.answers[GET_USER_INFO] = person()
     advance(5)
     assert first.get("/admin").status_code == second.get("/admin").status_code == 200
@@ -578,13 +578,13 @@ def test_a_hanging_server_delays_only_the_first_page(
     assert time.monotonic() - began < 3 * 1
     for client in (first, second):
         assert client.get("/ping").text == "pong"
-    # Signing out works, and tells the server what it can.
+    # Signing out works during the outage.
     second.post("/sso/logout", headers={"Origin": "http://localhost"})
     assert username(second) is None
     hanging.set()
 
 
-# The user validity interface, where the three settings are given (section 5)
+# The user validity interface, with its three settings (section 5)
 
 
 def with_validity(
@@ -606,10 +606,10 @@ def test_the_validity_interface_on_the_wire(
     server.answers[VALIDITY] = says({"code": "2000", "data": {"validation_list": [True]}})
     server.answers[GET_USER_INFO] = person(role="User")
     assert [client.get("/who").json["role"] for client in (first, second)] == ["User"] * 2
-    question, _ = server.seen
-    assert (question.method, question.path) == ("POST", "/validity/of-users")
-    assert question.headers["content-type"] == "application/json"
-    assert question.body == (
+    request, _ = server.seen
+    assert (request.method, request.path) == ("POST", "/validity/of-users")
+    assert request.headers["content-type"] == "application/json"
+    assert request.body == (
         b'{"client_id": "20221017000000001", "access_token": "canary-access-token-1f6a",'
         b' "accounts": ["%s"]}' % value.encode()
     )
@@ -622,23 +622,23 @@ def test_an_invalid_user_loses_every_session(
     app = with_validity(make_token_app, server, "uid")
     first, second = two_browsers(app, server)
     server.answers[VALIDITY] = says({"code": "2000", "data": {"validation_list": [False]}})
-    heard: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
 
     def listen(sender: Flask, uid: str, why: str) -> None:
-        heard.append((uid, why))
+        received.append((uid, why))
 
     with session_ended.connected_to(listen, app):
         assert first.get("/private").status_code == 302
         server.seen.clear()
         assert username(second) is None
-    assert heard == [("u-1", "user_invalid")]
+    assert received == [("u-1", "user_invalid")]
     assert server.seen == []
 
 
 def test_an_invalid_user_loses_every_session_without_the_index_too(
     make_token_app: Callable[..., Flask], server: ScriptedServer, redis_server: RedisServer
 ) -> None:
-    """Redis throws it away, where it is set up to throw things away."""
+    """Redis may evict the index if an eviction policy is configured."""
     app = with_validity(make_token_app, server, "uid", store_url=redis_server.url)
     first, second = two_browsers(app, server)
     server.answers[VALIDITY] = says({"code": "2000", "data": {"validation_list": [False]}})

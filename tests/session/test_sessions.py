@@ -29,27 +29,27 @@ from ..threads import at_once
 connections: list[sqlite3.Connection] = []
 
 
-def _note_connection(event: str, args: tuple[Any, ...]) -> None:
+def _record_connection(event: str, args: tuple[Any, ...]) -> None:
     if event == "sqlite3.connect/handle":
         connections.append(args[0])
 
 
-sys.addaudithook(_note_connection)
+sys.addaudithook(_record_connection)
 
 
 @pytest.fixture
 def listen() -> Iterator[Callable[[], list[str]]]:
-    """From the call on: what the connections opened in this test are told, as SQLite reports it."""
+    """Return a function that starts recording the SQL statements of this test's connections."""
     connections.clear()
 
-    def start_listening() -> list[str]:
-        heard: list[str] = []
+    def start_recording() -> list[str]:
+        statements: list[str] = []
         for connection in connections:
-            with suppress(sqlite3.ProgrammingError):  # closed already
-                connection.set_trace_callback(heard.append)
-        return heard
+            with suppress(sqlite3.ProgrammingError):  # already closed
+                connection.set_trace_callback(statements.append)
+        return statements
 
-    yield start_listening
+    yield start_recording
     connections.clear()
 
 
@@ -151,7 +151,7 @@ def test_a_new_secret_key_with_the_old_one_as_fallback_signs_nobody_out(
     assert signed_in(rotated)
     assert come_back(rotated, pending).status_code == 303
     assert not signed_in(removed)
-    # The sealed tokens can be opened with the fallback, too.
+    # The fallback key opens sealed tokens as well.
     server.seen.clear()
     for cookie in carried:
         rotated.set_cookie(cookie.key, cookie.value)
@@ -175,15 +175,15 @@ def test_end_sessions(make_app: AppMaker) -> None:
     for client in clients[:2]:
         login_as(client, "bob", uid="u-7")
     login_as(clients[2], "ada", uid="u-8")
-    heard: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
 
     def listen(sender: Flask, uid: str, why: str) -> None:
-        heard.append((uid, why))
+        received.append((uid, why))
 
     with app.app_context(), session_ended.connected_to(listen, app):
         assert sso.end_sessions("u-7") == 2
         assert sso.end_sessions("u-7") == 0
-    assert heard == [("u-7", "ended")]
+    assert received == [("u-7", "ended")]
     assert [signed_in(client) for client in clients] == [False, False, True]
 
 
@@ -246,7 +246,7 @@ def test_an_ended_session_is_erased_from_the_file(make_app: AppMaker, tmp_path: 
     assert left()
     logout(leaving)
     assert not left()
-    for number in range(50):  # so many that whole pages become free
+    for number in range(50):  # enough to free whole pages
         login_as(leaving, "name-of-who-leaves" + "x" * 500, uid=f"u-{number % 2}")
     assert left()
     with app.app_context():
@@ -271,7 +271,7 @@ def test_expired_records_are_cleaned_up(make_app: AppMaker, tmp_path: Path) -> N
     for _ in range(30):
         login_as(app.test_client(), "bob")
     with sqlite3.connect(tmp_path / "devkit_sso.db") as connection:
-        # Records are kept a while longer than a session lasts; half an hour has passed.
+        # Records are kept for a while after their session ends: let half an hour pass.
         connection.execute("UPDATE record SET expires = expires - 1800")
     for _ in range(3):
         login_as(app.test_client(), "bob")
@@ -289,7 +289,7 @@ def test_threads_and_forks(app: Flask) -> None:
             try:
                 login_as(app.test_client(), "other")
             except StoreUnavailable as error:
-                # On a busy machine others may lock the file for longer than the store waits.
+                # On a busy machine, others may lock the file for longer than the store waits.
                 if "is locked" not in str(error):
                     raise
             else:
@@ -322,17 +322,17 @@ def test_threads_and_forks(app: Flask) -> None:
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
 
 
-@pytest.mark.parametrize("trouble", ["locked", "damaged", "other version"])
+@pytest.mark.parametrize("fault", ["locked", "damaged", "other version"])
 def test_a_store_failure_is_not_signed_out(
-    app: Flask, client: FlaskClient, tmp_path: Path, trouble: str
+    app: Flask, client: FlaskClient, tmp_path: Path, fault: str
 ) -> None:
     path = tmp_path / "devkit_sso.db"
     sign_in(client)
     fresh = app.test_client()
-    if trouble == "locked":
+    if fault == "locked":
         blocker = sqlite3.connect(path, isolation_level=None)
         blocker.execute("BEGIN EXCLUSIVE")
-        # Readers go on beside a writer.
+        # A writer does not block readers.
         assert signed_in(client)
         state = start(fresh)["state"]
         began = time.monotonic()
@@ -341,7 +341,7 @@ def test_a_store_failure_is_not_signed_out(
     else:
         for file in tmp_path.iterdir():
             file.unlink()
-        if trouble == "damaged":
+        if fault == "damaged":
             path.write_bytes(b"no database at all, but long enough to look like one" * 100)
         else:
             with sqlite3.connect(path) as connection:
@@ -351,7 +351,7 @@ def test_a_store_failure_is_not_signed_out(
     assert (response.status_code, reason(response)) == (503, "store_unavailable")
     assert response.headers["Retry-After"]
     assert "Set-Cookie" not in response.headers or "_login_" in response.headers["Set-Cookie"]
-    if trouble == "locked":
+    if fault == "locked":
         blocker.rollback()
         sign_in(fresh)
         assert signed_in(client)

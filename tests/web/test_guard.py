@@ -1,4 +1,4 @@
-"""The guard: who gets in, what the others are told, and what is never open by accident."""
+"""The guards: who gets in, what other people receive, and what must not be open by accident."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_decorating_something_that_is_not_a_view() -> None:
         login_required(MethodView)
 
 
-# Written above the route, a guard guards nothing: no request is served then.
+# A guard above the route has no effect, so the application refuses to serve requests.
 
 
 def test_a_guard_above_the_route_is_refused(make_app: AppMaker) -> None:
@@ -318,7 +318,7 @@ def test_protect(make_app: AppMaker, target: str, tmp_path: Any) -> None:
     for path in ("/", "/bp/marked", "/bp/open", "/bp/healthz"):
         assert client.get(path).status_code == 200, path
     assert client.get("/who").status_code == (302 if target == "app" else 200)
-    # Our own routes, what matches no route, and OPTIONS that Flask answers.
+    # The extension's routes, unknown URLs, and OPTIONS requests that Flask answers.
     assert client.get("/sso/authorize").status_code == 303
     assert client.get("/sso/signed-out").status_code == 200
     with client.get("/sso/static/devkit_sso.css") as stylesheet:

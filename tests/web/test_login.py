@@ -1,4 +1,4 @@
-"""A login from end to end: what goes over the wire, and what binds it to its browser."""
+"""Complete logins: the requests on the wire, and the binding to the browser."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from ..threads import at_once
 
 
 def test_the_bytes_on_the_wire(client: FlaskClient, server: ScriptedServer) -> None:
-    """docs/protocol.md sections 1, 2 and 3, spelled out."""
+    """Compare all requests with docs/protocol.md sections 1, 2 and 3."""
     location = client.get("/sso/authorize").location
     head, _, state = location.partition("&state=")
     assert head == (
@@ -120,7 +120,7 @@ def test_without_pkce_no_pkce_parameter_is_sent(
             {"HttpOnly", "Path=/", "SameSite=Lax", "Secure"},
         ),
         (
-            # TLS ends at a proxy that does not tell: the settings decide all the same.
+            # The proxy that terminates TLS sends no headers: the settings still decide.
             "https://app.example/sso/callback",
             "http://app.example",
             {"HttpOnly", "Path=/", "SameSite=Lax", "Secure"},
@@ -153,7 +153,7 @@ def test_several_tabs_each_return_to_their_own_page(client: FlaskClient) -> None
 
 
 def test_tabs_that_start_at_the_same_time_all_sign_in(app: Flask) -> None:
-    """Both requests leave before either answer has arrived."""
+    """Both requests are sent before either response arrives."""
     one, two = app.test_client(), app.test_client()
     responses = [client.get("/sso/authorize") for client in (one, two)]
     for response in responses:
@@ -165,7 +165,7 @@ def test_tabs_that_start_at_the_same_time_all_sign_in(app: Flask) -> None:
 
 
 def test_abandoned_logins_do_not_accumulate(client: FlaskClient, tmp_path: Path) -> None:
-    """Below 4 KB whatever happens, the oldest goes first, and nothing is kept at the server."""
+    """Cookies stay below 4 KB, the oldest is dropped first, and the store is not used."""
     sign_in(client)
     client.post("/sso/logout", headers={"Origin": "http://localhost"})
     before = (tmp_path / "devkit_sso.db").read_bytes()
@@ -181,7 +181,7 @@ def test_a_next_url_that_is_too_long_is_dropped(client: FlaskClient) -> None:
     assert come_back(client, start(client, "/" + "x" * 1600)["state"]).location == "/"
 
 
-# What does not belong to a login of this browser costs no call of the server.
+# A response that does not belong to a login of this browser causes no call to the server.
 
 
 def test_an_unrequested_code(client: FlaskClient, server: ScriptedServer) -> None:
@@ -204,8 +204,11 @@ def test_a_state_from_another_browser(app: Flask, server: ScriptedServer) -> Non
 def test_a_sibling_domain_cannot_plant_our_cookies(
     make_app: AppMaker, server: ScriptedServer, space: str
 ) -> None:
-    """To a browser a name behind such a byte is no ``__Host-`` name, so a subdomain may set it for
-    the whole domain (Chromium allows 85 and A0); stripped as a space, it would be one to us."""
+    """A name after such a byte has no ``__Host-`` prefix for the browser.
+
+    A subdomain may therefore set the cookie for the whole domain (Chromium allows 85 and A0). If
+    the byte were stripped as a space, the server would see a ``__Host-`` cookie.
+    """
     app = make_app(redirect_uri="https://localhost/sso/callback")
     attacker = app.test_client()
     state = start(attacker, base_url="https://localhost")["state"]
@@ -232,7 +235,7 @@ def test_an_unrequested_code_does_not_switch_users(app: Flask, server: ScriptedS
 
 def test_a_login_is_used_once(app: Flask, client: FlaskClient, server: ScriptedServer) -> None:
     state = start(client)["state"]
-    # A copy of the browser: its cookie is there again after the first use deletes it.
+    # The copy of the browser keeps the cookie that the first use deletes.
     copy = app.test_client()
     carry_cookies(client, copy)
     assert come_back(client, state).status_code == 303
@@ -244,7 +247,7 @@ def test_a_login_is_used_once(app: Flask, client: FlaskClient, server: ScriptedS
 def test_a_login_is_used_once_even_as_it_expires(
     make_app: AppMaker, server: ScriptedServer
 ) -> None:
-    """Signatures count whole seconds: the copy's cookie is good for most of one after its end."""
+    """Signatures count whole seconds, so a cookie stays valid for part of a second too long."""
     app = make_app(login_ttl=1)
     client, copy = app.test_client(), app.test_client()
     clock.stop()
@@ -387,7 +390,7 @@ def test_every_login_starts_a_new_session_and_ends_the_old_one(
     assert server.paths == [GET_TOKEN, GET_USER_INFO] * 2
 
 
-# Where a login leads.
+# The page after a login.
 
 STAYS = [
     "/",
@@ -469,7 +472,7 @@ def test_the_default_page_is_a_setting_and_respects_the_mount(make_app: AppMaker
     assert sign_in(elsewhere).location == "/start"
 
 
-# What the application has a say in.
+# Hooks, signals and error handlers of the application.
 
 
 def test_on_login_runs_before_there_is_a_session(make_app: AppMaker) -> None:
@@ -511,20 +514,20 @@ def test_an_error_in_on_login_signs_nobody_in(make_app: AppMaker) -> None:
 
 
 def test_signals(app: Flask, client: FlaskClient, server: ScriptedServer) -> None:
-    heard: list[object] = []
+    received: list[object] = []
 
     def succeeded(sender: Flask, user: object) -> None:
-        heard.append((sender, "in", user.uid))  # type: ignore[attr-defined]
+        received.append((sender, "in", user.uid))  # type: ignore[attr-defined]
 
     def failed(sender: Flask, reason: str, error: Exception) -> None:
-        heard.append((sender, reason, type(error.__cause__).__name__))
+        received.append((sender, reason, type(error.__cause__).__name__))
 
     with login_succeeded.connected_to(succeeded, app), login_failed.connected_to(failed, app):
         sign_in(client)
         client.post("/sso/logout", headers={"Origin": "http://localhost"})
         server.answers[GET_TOKEN] = fails("8202")
         come_back(client, start(client)["state"])
-    assert heard == [(app, "in", "u-1"), (app, "server_rejected", "ServerError")]
+    assert received == [(app, "in", "u-1"), (app, "server_rejected", "ServerError")]
 
 
 def test_the_applications_errorhandler_takes_precedence(app: Flask, client: FlaskClient) -> None:
@@ -570,9 +573,9 @@ def test_two_applications_from_one_extension_object(
     )[-1]
     clients = [app.test_client() for app in apps for _ in range(3)]
     at_once([partial(sign_in, client) for client in clients])
-    asked = sorted(seen.json["client_id"] for seen in server.seen if seen.path == GET_TOKEN)
-    assert asked == [CLIENT_ID] * 3 + ["the-second"] * 3
-    # Nor does a session of one mean anything to the other.
+    client_ids = sorted(seen.json["client_id"] for seen in server.seen if seen.path == GET_TOKEN)
+    assert client_ids == [CLIENT_ID] * 3 + ["the-second"] * 3
+    # A session of one application is not valid in the other.
     stranger = apps[1].test_client()
     carry_cookies(clients[0], stranger)
     assert not stranger.get("/who").json["is_authenticated"]

@@ -1,4 +1,4 @@
-"""Logout: here at once, then at the server, and the truth about both (section 6)."""
+"""Logout from the application, then at the server, and the outcome (docs/protocol.md section 6)."""
 
 from __future__ import annotations
 
@@ -181,13 +181,13 @@ def test_the_page_after_a_logout_is_a_setting(make_app: AppMaker, url: str) -> N
 
 
 def test_the_signal(app: Flask, client: FlaskClient) -> None:
-    heard: list[Any] = []
+    received: list[Any] = []
 
     def listen(sender: Flask, user: Any, server_told: bool) -> None:
-        heard.append((sender, user.username, server_told))
+        received.append((sender, user.username, server_told))
 
     with logged_out.connected_to(listen, app):
         sign_in(client)
         client.post("/sso/logout", headers=SAME_ORIGIN)
         client.post("/sso/logout", headers=SAME_ORIGIN)
-    assert heard == [(app, "ada", True)]
+    assert received == [(app, "ada", True)]
