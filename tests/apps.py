@@ -1,4 +1,4 @@
-"""Applications for servers that are processes of their own."""
+"""Applications for servers that run in separate processes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from flask_devkit_sso import DevKitSSO, current_user, login_required
 
 
 def set_clock_by(file: Path) -> None:
-    """Let this process see time that a file says: seconds that have passed, and seconds by which
-    its wall clock was set as well.
+    """Add the seconds in a file to the clocks of this process.
 
-    Debian's libfaketime is no help: under it each time.sleep of Python's is an error.
+    The file has two numbers: seconds to add to both clocks, and seconds to add to the wall clock
+    only.
+
+    Debian's libfaketime does not help: with it every time.sleep in Python raises an error.
     """
     real_time, real_monotonic = time.time, time.monotonic
 
@@ -28,7 +30,7 @@ def set_clock_by(file: Path) -> None:
 
 
 def create_app() -> Flask:
-    """Return an application configured by the environment, which says who it takes one for."""
+    """Return an application, configured by the environment, with a page that shows the user."""
     if "CLOCK" in os.environ:
         set_clock_by(Path(os.environ["CLOCK"]))
     app = Flask("tests", instance_path=os.environ.get("INSTANCE"))

@@ -1,4 +1,4 @@
-"""Sites for Chromium to look at: an application of ours, and a server that sends people back."""
+"""Sites for the browser tests: an application, a TLS proxy and an authentication server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 CHROMIUM = {
-    # The same engine without windows and profiles, which cost more than most pages.
+    # The same engine without windows and profiles, which take longer than most pages.
     "executable_path": "/usr/bin/chromium-headless-shell",
     "args": [
         "--no-sandbox",
@@ -32,15 +32,18 @@ CHROMIUM = {
 }
 
 WHOLE_CHROMIUM = CHROMIUM | {"executable_path": "/usr/bin/chromium"}
-"""For the example and the README's program, and for what the shell lacks: a cache of pages, and
-settings of a profile."""
+"""The full browser, for the example and the README's program, and for features that the headless
+shell lacks: the back/forward cache and profile settings."""
 
 
 CODE = "d6eda491b5b2166e16bd"
 
 
 class Site:
-    """An application served over a socket; made first, so that its port is known."""
+    """An application served over a socket.
+
+    Create the site first and set ``app`` later, because the application needs to know the port.
+    """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._server = make_server("127.0.0.1", 0, self._serve, threaded=True, ssl_context=tls)
@@ -63,11 +66,11 @@ class Site:
 
 
 class TlsProxy(ThreadingHTTPServer):
-    """Ends TLS before a site, as a reverse proxy does.
+    """Terminates TLS in front of a site, as a reverse proxy does.
 
-    :param host: what the site is shown as ``Host``; None: what the browser sent.
-    :param forwarded: whether it adds ``X-Forwarded-*``.
-    :param prefix: a path that it takes away, and names where ``forwarded``.
+    :param host: the ``Host`` that the site receives; None passes on the browser's.
+    :param forwarded: whether to add ``X-Forwarded-*``.
+    :param prefix: a path prefix to strip; ``X-Forwarded-Prefix`` has it if ``forwarded`` is set.
     """
 
     daemon_threads = True
@@ -92,7 +95,7 @@ class TlsProxy(ThreadingHTTPServer):
         return f"https://localhost:{self.server_port}{self.prefix}{path}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A browser that closes a connection is no news."""
+        """Ignore connections that the browser closes."""
 
     def stop(self) -> None:
         self.shutdown()
@@ -116,10 +119,10 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         headers["Host"] = proxy.host or headers["Host"]
         upstream = http.client.HTTPConnection("127.0.0.1", proxy.site.port)
         upstream.request(self.command, self.path.removeprefix(proxy.prefix), body, headers)
-        answer = upstream.getresponse()
-        content = answer.read()
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
+        response = upstream.getresponse()
+        content = response.read()
+        self.send_response(response.status)
+        for name, value in response.getheaders():
             if name not in ("Connection", "Content-Length", "Date", "Server"):
                 self.send_header(name, value)
             proxy.redirects += [value] if name == "Location" else []
@@ -135,28 +138,35 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         pass
 
 
-def way_back(
+def response_url(
     query: str, *, position: str = "end", echo_state: bool = True, code: str = CODE
 ) -> str:
-    """Where a server sends the browser: the vendor adds to the very end, standard servers before
-    the fragment (docs/protocol.md section 1)."""
-    asked = {name: values[0] for name, values in parse_qs(query).items()}
-    answer = f"code={code}"
-    if echo_state and "state" in asked:
-        answer += f"&state={quote(asked['state'])}"
-    uri = asked["redirect_uri"]
+    """Return the URL of an authorization response.
+
+    The vendor's server appends the parameters to the very end of the redirect_uri, and standard
+    servers before the fragment (docs/protocol.md section 1).
+    """
+    parameters = {name: values[0] for name, values in parse_qs(query).items()}
+    response = f"code={code}"
+    if echo_state and "state" in parameters:
+        response += f"&state={quote(parameters['state'])}"
+    uri = parameters["redirect_uri"]
     head, hash_sign, fragment = uri.partition("#")
     if position == "end":
-        return f"{uri}{'&' if '?' in fragment else '?'}{answer}" if hash_sign else f"{uri}?{answer}"
-    return f"{head}{'&' if '?' in head else '?'}{answer}{hash_sign}{fragment}"
+        return (
+            f"{uri}{'&' if '?' in fragment else '?'}{response}"
+            if hash_sign
+            else f"{uri}?{response}"
+        )
+    return f"{head}{'&' if '?' in head else '?'}{response}{hash_sign}{fragment}"
 
 
 def sends_back(wait: bool = False, **how: str | bool) -> Callable[[Handler], None]:
-    """Authorize: straight back, or (``wait``) a page whose link leads back."""
+    """Redirect back from authorize at once, or show a page with a link back (``wait``)."""
 
-    def answer(handler: Handler) -> None:
+    def respond(handler: Handler) -> None:
         query = urlsplit(handler.path).query
-        url = way_back(query, **how)  # type: ignore[arg-type]
+        url = response_url(query, **how)  # type: ignore[arg-type]
         body = f"<h1>Sign in</h1><a id=back href='{escape(url)}'>back</a>".encode()
         handler.send_response(200 if wait else 302)
         if not wait:
@@ -166,11 +176,11 @@ def sends_back(wait: bool = False, **how: str | bool) -> Callable[[Handler], Non
         handler.end_headers()
         handler.wfile.write(body)
 
-    return answer
+    return respond
 
 
 class Watch:
-    """What a page does that nobody sees: console, requests, referers."""
+    """Records what a page does in the background: console, requests, referers."""
 
     def __init__(self, page: Page) -> None:
         self.console: list[str] = []

@@ -28,20 +28,20 @@ REDIRECT_URI = "http://localhost/sso/callback"
 
 AppMaker = Callable[..., Flask]
 
-# Only a failure waits for so long: a busy machine is none.
+# Long enough for a busy machine: only a failing test waits this long.
 PATIENCE = 60_000
 expect.set_options(timeout=PATIENCE)
 
 
 clock.install()
 
-# Reading the system's CA certificates takes 50 ms for each application and each process. No server
-# of the tests has a certificate of theirs.
+# Reading the system's CA certificates takes 50 ms for each application and each process, and no
+# server in the tests uses them.
 os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a Redis, so that ``make quick`` can leave it out."""
+    """Mark the tests that need Redis, so that ``make quick`` can skip them."""
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
         if "redis_server" in getattr(item, "fixturenames", ()) or "redis" in params.values():
@@ -50,16 +50,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def present_time() -> Iterator[None]:
-    """Begin each test at the real time."""
+    """Start each test in real time."""
     yield
     clock.reset()
 
 
-# Not for the whole session: as long as Playwright runs, this thread has an event loop, and Flask
-# runs no async view there.
+# Not for the whole session: while Playwright runs, this thread has an event loop, and Flask cannot
+# run async views in it.
 @pytest.fixture(scope="module")
 def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
-    """Chromium, without windows unless the module sets ``CHROMIUM``."""
+    """Chromium: headless, unless the module sets ``CHROMIUM``."""
     options = getattr(request.module, "CHROMIUM", CHROMIUM)
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(**options)
@@ -69,11 +69,11 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    # The certificates of tests are of no CA that Chromium knows.
-    made = browser.new_context(ignore_https_errors=True)
-    made.set_default_timeout(PATIENCE)
-    yield made
-    made.close()
+    # Chromium does not know the CA of the tests' certificates.
+    new = browser.new_context(ignore_https_errors=True)
+    new.set_default_timeout(PATIENCE)
+    yield new
+    new.close()
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture
 def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """An empty Redis: that of all tests, or, with the mark own_redis, one of the test's own."""
+    """An empty Redis: the shared one, or a separate one for tests marked own_redis."""
     if request.node.get_closest_marker("own_redis") is None:
         shared: RedisServer = request.getfixturevalue("shared_redis")
         with shared.admin() as admin:
@@ -120,7 +120,7 @@ def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 
 @pytest.fixture(params=["sqlite", "redis"])
 def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a store of either kind."""
+    """The URL of a store, of each kind in turn."""
     if request.param == "redis":
         url: str = request.getfixturevalue("redis_server").url
         return url
@@ -129,7 +129,7 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def make_app(server: ScriptedServer, tmp_path: Path) -> AppMaker:
-    """Make an application with a few views; settings without their prefix, None: not set."""
+    """Make an application with a few views; settings have no prefix, and None means unset."""
 
     def make(sso: DevKitSSO | None = None, **settings: Any) -> Flask:
         app = Flask("tests", instance_path=str(tmp_path))
@@ -183,7 +183,7 @@ def client(app: Flask) -> FlaskClient:
 
 
 def wait_until(what: Callable[[], object], seconds: float = 60) -> None:
-    # Not by time.monotonic, which a test may have stopped.
+    # A test may have stopped time.monotonic.
     until = time.perf_counter() + seconds
     while not what():
         assert time.perf_counter() < until
@@ -191,18 +191,18 @@ def wait_until(what: Callable[[], object], seconds: float = 60) -> None:
 
 
 def cookies(client: FlaskClient) -> list[Cookie]:
-    """All that a browser has from us."""
+    """Return the cookies that the extension set in a browser."""
     return list(client._cookies.values()) if client._cookies else []
 
 
 def carry_cookies(source: FlaskClient, target: FlaskClient) -> None:
-    """Give one browser what another one has."""
+    """Copy the cookies of one browser to another."""
     for cookie in cookies(source):
         target.set_cookie(cookie.key, cookie.value)
 
 
 def start(client: FlaskClient, next_url: str | None = None, **kwargs: Any) -> dict[str, str]:
-    """Start a login; return the query that the authentication server gets, each value once."""
+    """Start a login and return the query of the authorize URL."""
     query = None if next_url is None else {"next": next_url}
     response = client.get("/sso/authorize", query_string=query, **kwargs)
     assert response.status_code == 303, response.text
@@ -212,18 +212,18 @@ def start(client: FlaskClient, next_url: str | None = None, **kwargs: Any) -> di
 
 
 def come_back(client: FlaskClient, state: str, code: str = CODE, **kwargs: Any) -> TestResponse:
-    """Come back from the authentication server with a code."""
+    """Return from the authentication server with a code."""
     return client.get("/sso/callback", query_string={"code": code, "state": state}, **kwargs)
 
 
 def sign_in(client: FlaskClient, next_url: str | None = None) -> TestResponse:
-    """A whole login."""
+    """Complete a login and return its last response."""
     response = come_back(client, start(client, next_url)["state"])
     assert response.status_code == 303, response.text
     return response
 
 
 def reason(response: TestResponse) -> str:
-    """Which failure a page is about."""
+    """Return the reason of the failure that a page shows."""
     start_of = response.text.index('data-reason="') + len('data-reason="')
     return response.text[start_of : response.text.index('"', start_of)]

@@ -1,4 +1,4 @@
-"""The fenced blocks of README and docs, and how their programs are run."""
+"""Find the fenced blocks in README and docs, and run their programs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(
     }
     for name, value in (given | settings).items():
         monkeypatch.setenv(f"FLASK_{name}", value)
-    # Where Flask looks for the templates of a program that is no file.
+    # Flask looks here for the templates of a program that is not a file.
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {"__name__": "program"}
     exec(program, names)
@@ -47,7 +47,7 @@ def run(
 
 
 def shows(printed: str, expected: str) -> bool:
-    """Tell whether a program printed what a document shows; ``…`` there stands for anything."""
+    """Tell whether a program printed what a document shows; ``…`` matches anything."""
     lines = [
         r"(?:.*\n)*?" if line == "…" else re.escape(line).replace("…", ".*") + " *\n"
         for line in expected.splitlines()

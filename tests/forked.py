@@ -1,10 +1,9 @@
-"""Python programs that start at once: forks of a process that has imported what they import.
+"""Python programs that start quickly, as forks of a process that has done the imports.
 
 A new interpreter takes half a second to import Flask and the package, and the tests start hundreds.
-Here each worker of pytest starts one, which forks for every program. Such a program is a process
-with its own folder, environment, streams and exit status, as one that ``subprocess`` starts. Only
-what an interpreter reads while it starts (``PYTHON…`` in the environment, options such as ``-W``)
-is that of the tests.
+Here each pytest worker starts one interpreter, which forks for every program. The program has its
+own folder, environment, streams and exit status, like one that ``subprocess`` starts. It inherits
+only what an interpreter reads at startup (``PYTHON…`` in the environment, options such as ``-W``).
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ PRELOADED = (
 
 
 class Program:
-    """A running program; the part of ``subprocess.Popen`` that the tests use.
+    """A running program, with the methods of ``subprocess.Popen`` that the tests use.
 
-    :param arguments: those of Python: ``-m`` and a module, or ``-c`` and a program, and more.
+    :param arguments: Python's arguments: ``-m`` and a module, or ``-c`` and a program, and more.
     :param streams: file descriptors for standard input, output and errors.
-    :param terminal: make it the leader of a session that standard input is the terminal of.
+    :param terminal: start a new session whose controlling terminal is standard input.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class Program:
 
     def _receive(self) -> bytes:
         data = self._connection.recv(4, socket.MSG_WAITALL)
-        assert len(data) == 4, "the process that forks has ended"
+        assert len(data) == 4, "the forking process has ended"
         return data
 
     def wait(self, timeout: float | None = None) -> int:
@@ -106,7 +105,7 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout: float = 300,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, as ``subprocess.run`` does with ``capture_output``."""
+    """Run a program to its end, like ``subprocess.run`` with ``capture_output``."""
     with (
         tempfile.TemporaryFile() as given,
         tempfile.TemporaryFile() as stdout,
@@ -138,9 +137,9 @@ def piped(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[Program, IO[str], IO[str]]]:
-    """Run a program; yields it, a file to write to it and one to read from it.
+    """Run a program; yields it, a file for its input and a file with its output.
 
-    :param stderr: where its errors go; None: where its output goes.
+    :param stderr: the file descriptor for its errors; None sends them to its output.
     """
     their_input, our_output = os.pipe()
     our_input, their_output = os.pipe()
@@ -195,7 +194,7 @@ def _send(connection: socket.socket, descriptors: list[int]) -> None:
 
 
 def _serve(connection: socket.socket) -> dict[str, Any]:
-    """Fork for each request; returns only in the new process, with what to run there."""
+    """Fork for each request; return only in the new process, with the program to run."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         data, descriptors, _, _ = socket.recv_fds(connection, 1, 4)
@@ -210,7 +209,7 @@ def _serve(connection: socket.socket) -> dict[str, Any]:
 
 
 def _watch(descriptors: list[int]) -> dict[str, Any]:
-    """Fork once more, and report how that process ends; returns only there."""
+    """Fork once more and report how that process ends; return only in that process."""
     *streams, report = descriptors
     with socket.socket(fileno=report) as connection, connection.makefile("rb") as requests:
         request: dict[str, Any] = json.loads(requests.readline())
@@ -229,7 +228,7 @@ def _watch(descriptors: list[int]) -> dict[str, Any]:
 
 
 def _become(request: dict[str, Any]) -> None:
-    """Do what the interpreter does before it runs a program, and run it."""
+    """Prepare a program as the interpreter does, and run it."""
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
@@ -239,7 +238,7 @@ def _become(request: dict[str, Any]) -> None:
 
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    # A program that a test writes again at once has the same size and time as before.
+    # A module that a test rewrites at once may have the same size and time as before.
     sys.dont_write_bytecode = True
     sys.stdin = os.fdopen(0, closefd=False)
     sys.stdout = os.fdopen(1, "w", closefd=False)
@@ -258,7 +257,7 @@ if __name__ == "__main__":
     for module in PRELOADED:
         __import__(module)
     assert threading.active_count() == 1
-    # Otherwise each program looks through all these objects once more when it ends.
+    # Otherwise each program scans all these objects again when it ends.
     gc.collect()
     gc.freeze()
     _become(_serve(socket.socket(fileno=int(sys.argv[1]))))

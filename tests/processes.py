@@ -1,4 +1,4 @@
-"""Processes that tests start, and somebody at a browser who talks to them."""
+"""Processes that tests start, and a person with a browser who uses them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXPORT = "export FLASK_DEVKIT_SSO_"
 def sandbox(
     *arguments: str, log: Path | None = None, end: signal.Signals = signal.SIGTERM
 ) -> Iterator[dict[str, str]]:
-    """Run the sandbox's command; yields what it prints to be exported, and all of it as "text"."""
+    """Run the sandbox's command; yields the variables that it prints, and its output as "text"."""
     command = ["-m", "flask_devkit_sso.sandbox", "--port", "0", *arguments]
     with (
         (log or Path("/dev/null")).open("wb") as stderr,
@@ -52,10 +52,10 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 def unprivileged() -> list[str]:
-    """Return what to begin a command with, so that it may read and write no more than others.
+    """Return a command prefix that drops root's extra permissions.
 
-    Root may read and write anything, so as root the command runs without these capabilities. It
-    stays root otherwise, because the package may lie below a folder that only root can enter.
+    Root may read and write any file, so the command runs without these capabilities. It remains
+    root otherwise, because the package may be below a folder that only root can enter.
     """
     return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] * (os.geteuid() == 0)
 
@@ -67,7 +67,7 @@ def free_port() -> int:
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
-    """Wait until a process answers."""
+    """Wait until a server process responds."""
     until = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < until:
         try:
@@ -80,7 +80,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 120) -
 
 
 class Person:
-    """Somebody at a browser that knows cookies and redirects, but no JavaScript."""
+    """A person whose browser supports cookies and redirects, but not JavaScript."""
 
     def __init__(self, username: str, *, ca_bundle: str | None = None) -> None:
         self.username = username
@@ -92,8 +92,8 @@ class Person:
     def get(self, url: str, *, follow: bool = True) -> requests.Response:
         return self.browser.get(url, allow_redirects=follow, timeout=60)
 
-    def way_back(self, authorize_url: str) -> str:
-        """Sign in at the sandbox, unless that is done; return where it sends the browser."""
+    def response_url(self, authorize_url: str) -> str:
+        """Sign in at the sandbox if necessary; return the URL of its authorization response."""
         answer = self.get(authorize_url, follow=False)
         if answer.status_code == 200:
             token = re.search(r'name="form_token" value="([^"]+)"', answer.text)
@@ -108,7 +108,7 @@ class Person:
         return answer.headers["Location"]
 
     def start(self, app_url: str, next_url: str = "/") -> str:
-        """Start a login; return the address at the authentication server."""
+        """Start a login and return the authorize URL."""
         answer = self.browser.get(
             f"{app_url}/sso/authorize", params={"next": next_url}, allow_redirects=False, timeout=60
         )
@@ -116,11 +116,11 @@ class Person:
         return answer.headers["Location"]
 
     def sign_in(self, app_url: str, next_url: str = "/") -> requests.Response:
-        """A whole login; return the page that it leads to."""
-        return self.get(self.way_back(self.start(app_url, next_url)))
+        """Complete a login and return the page after it."""
+        return self.get(self.response_url(self.start(app_url, next_url)))
 
     def forget(self) -> None:
-        """Drop the application's cookies; the sandbox's stay."""
+        """Delete the application's cookies and keep the sandbox's."""
         ours = [cookie for cookie in self.browser.cookies if "devkit_sso" in cookie.name]
         for cookie in ours:
             self.browser.cookies.clear(cookie.domain, cookie.path, cookie.name)

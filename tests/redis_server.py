@@ -1,4 +1,4 @@
-"""A real redis-server of a test's own, which can be stopped, killed and started again."""
+"""A real redis-server that a test can stop, kill and restart."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RedisServer:
             self.wait()
 
     def wait(self) -> None:
-        """Wait until it answers."""
+        """Wait until the server responds."""
         until = time.monotonic() + 60
         with self.admin() as admin:
             while True:
@@ -57,7 +57,7 @@ class RedisServer:
                 except redis.exceptions.ConnectionError:
                     assert self.process is not None
                     assert self.process.poll() is None, "redis-server ended"
-                    assert time.monotonic() < until, "redis-server does not answer"
+                    assert time.monotonic() < until, "redis-server does not respond"
                     time.sleep(0.02)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
@@ -71,7 +71,7 @@ class RedisServer:
         self.start()
 
     def admin(self) -> redis.Redis:
-        """A client of the test's own: close it."""
+        """Return a client for the test, which must close it."""
         return redis.Redis(
             port=self.port,
             password=self.password,

@@ -1,6 +1,6 @@
-"""An authentication server that does what a test tells it to, over a real socket.
+"""An authentication server whose responses a test scripts, over a real socket.
 
-It shares nothing with the package: what it answers is spelled out here and in the tests.
+It shares no code with the package: its responses are written out here and in the tests.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ DONE = {"code": "2000", "message": "OK", "messageArgs": [], "data": {}}
 
 @dataclass(frozen=True)
 class Seen:
-    """One request, as it arrived."""
+    """One request as the server received it."""
 
     method: str
     path: str
@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
 def says(
     what: Any, status: int = 200, headers: dict[str, str] | None = None
 ) -> Callable[[Handler], None]:
-    """Answer with a JSON value, or with bytes as they are."""
+    """Respond with a JSON value, or with unchanged bytes."""
     body = what if isinstance(what, bytes) else json.dumps(what).encode()
 
     def answer(handler: Handler) -> None:
@@ -95,12 +95,12 @@ def says(
 
 
 def fails(code: str) -> Callable[[Handler], None]:
-    """Answer with an error envelope under HTTP 200."""
+    """Respond with an error envelope and HTTP 200."""
     return says({"code": code, "message": "no", "messageArgs": [], "data": {}})
 
 
 def closes(handler: Handler) -> None:
-    """Close the connection without an answer."""
+    """Close the connection without a response."""
     handler.close_connection = True
     handler.connection.shutdown(socket.SHUT_RDWR)
 
@@ -108,13 +108,13 @@ def closes(handler: Handler) -> None:
 def tokens(
     access_token: str, expires_in: int, refresh_token: str | None = None
 ) -> Callable[[Handler], None]:
-    """Answer with tokens."""
+    """Respond with tokens."""
     data: dict[str, Any] = {"access_token": access_token, "expires_in": expires_in}
     return says({"code": "2000", "data": data | {"refresh_token": refresh_token or "r-1"}})
 
 
 def hangs(handler: Handler) -> None:
-    """Keep a call waiting until the server stops, a minute at most; then close."""
+    """Keep a call waiting until the server stops, for at most a minute, and close."""
     handler.server.stopping.wait(60)
     closes(handler)
 
@@ -157,7 +157,7 @@ class ScriptedServer(ThreadingHTTPServer):
             return self.connections
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that gave up is no news here."""
+        """Ignore clients that gave up."""
 
     def stop(self) -> None:
         self.stopping.set()

@@ -1,4 +1,4 @@
-"""No secret reaches a log at any level, a repr, a page, a traceback, or the store in clear."""
+"""Secrets do not leak into logs of any level, reprs, pages, tracebacks, or the store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REFRESH_TOKEN = "canary-refresh-token-9b2c"
 
 
 def echo(handler: Handler) -> None:
-    """A server that repeats every secret wherever it can."""
+    """Repeat every secret that the request contains."""
     loud = " ".join((CLIENT_SECRET, CODE, ACCESS_TOKEN, REFRESH_TOKEN))
     says({"code": loud, "message": loud, "data": {loud: loud}}, headers={"X-Echo": loud})(handler)
 
@@ -32,7 +32,7 @@ def echo_error(handler: Handler) -> None:
     says({"code": "8204", "message": loud, "messageArgs": [loud], "data": loud})(handler)
 
 
-def no_http(handler: Handler) -> None:
+def sends_no_http(handler: Handler) -> None:
     handler.wfile.write(f"{CLIENT_SECRET} {CODE} {ACCESS_TOKEN}\r\n\r\n".encode())
     handler.close_connection = True
 
@@ -43,7 +43,7 @@ def bad_header(handler: Handler) -> None:
     handler.close_connection = True
 
 
-def test_the_canary(
+def test_secrets_do_not_leak(
     make_app: AppMaker,
     server: ScriptedServer,
     tmp_path: Path,
@@ -72,7 +72,7 @@ def test_the_canary(
             shown.append(client.get("/private").text)
             (cookie,) = cookies(client)
             secrets.add(cookie.value)
-            # The id inside the signed value: the store has it only as a hash.
+            # The id inside the signed value: the store contains only its hash.
             secrets.add(cookie.value.split(".")[0])
             shown.append(
                 repr(app.extensions["devkit_sso"].session_service.sessions.load(cookie.value))
@@ -83,7 +83,7 @@ def test_the_canary(
 
     with login_failed.connected_to(failed, app):
         visit(app.test_client())
-        for answer in (echo, echo_error, no_http, bad_header, fails("8204")):
+        for answer in (echo, echo_error, sends_no_http, bad_header, fails("8204")):
             for path in (GET_TOKEN, GET_USER_INFO):
                 kept = server.answers[path]
                 server.answers[path] = answer
@@ -96,7 +96,7 @@ def test_the_canary(
         shown.append(client.get(response.location).text)
     assert len(tracebacks) == 10
     assert len(secrets) >= 8
-    assert "POST /sso/oauth2/getToken" in caplog.text, "urllib3 is listened to"
+    assert "POST /sso/oauth2/getToken" in caplog.text, "the records of urllib3 are captured"
 
     state = app.extensions["devkit_sso"]
     reprs = [
@@ -120,7 +120,7 @@ def test_the_canary(
         assert secret.encode() not in stored
 
 
-def test_the_secret_key_shows_nowhere(make_app: AppMaker) -> None:
+def test_the_secret_key_does_not_leak(make_app: AppMaker) -> None:
     app = make_app(DevKitSSO())
     state = app.extensions["devkit_sso"]
     assert app.config["SECRET_KEY"] not in repr(vars(state)) + repr(state.session_service.keys)

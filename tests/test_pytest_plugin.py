@@ -1,4 +1,4 @@
-"""The fixture that other projects' tests use, as a pytest of their own sees it."""
+"""The pytest fixture for other projects' tests, run in a pytest of its own."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_first(devkit_sso_sandbox):
         from tests.processes import Person
 
         person = Person("ada")
-        back = person.way_back(client.get("/sso/authorize").location)
+        back = person.response_url(client.get("/sso/authorize").location)
         person.close()
         return client.get(back).status_code
 

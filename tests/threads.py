@@ -1,4 +1,4 @@
-"""Several things at once, in threads: what goes wrong in one of them fails the test."""
+"""Concurrent calls in threads, where an exception in any of them fails the test."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 PATIENCE = 300
-"""Seconds; a thread that takes longer hangs."""
+"""Seconds after which a thread counts as hanging."""
 
 
 class Background(Generic[T]):
-    """A call in a thread of its own, begun at once."""
+    """A call in a separate thread, which starts immediately."""
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._call = call
@@ -29,7 +29,7 @@ class Background(Generic[T]):
             self._error = error
 
     def result(self) -> T:
-        """Wait for the call; return what it returned, or raise what it raised."""
+        """Wait for the call and return its result, or raise its exception."""
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), f"{self._call} hangs"
         if self._error is not None:

@@ -1,4 +1,4 @@
-"""Gunicorn with two workers, a sandbox to sign in at, and people who use both without a browser."""
+"""Gunicorn with two workers, a sandbox, and people who use both without a real browser."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SECRET_KEY = "8b7c1f02aa93e6d4-no-one-knows-this"
 
 @contextmanager
 def sandbox(*redirect_uris: str, options: Sequence[str] = ()) -> Iterator[str]:
-    """Run the sandbox as a process of its own; yields its URL."""
+    """Run the sandbox in a separate process; yields its URL."""
     arguments = [text for uri in redirect_uris for text in ("--redirect-uri", uri)]
     arguments += [*options, "--client-id", CLIENT_ID, "--client-secret", CLIENT_SECRET]
     with processes.sandbox(*arguments) as exported:
@@ -39,7 +39,7 @@ def sandbox(*redirect_uris: str, options: Sequence[str] = ()) -> Iterator[str]:
 class Gunicorn:
     """An application under gunicorn, with two workers.
 
-    :param options: more of gunicorn's.
+    :param options: additional options of gunicorn.
     :param clock: a file that :func:`tests.apps.set_clock_by` reads.
     """
 
@@ -69,7 +69,7 @@ class Gunicorn:
             environment["CLOCK"] = str(clock)
         command = ["-m", "gunicorn", "--workers", "2", "--threads", "4", "--log-level", "error"]
         command += ["--bind", f"127.0.0.1:{port}", "--no-control-socket"]
-        # As pytest leaves them: what gunicorn says is shown where a test fails.
+        # Inherited from pytest, so that gunicorn's output appears if a test fails.
         streams = (0, 1, 2)
         self._process = forked.Program(
             [*command, *options, "tests.apps:create_app()"], streams, cwd=ROOT, env=environment
@@ -88,7 +88,7 @@ class Gunicorn:
                 return
             except requests.ConnectionError:
                 assert self._process.is_running(), "gunicorn ended"
-                assert time.monotonic() < until, "gunicorn does not answer"
+                assert time.monotonic() < until, "gunicorn does not respond"
                 time.sleep(0.05)
 
     def workers(self) -> list[int]:
@@ -96,12 +96,12 @@ class Gunicorn:
         return [int(pid) for pid in children.read_text().split()]
 
     def wait_for_workers(self) -> None:
-        """Wait until every worker has answered: one that was killed is replaced by then."""
-        answered: set[int] = set()
+        """Wait until every worker has responded, when all killed ones have been replaced."""
+        responded: set[int] = set()
         until = time.monotonic() + 120
-        while len(answered.intersection(self.workers())) < 2:
+        while len(responded.intersection(self.workers())) < 2:
             assert time.monotonic() < until
-            answered.add(requests.get(f"{self.url}/who", timeout=60).json()["pid"])
+            responded.add(requests.get(f"{self.url}/who", timeout=60).json()["pid"])
 
     def kill_a_worker(self) -> None:
         self.kill_workers(1)
@@ -140,9 +140,9 @@ def redirect_uri(port: int) -> str:
 def site(
     store_url: str, instances: int = 1, *, options: Sequence[str] = (), **settings: str
 ) -> Iterator[list[Gunicorn]]:
-    """Run a sandbox and as many instances of one installation: they share the redirect_uri.
+    """Run a sandbox and several instances of one installation, which share the redirect_uri.
 
-    :param options: of the sandbox.
+    :param options: options of the sandbox.
     """
     ports = [free_port() for _ in range(instances)]
     settings.setdefault("redirect_uri", redirect_uri(ports[0]))
@@ -154,14 +154,14 @@ def site(
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     status: int
     text: str
     headers: dict[str, str]
 
 
 class Browser:
-    """Signed in by the scripted server, at one or more instances of one installation."""
+    """A browser, signed in by the scripted server, for one or more instances."""
 
     def __init__(self, *instances: Gunicorn) -> None:
         self.instances = instances
@@ -172,8 +172,8 @@ class Browser:
         (state,) = parse_qs(urlsplit(start.headers["Location"]).query)["state"]
         back = f"{url}/sso/callback"
         query = {"code": "code-1", "state": state}
-        answer = session.get(back, params=query, allow_redirects=False, timeout=60)
-        assert answer.status_code == 303, answer.text
+        response = session.get(back, params=query, allow_redirects=False, timeout=60)
+        assert response.status_code == 303, response.text
         self._cookie = "; ".join(f"{c.name}={c.value}" for c in session.cookies)
         session.close()
 
@@ -185,24 +185,24 @@ class Browser:
         connection.request(method, path, headers=headers)
         return connection
 
-    def _receive(self, connection: http.client.HTTPConnection) -> Answer:
+    def _receive(self, connection: http.client.HTTPConnection) -> Response:
         with connection.getresponse() as response:
             text = response.read().decode()
-            return Answer(response.status, text, dict(response.headers))
+            return Response(response.status, text, dict(response.headers))
 
-    def get(self, path: str, instance: Gunicorn | None = None, method: str = "GET") -> Answer:
+    def get(self, path: str, instance: Gunicorn | None = None, method: str = "GET") -> Response:
         return self._receive(self._send(path, instance or self.instances[0], method))
 
-    def get_at_once(self, path: str, number: int) -> list[Answer]:
-        """As many requests at the same time: all are sent before the first answer is read."""
+    def get_at_once(self, path: str, number: int) -> list[Response]:
+        """Send ``number`` concurrent requests: all are sent before the first response is read."""
         instances = self.instances * number
         sent = [self._send(path, instance, "GET") for instance in instances[:number]]
         return [self._receive(connection) for connection in sent]
 
 
 @dataclass
-class Place:
-    """Instances of one installation and the scripted server, which another may replace."""
+class Deployment:
+    """Instances of one installation, and a scripted server that a test may replace."""
 
     store_url: str
     instances: list[Gunicorn]
@@ -213,21 +213,21 @@ class Place:
 
 
 @contextmanager
-def place(
+def deployment(
     store_url: str,
     instances: int | None = None,
     clock: Path | None = None,
     **settings: str,
-) -> Iterator[Place]:
-    """Run the server and the instances: by default two of them where they share a Redis."""
+) -> Iterator[Deployment]:
+    """Run a scripted server and instances: by default two with Redis, and one otherwise."""
     number = instances or (2 if store_url.startswith("redis") else 1)
     ports = [free_port() for _ in range(number)]
     settings.setdefault("redirect_uri", redirect_uri(ports[0]))
     settings.setdefault("timeout", "2")
     server = ScriptedServer()
     with ExitStack() as stack:
-        made = Place(store_url, [], server)
-        stack.callback(lambda: made.server.stop())
+        new = Deployment(store_url, [], server)
+        stack.callback(lambda: new.server.stop())
         for port in ports:
             gunicorn = Gunicorn(
                 server.url,
@@ -236,12 +236,12 @@ def place(
                 clock=clock,
                 **settings,
             )
-            made.instances.append(stack.enter_context(gunicorn))
-        yield made
+            new.instances.append(stack.enter_context(gunicorn))
+        yield new
 
 
-class Trouble(Exception):
-    """An answer that is none: the store or a worker is away; ``status`` 0: no answer at all."""
+class Unavailable(Exception):
+    """The store or a worker is unavailable; ``status`` 0 means that there was no response."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -249,7 +249,7 @@ class Trouble(Exception):
 
 
 class Person:
-    """One person's browser at an application whose workers may die: see :class:`Trouble`."""
+    """A person who uses an application whose workers may die, see :class:`Unavailable`."""
 
     def __init__(self, username: str, url: str) -> None:
         self.username = username
@@ -266,20 +266,22 @@ class Person:
     def _ask(self, method: str, url: str, **kwargs: Any) -> requests.Response:
         url = url if url.startswith("http") else self.url + url
         try:
-            answer = self.browser.request(method, url, allow_redirects=False, timeout=60, **kwargs)
+            response = self.browser.request(
+                method, url, allow_redirects=False, timeout=60, **kwargs
+            )
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
-            raise Trouble(0) from None
-        if answer.status_code >= 500:
-            assert answer.headers.get("Retry-After") or answer.status_code != 503
-            raise Trouble(answer.status_code)
-        return answer
+            raise Unavailable(0) from None
+        if response.status_code >= 500:
+            assert response.headers.get("Retry-After") or response.status_code != 503
+            raise Unavailable(response.status_code)
+        return response
 
     def sign_in(self) -> bool:
-        """Sign in anew; True when the application has acknowledged it."""
-        answer = self.get("/sso/authorize")
-        if answer.headers.get("Location") == "/":
+        """Sign in again; return whether the application confirmed the login."""
+        response = self.get("/sso/authorize")
+        if response.headers.get("Location") == "/":
             return True
-        back = self._at_sandbox.way_back(answer.headers["Location"])
+        back = self._at_sandbox.response_url(response.headers["Location"])
         path = back[back.index("/", len("http://")) :]
         return self.get(path).status_code == 303
 
@@ -287,16 +289,16 @@ class Person:
         return self.get("/who").json()
 
     def sign_out(self) -> bool:
-        """Sign out; True when the server was told."""
-        answer = self._ask(
+        """Sign out; return whether the logout was reported to the server."""
+        response = self._ask(
             "POST",
             "/sso/logout",
             headers={"Sec-Fetch-Site": "same-origin", "Accept": "application/json"},
         )
-        return bool(answer.json()["server_told"])
+        return bool(response.json()["server_told"])
 
     def copy(self, url: str | None = None) -> Person:
-        """Another browser with the same cookies, maybe at another instance."""
+        """Return another browser with the same cookies, optionally at another instance."""
         other = Person(self.username, url or self.url)
         other.browser.cookies.update(self.browser.cookies)
         return other
@@ -304,59 +306,61 @@ class Person:
 
 @dataclass
 class Tally:
-    """What a load came to."""
+    """The counts of one run of :func:`load`."""
 
     logins: int = 0
     reads: int = 0
     lost: int = 0
     wrong: int = 0
-    broken: int = 0
+    unanswered: int = 0
     errors: dict[int, int] = field(default_factory=dict)
     worst: float = 0.0
 
 
 def load(url: str, seconds: float, people: int, faults: Callable[[], None]) -> Tally:
-    """Have people sign in, read for a while, sign out, and again; meanwhile run the faults.
+    """Let people sign in, read pages and sign out repeatedly while ``faults`` runs.
 
-    ``lost``: a login was acknowledged and then was not there. ``broken``: no answer, because the
-    worker was killed. ``worst``: the longest that one person waited for an answer that was one.
+    The tally counts ``lost`` (sessions that were lost after the login was confirmed), ``wrong``
+    (responses with another user or an ended session), and ``unanswered`` (requests without a
+    response, because the worker was killed). ``worst`` is the longest time in seconds that a person
+    waited for a successful response.
     """
     tally = Tally()
     lock = threading.Lock()
     until = time.monotonic() + seconds
 
-    def patiently(what: Callable[[], Any]) -> Any:
+    def retry(what: Callable[[], Any]) -> Any:
         began = time.monotonic()
         while True:
             try:
-                answer = what()
-            except Trouble as trouble:
+                response = what()
+            except Unavailable as failure:
                 with lock:
-                    if trouble.status:
-                        number = tally.errors.get(trouble.status, 0)
-                        tally.errors[trouble.status] = number + 1
+                    if failure.status:
+                        number = tally.errors.get(failure.status, 0)
+                        tally.errors[failure.status] = number + 1
                     else:
-                        tally.broken += 1
+                        tally.unanswered += 1
                 if time.monotonic() > until + 30:
                     raise
                 time.sleep(0.1)
             else:
                 with lock:
                     tally.worst = max(tally.worst, time.monotonic() - began)
-                return answer
+                return response
 
     def live(number: int) -> None:
         turn = 0
         while time.monotonic() < until:
             turn += 1
             person = Person(f"person-{number}-{turn}", url)
-            while not patiently(person.sign_in):
-                # The login was used up by an answer that got lost: start another one.
+            while not retry(person.sign_in):
+                # A lost response used up the login: start another one.
                 pass
             with lock:
                 tally.logins += 1
             for _ in range(20):
-                name = patiently(person.who)["username"]
+                name = retry(person.who)["username"]
                 with lock:
                     tally.reads += 1
                     tally.lost += name is None
@@ -364,8 +368,8 @@ def load(url: str, seconds: float, people: int, faults: Callable[[], None]) -> T
                 if name is None or time.monotonic() > until:
                     break
             copy = person.copy()
-            patiently(person.sign_out)
-            alive = patiently(copy.who)["username"] is not None
+            retry(person.sign_out)
+            alive = retry(copy.who)["username"] is not None
             with lock:
                 tally.wrong += alive
             person.browser.close()

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tests.redis_server import RedisServer
 from tests.scripted import GET_TOKEN, REFRESH_TOKEN, hangs, tokens
-from tests.workers import Browser, Gunicorn, load, place, site
+from tests.workers import Browser, Gunicorn, deployment, load, site
 
 PEOPLE = 4
 PAGES = ("/private", "/ping")
@@ -55,7 +55,7 @@ class Faults:
 
 def measure_hang(store_url: str, seconds: float) -> list[tuple[str, object]]:
     """Return the rows of the table for ``--mode hang``."""
-    with place(store_url, 1, timeout="5") as here:
+    with deployment(store_url, 1, timeout="5") as here:
         here.server.answers[GET_TOKEN] = tokens("first", 3600)
         reader = Browser(*here.instances)
         refreshes = tokens("next", 1)
@@ -135,7 +135,7 @@ def main() -> int:
         ("reads/s", f"{tally.reads / seconds:.1f}"),
         ("lost", tally.lost),
         ("wrong", tally.wrong),
-        ("no response", tally.broken),
+        ("no response", tally.unanswered),
         ("5xx", dict(sorted(tally.errors.items())) or 0),
         ("worst pause, s", f"{tally.worst:.2f}"),
     ]

@@ -84,7 +84,7 @@ class Place:
         given = self.environment(**environment)
         data = stdin if isinstance(stdin, bytes) else stdin.encode()
         if before or "PYTHONIOENCODING" in environment:
-            done = self._run_anew(*args, stdin=data, before=before, env=given)
+            done = self._run_in_new_interpreter(*args, stdin=data, before=before, env=given)
         else:
             arguments = ["-m", "flask", "devkit-sso", *args]
             done = forked.run(arguments, stdin=data, cwd=self.folder, env=given)
@@ -93,7 +93,7 @@ class Place:
         assert OLD_CANARY not in done.stdout + done.stderr
         return done
 
-    def _run_anew(
+    def _run_in_new_interpreter(
         self, *args: str, stdin: bytes, before: str, env: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
         """Run the command in a new interpreter."""

@@ -37,6 +37,6 @@ def at_sandbox(url: str) -> Callable[[str], str]:
 
     def go(address: str) -> str:
         uri = parse_qs(urlsplit(address).query)["redirect_uri"][0]
-        return "" if "s=" in uri else browser.way_back(address)
+        return "" if "s=" in uri else browser.response_url(address)
 
     return go

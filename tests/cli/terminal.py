@@ -34,7 +34,7 @@ class Terminal:
         self._seen = 0
 
     def expect(self, text: str) -> None:
-        """Wait for a text after the one that the last call waited for."""
+        """Wait for a text, which comes after the text of the previous call."""
         end = time.monotonic() + 300
         while (at := self.shown.find(text, self._seen)) < 0:
             assert time.monotonic() < end, self.shown

@@ -136,7 +136,7 @@ def test_on_a_sandbox(place: Place, name: str) -> None:
 
 
 class WrongServer(ScriptedServer):
-    """It signs everybody in without a login page, and accepts every request."""
+    """Signs everybody in without a login page, and accepts every request."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,7 +163,9 @@ def wrong_server() -> Iterator[WrongServer]:
 
 def test_on_a_server_that_accepts_everything(place: Place, wrong_server: WrongServer) -> None:
     browser = Person("ada")
-    status, shown = check_server(place, browser.way_back, **settings(SERVER_URL=wrong_server.url))
+    status, shown = check_server(
+        place, browser.response_url, **settings(SERVER_URL=wrong_server.url)
+    )
     browser.close()
     found = findings(shown)
     assert status == 1
@@ -238,13 +240,13 @@ def test_on_responses_that_are_not_envelopes(place: Place, server: ScriptedServe
 
 
 class StrictServer(ScriptedServer):
-    """A refusal uses a code up too. PKCE is unknown, and each token is of another user."""
+    """Uses codes up when it refuses them, ignores PKCE, and gives each token another user."""
 
     def __init__(self) -> None:
         super().__init__()
         self.codes = 0
-        self.spent: set[str] = set()
-        self.asked = 0
+        self.used_codes: set[str] = set()
+        self.user_info_calls = 0
         self.answers |= {
             AUTHORIZE: self.authorize,
             GET_TOKEN: self.get_token,
@@ -261,8 +263,8 @@ class StrictServer(ScriptedServer):
     def get_token(self, handler: Handler) -> None:
         body = self.seen[-1].json
         code = body.get("authorization_code", "")
-        known = code.startswith("canary-code-") and code not in self.spent
-        self.spent.add(code)
+        known = code.startswith("canary-code-") and code not in self.used_codes
+        self.used_codes.add(code)
         if not known:
             answer = fails("8202")
         elif body["client_secret"] != CANARY:
@@ -276,8 +278,8 @@ class StrictServer(ScriptedServer):
         answer(handler)
 
     def get_user_info(self, handler: Handler) -> None:
-        self.asked += 1
-        data = {"uid": f"u-{self.asked}", "username": "ada", "role": "User"}
+        self.user_info_calls += 1
+        data = {"uid": f"u-{self.user_info_calls}", "username": "ada", "role": "User"}
         says({"code": "2000", "message": "", "data": data})(handler)
 
 
@@ -296,7 +298,7 @@ def test_on_a_server_that_uses_codes_up(place: Place) -> None:
     server, browser = StrictServer(), Person("ada")
     environment = settings(SERVER_URL=server.url, REDIRECT_URI="https://app.example.com/#/login")
     try:
-        status, shown = check_server(place, browser.way_back, **environment)
+        status, shown = check_server(place, browser.response_url, **environment)
     finally:
         browser.close()
         server.stop()
@@ -347,7 +349,7 @@ PASTED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("address", PASTED)
-def test_on_an_address_that_is_not_a_redirect_back(
+def test_on_an_address_that_is_not_the_redirect_uri(
     place: Place, refusing: ScriptedServer, address: str
 ) -> None:
     refusing.answers[AUTHORIZE] = says(b"", 200)

@@ -78,7 +78,7 @@ def test_without_any_problem(place: Place) -> None:
     ]
 
 
-def test_on_settings_that_are_wrong_or_missing(place: Place) -> None:
+def test_on_invalid_or_missing_settings(place: Place) -> None:
     done = place.run("doctor", FLASK_DEVKIT_SSO_TIMEOUT="0")
     assert done.returncode == 1
     for text in (
@@ -151,30 +151,30 @@ def test_on_stores(place: Place, refusing: ScriptedServer, redis_server: RedisSe
     folder.chmod(0o770)
     file = folder / "open.db"
     on_file = settings(SERVER_URL=refusing.url, STORE_URL=f"sqlite:///{file}")
-    for mode, told in (
+    for mode, expected in (
         (0o666, "error    mode of {}: 0666: every user can change sessions"),
         (0o644, "warning  mode of {}: 0644: other users can read who is signed in"),
     ):
         file.touch()
         file.chmod(mode)
         done = place.run("doctor", **on_file)
-        assert told.format(file) in done.stdout
+        assert expected.format(file) in done.stdout
         assert f"warning  mode of {folder}: 0770: other users can change sessions" in done.stdout
-        assert done.returncode == (1 if told.startswith("error") else 0)
+        assert done.returncode == (1 if expected.startswith("error") else 0)
     file.write_bytes(b"no database" * 1000)
     done = place.run("doctor", **on_file)
     assert f"error    store: The session store {file} cannot be used" in done.stdout
 
 
-def test_on_a_folder_that_everybody_can_write(place: Place) -> None:
+def test_on_a_world_writable_folder(place: Place) -> None:
     place.register()
     place.file.parent.chmod(0o777)
     done = place.run("doctor", **settings(STORE_URL="redis://127.0.0.1:1"))
     assert done.returncode == 1
-    told = (
+    expected = (
         f"error    mode of {place.file.parent}: 0777: every user can replace the credentials file"
     )
-    assert told in done.stdout
+    assert expected in done.stdout
 
 
 @pytest.mark.parametrize("date", ["soon", "Mon, 01 Jan 2024 00:00:00 +9999999999999999"])
@@ -247,7 +247,7 @@ def test_on_responses_of_the_server(place: Place, server: ScriptedServer) -> Non
         assert text in done.stdout
 
 
-def test_on_the_way_to_the_server(place: Place) -> None:
+def test_on_the_connection_to_the_server(place: Place) -> None:
     # A label of 64 characters is invalid, so no resolver is asked.
     done = place.run("doctor", **settings(SERVER_URL=f"https://{'x' * 64}.example"))
     assert done.returncode == 1
@@ -294,7 +294,7 @@ CERTIFICATES: dict[str, tuple[Callable[[], trustme.LeafCert], str]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CERTIFICATES)
 def test_on_certificates(place: Place, name: str) -> None:
-    issue, told = CERTIFICATES[name]
+    issue, expected = CERTIFICATES[name]
     bundle = place.folder / "ca.pem"
     AUTHORITY.cert_pem.write_to_path(str(bundle))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -305,9 +305,9 @@ def test_on_certificates(place: Place, name: str) -> None:
     finally:
         server.stop()
     what = f"TLS of 127.0.0.1, port {server.server_port}"
-    assert told.format(what) in done.stdout
+    assert expected.format(what) in done.stdout
     assert done.returncode == 1
-    assert (server.seen == []) is told.startswith("error"), "nothing is sent without trust"
+    assert (server.seen == []) is expected.startswith("error"), "nothing is sent without trust"
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ BROKEN = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN)
-def test_an_application_that_cannot_be_loaded(place: Place, name: str) -> None:
+def test_an_application_that_fails_to_load(place: Place, name: str) -> None:
     source, text = BROKEN[name]
     place.app(source)
     done = place.run("show", FLASK_DEVKIT_SSO_TIMEOUT="0")
@@ -63,7 +63,7 @@ def test_without_any_application(place: Place) -> None:
 
 
 @pytest.mark.parametrize("command", ["show", "doctor"])
-def test_a_view_that_is_guarded_too_late(place: Place, command: str) -> None:
+def test_a_view_with_its_guard_above_the_route(place: Place, command: str) -> None:
     place.app("""
 from flask import Flask
 from flask_devkit_sso import DevKitSSO, login_required

@@ -61,7 +61,7 @@ def test_an_invalid_file_is_reported_and_replaced(place: Place, name: str) -> No
 
 
 @pytest.mark.parametrize("what", ["FIFO", "folder", "/dev/null", "loop"])
-def test_what_is_no_file_is_left_alone(place: Place, what: str) -> None:
+def test_anything_but_a_regular_file_is_left_alone(place: Place, what: str) -> None:
     place.file.parent.mkdir()
     if what == "FIFO":
         os.mkfifo(place.file)
@@ -79,7 +79,7 @@ def test_what_is_no_file_is_left_alone(place: Place, what: str) -> None:
     assert place.run("show").returncode == 1
 
 
-def test_a_link_stays_and_its_target_is_replaced(place: Place) -> None:
+def test_a_link_is_kept_and_its_target_is_replaced(place: Place) -> None:
     place.file.parent.mkdir()
     target = place.folder / "kept" / "target.toml"
     (place.folder / "hop").symlink_to("kept/target.toml")
@@ -95,7 +95,7 @@ def test_a_link_stays_and_its_target_is_replaced(place: Place) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["target.toml"]
 
 
-def test_present_values_are_kept_and_urls_come_and_go(place: Place) -> None:
+def test_existing_values_are_kept_and_urls_are_added_and_removed(place: Place) -> None:
     place.register("--token-url=https://tokens.example.com/x")
     assert place.written["token_url"] == "https://tokens.example.com/x"
     done = place.run("register", "--redirect-uri=https://new.example.com/")
@@ -108,7 +108,7 @@ def test_present_values_are_kept_and_urls_come_and_go(place: Place) -> None:
     assert "token_url" not in place.written
 
 
-def test_five_urls_do_without_a_server_url(place: Place) -> None:
+def test_five_urls_replace_a_server_url(place: Place) -> None:
     urls = [f"--{name}-url=https://{name}.example" for name in "authorize token user-info".split()]
     urls += [f"--{name}-url=https://{name}.example" for name in ("refresh", "logout")]
     options = [*urls, OPTIONS[0], OPTIONS[2], "--secret-stdin"]
@@ -130,13 +130,13 @@ def test_the_secret_from_the_environment(place: Place, value: str, secret: str) 
     assert place.written["client_secret"] == secret
 
 
-def test_an_empty_variable_is_no_secret(place: Place) -> None:
+def test_an_empty_variable_is_ignored(place: Place) -> None:
     done = place.run("register", *OPTIONS, FLASK_DEVKIT_SSO_CLIENT_SECRET="")
     assert done.returncode == 2
     assert "there is no terminal to ask at: add --secret-stdin" in done.stderr
 
 
-def test_every_printable_secret_survives(place: Place) -> None:
+def test_every_printable_secret_is_stored_unchanged(place: Place) -> None:
     secret = "".join(map(chr, range(33, 127))) + "\\u0041\\n'''\"\"\"€密😀"
     done = place.run("register", *OPTIONS, "--secret-stdin", stdin=f"{secret}\r\n")
     assert done.returncode == 0, done.stderr
@@ -156,7 +156,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("option", WRONG)
-def test_an_option_that_is_wrong(place: Place, option: str) -> None:
+def test_an_invalid_option(place: Place, option: str) -> None:
     done = place.register(option)
     assert done.returncode in (1, 2)
     assert WRONG[option] in done.stderr
@@ -166,7 +166,7 @@ def test_an_option_that_is_wrong(place: Place, option: str) -> None:
 @pytest.mark.parametrize(
     "secret", [f"{CANARY}\0", f"{CANARY}\n{CANARY}", b"\xff\xfe", f"{CANARY} "]
 )
-def test_a_secret_that_is_wrong(place: Place, secret: str | bytes) -> None:
+def test_an_invalid_secret(place: Place, secret: str | bytes) -> None:
     done = place.run("register", *OPTIONS, "--secret-stdin", stdin=secret)
     assert done.returncode == 2
     assert not place.file.exists()
@@ -232,14 +232,14 @@ def test_a_crash_while_writing_leaves_the_old_file(place: Place) -> None:
     assert place.written == WRITTEN
 
 
-def test_a_folder_that_cannot_be_written(place: Place) -> None:
+def test_an_unwritable_folder(place: Place) -> None:
     done = place.register("--file", "/proc/no/devkit_sso.toml")
     assert done.returncode == 1
     assert "could not be written" in done.stderr
 
 
-def test_two_at_once(place: Place) -> None:
-    """One of them wins, and the file is never a mixture."""
+def test_two_at_the_same_time(place: Place) -> None:
+    """The file has the values of one of them, and never a mixture."""
 
     def register(name: str) -> int:
         options = [f"--client-id={name * 2000}", f"--redirect-uri=https://{name}.example/"]
@@ -342,7 +342,7 @@ def test_at_a_terminal_the_secret_of_the_environment_is_mentioned(
     assert CANARY not in terminal.shown
 
 
-def test_given_up_at_a_terminal(place: Place, at_terminal: Opener) -> None:
+def test_cancelled_at_a_terminal(place: Place, at_terminal: Opener) -> None:
     terminal = at_terminal("register", *OPTIONS)
     terminal.expect("Client secret: ")
     terminal.type("\x03")
@@ -365,14 +365,14 @@ def test_at_a_terminal_without_an_application(place: Place, at_terminal: Opener)
     assert CANARY not in terminal.shown
 
 
-def test_the_secret_is_not_typed_in_clear(place: Place, at_terminal: Opener) -> None:
+def test_secret_stdin_is_refused_at_a_terminal(place: Place, at_terminal: Opener) -> None:
     """``--secret-stdin`` at a terminal would echo it."""
     terminal = at_terminal("register", *OPTIONS, "--secret-stdin")
     terminal.expect("omit it to type the secret")
     assert terminal.close() == 2
 
 
-def test_without_any_standard_input(place: Place) -> None:
+def test_without_standard_input(place: Place) -> None:
     done = place.run("register", before="import sys; sys.stdin = None")
     assert done.returncode == 2
     assert "there is no terminal to ask at" in done.stderr

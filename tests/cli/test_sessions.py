@@ -15,7 +15,7 @@ from ..scripted import ScriptedServer
 from .place import APP, CANARY, KEY, Place, settings
 
 
-def test_of_an_application_that_serves(
+def test_of_a_working_application(
     make_app: AppMaker, place: Place, any_store: str, server: ScriptedServer
 ) -> None:
     place.app(APP)
@@ -63,7 +63,7 @@ def test_of_an_application_that_serves(
 
 
 @pytest.mark.own_redis
-def test_in_a_store_that_cannot_be_used(place: Place, redis_server: RedisServer) -> None:
+def test_in_an_unusable_store(place: Place, redis_server: RedisServer) -> None:
     redis_server.stop()
     environment = settings(STORE_URL=redis_server.url, SERVER_URL="http://127.0.0.1:9")
     for command in (["list"], ["list", "u-1"], ["end", "u-1"]):
@@ -80,7 +80,7 @@ def test_in_a_store_that_cannot_be_used(place: Place, redis_server: RedisServer)
     assert f"Error: The session store {file} cannot be used" in done.stderr
 
 
-def test_of_an_application_that_cannot_serve(place: Place) -> None:
+def test_of_an_application_without_a_server(place: Place) -> None:
     assert place.run("sessions", "list", **KEY).stdout == "No sessions.\n", "it needs no server"
     done = place.run("sessions", "list", **settings(STORE_URL="memory://"))
     assert done.returncode == 1

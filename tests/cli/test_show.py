@@ -28,7 +28,7 @@ def test_after_register(place: Place) -> None:
     assert len(rows) == 29
 
 
-def test_what_is_wrong_and_what_is_missing(place: Place) -> None:
+def test_invalid_and_missing_settings(place: Place) -> None:
     done = place.run("show", FLASK_DEVKIT_SSO_TIMEOUT="0", FLASK_DEVKIT_SSO_CLIENT_IDD="x")
     assert done.returncode == 1
     for text in (

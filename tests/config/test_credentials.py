@@ -1,4 +1,4 @@
-"""The credentials file: every way in which it can be wrong, and what holds when it is right."""
+"""The credentials file: everything that can be wrong with it, and what a valid one does."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def umask() -> Iterator[None]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where the file belongs."""
+    """The path of the credentials file."""
     return tmp_path / "devkit_sso.toml"
 
 
@@ -59,7 +59,7 @@ def make(tmp_path: Path) -> Maker:
 
 
 def refused(make: Maker, **settings: Any) -> str:
-    """What the start is refused with; it never holds what the file holds."""
+    """Return the message of the ConfigError, which must not contain values of the file."""
     with pytest.raises(ConfigError) as error:
         make(**settings)
     shown = f"{error.value} {error.value!r} {error.value.__cause__!r} {error.value.__context__!r}"
@@ -121,14 +121,14 @@ CONTENTS: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", CONTENTS)
-def test_content_that_is_wrong(make: Maker, file: Path, name: str) -> None:
+def test_invalid_content(make: Maker, file: Path, name: str) -> None:
     content, text = CONTENTS[name]
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     begun = time.monotonic()
-    told = refused(make)
+    message = refused(make)
     assert time.monotonic() - begun < 30
-    assert text in told
-    assert all(str(file) in line and FIX in line for line in told.splitlines())
+    assert text in message
+    assert all(str(file) in line and FIX in line for line in message.splitlines())
 
 
 def fifo(path: Path) -> None:
@@ -177,19 +177,19 @@ THINGS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("name", THINGS)
-def test_something_that_is_no_proper_file(make: Maker, file: Path, name: str) -> None:
+def test_anything_but_a_regular_private_file(make: Maker, file: Path, name: str) -> None:
     make_thing, text = THINGS[name]
     make_thing(file)
     open_files = Path("/proc/self/fd")
     before = len(list(open_files.iterdir()))
-    told = refused(make)
+    message = refused(make)
     assert len(list(open_files.iterdir())) == before
-    assert f"{file}{text}" in told
-    assert FIX in told
+    assert f"{file}{text}" in message
+    assert FIX in message
 
 
 def test_a_socket(make: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # the address of a socket is short
+    monkeypatch.chdir(tmp_path)  # the address of a socket must be short
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("devkit_sso.toml")
         assert "cannot be read" in refused(make)
@@ -207,7 +207,7 @@ except ConfigError as error:
 
 
 @pytest.mark.parametrize("unreadable", ["file", "folder"])
-def test_without_the_right_to_read_it(file: Path, unreadable: str) -> None:
+def test_without_permission_to_read_it(file: Path, unreadable: str) -> None:
     file.write_text(GOOD)
     (file if unreadable == "file" else file.parent).chmod(0)
     command = [*unprivileged(), sys.executable, "-c", UNPRIVILEGED, str(file.parent)]
@@ -220,16 +220,16 @@ def test_without_the_right_to_read_it(file: Path, unreadable: str) -> None:
     assert CANARY not in done.stdout + done.stderr
 
 
-def test_the_one_that_is_named_must_be_there(make: Maker, tmp_path: Path) -> None:
-    told = refused(make, credentials_file="elsewhere.toml")
-    assert f"{tmp_path}/elsewhere.toml does not exist" in told
-    assert FIX in told
+def test_a_file_named_in_the_settings_must_exist(make: Maker, tmp_path: Path) -> None:
+    message = refused(make, credentials_file="elsewhere.toml")
+    assert f"{tmp_path}/elsewhere.toml does not exist" in message
+    assert FIX in message
     assert f"{tmp_path}/no/x.toml does not exist" in refused(make, credentials_file="no/x.toml")
     assert "CREDENTIALS_FILE must be a string, not float" in refused(make, credentials_file=1.5)
     assert "cannot be read (File name too long)" in refused(make, credentials_file="x" * 300)
 
 
-def test_all_that_is_wrong_is_told_at_once(make: Maker, file: Path) -> None:
+def test_all_errors_are_reported_at_once(make: Maker, file: Path) -> None:
     file.write_text("client_id = 1.5\nsecret = 1\n")
     assert len(refused(make, timeout=0).splitlines()) == 3
 
@@ -245,14 +245,14 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_content_that_is_right(make: Maker, file: Path, name: str) -> None:
+def test_valid_content(make: Maker, file: Path, name: str) -> None:
     file.write_bytes(RIGHT[name])
     sent = start(make().test_client())
     assert sent["client_id"] == "20221017000000001"
     assert sent["redirect_uri"] == "https://app.example.com/#/login"
 
 
-def test_without_a_file_all_is_as_the_application_says(make: Maker, tmp_path: Path) -> None:
+def test_without_a_file_the_applications_config_applies(make: Maker, tmp_path: Path) -> None:
     sent = start(
         make(
             client_id="x",
@@ -285,7 +285,7 @@ def test_links_as_kubernetes_mounts_a_secret(
     assert caplog.text == ""
 
 
-def test_readable_by_all_is_warned_of(
+def test_a_world_readable_file_is_reported(
     make: Maker, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mode(0o644)(file)
@@ -296,7 +296,9 @@ def test_readable_by_all_is_warned_of(
     assert CANARY not in caplog.text
 
 
-def test_app_config_wins_key_by_key(make: Maker, file: Path, server: ScriptedServer) -> None:
+def test_app_config_takes_precedence_key_by_key(
+    make: Maker, file: Path, server: ScriptedServer
+) -> None:
     file.write_text(GOOD)
     client = make(server_url=server.url, redirect_uri="http://localhost/sso/callback").test_client()
     sign_in(client)
@@ -305,7 +307,7 @@ def test_app_config_wins_key_by_key(make: Maker, file: Path, server: ScriptedSer
     assert start(make(client_id="mine").test_client())["client_id"] == "mine"
 
 
-def test_an_empty_value_in_app_config_is_none(make: Maker, file: Path) -> None:
+def test_an_empty_value_in_app_config_is_ignored(make: Maker, file: Path) -> None:
     file.write_text(GOOD + 'token_url = "https://tokens.example.com/"\n')
     app = make(client_id="", token_url=None)
     settings = app.extensions["devkit_sso"].settings
@@ -324,7 +326,7 @@ HALVES = {
 
 
 @pytest.mark.parametrize("name", HALVES)
-def test_half_filled_lets_the_application_start(
+def test_an_application_starts_with_an_incomplete_file(
     make: Maker, file: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     content, missing = HALVES[name]
@@ -332,17 +334,17 @@ def test_half_filled_lets_the_application_start(
     app = make()
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
-    told = record.getMessage()
+    message = record.getMessage()
     for key in f"DEVKIT_SSO_{missing}".split():
-        assert f"{key} is missing. " in told
-    assert f"which writes {file}, or set" in told
-    assert FIX in told
+        assert f"{key} is missing. " in message
+    assert f"which writes {file}, or set" in message
+    assert FIX in message
     assert reason(app.test_client().get("/sso/authorize")) == "not_configured"
     assert caplog.text.count(FIX) == 2, "in the log of the failed login too"
     assert CANARY not in caplog.text
 
 
-def test_what_the_file_lacks_may_be_in_app_config(
+def test_app_config_may_complete_the_file(
     make: Maker, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file.write_text(f'client_secret = "{CANARY}"\n')
@@ -358,15 +360,15 @@ def test_it_is_read_once(make: Maker, file: Path) -> None:
     assert start(client)["client_id"] == "20221017000000001"
 
 
-def test_two_installations_do_not_meet(make: Maker, file: Path) -> None:
-    """A session is of the values in force, wherever they come from."""
+def test_two_installations_are_independent(make: Maker, file: Path) -> None:
+    """A session belongs to the effective settings, whatever their source."""
     file.write_text(GOOD)
     by_file = make().extensions["devkit_sso"].session_cookie
     assert make(client_id="20221017000000001").extensions["devkit_sso"].session_cookie == by_file
     assert make(client_id="other").extensions["devkit_sso"].session_cookie != by_file
 
 
-def test_nothing_shows_the_secret(make: Maker, file: Path) -> None:
+def test_the_secret_is_not_shown(make: Maker, file: Path) -> None:
     file.write_text(GOOD)
     state = make().extensions["devkit_sso"]
     assert "20221017000000001" in repr(state.loaded)

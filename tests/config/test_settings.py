@@ -1,4 +1,4 @@
-"""Settings: what is wrong stops the application, what is missing is told to whoever meets it."""
+"""Settings: invalid ones stop the application, and pages report missing ones."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ from ..scripted import ScriptedServer
         ({"validity_key": "name"}, 'must be "uid" or "username"'),
     ],
 )
-def test_what_is_wrong_is_refused_with_the_remedy(
+def test_an_invalid_setting_is_refused(
     make_app: AppMaker, settings: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(ConfigError) as refused:
@@ -86,20 +86,20 @@ def test_what_is_wrong_is_refused_with_the_remedy(
     assert isinstance(refused.value, SSOError)
 
 
-def test_null_is_refused_where_a_value_is_needed() -> None:
+def test_null_is_refused_for_a_required_value() -> None:
     app = Flask("tests")
     app.config["DEVKIT_SSO_CLIENT_ID"] = None
     with pytest.raises(ConfigError, match="must be a string, not null"):
         DevKitSSO(app)
 
 
-def test_all_that_is_wrong_is_told_at_once(make_app: AppMaker) -> None:
+def test_all_errors_are_reported_at_once(make_app: AppMaker) -> None:
     with pytest.raises(ConfigError) as refused:
         make_app(timeout=0, pkce=1)
     assert len(str(refused.value).splitlines()) == 2
 
 
-def test_the_same_application_twice_is_an_error(app: Flask) -> None:
+def test_initializing_an_application_twice_is_an_error(app: Flask) -> None:
     with pytest.raises(ConfigError, match="call init_app only once"):
         DevKitSSO(app)
 
@@ -110,17 +110,17 @@ def test_times_may_be_timedeltas(make_app: AppMaker) -> None:
     assert "Max-Age=120;" in cookie
 
 
-def test_plain_http_beyond_loopback_is_allowed_on_request_and_warned_of(
+def test_insecure_http_is_allowed_with_a_warning(
     make_app: AppMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_app(server_url="http://auth:9000", insecure_http=True)
     assert "DEVKIT_SSO_INSECURE_HTTP" in caplog.text
 
 
-def test_the_contracts_client_id_from_the_environment(
+def test_a_numeric_client_id_from_the_environment(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Its digits arrive as an int; the README's program must work all the same."""
+    """The digits arrive as an int, and the README's program must still work."""
     monkeypatch.setenv("FLASK_DEVKIT_SSO_CLIENT_ID", "20221017000000001")
     monkeypatch.setenv("FLASK_DEVKIT_SSO_CLIENT_SECRET", "12345")
     monkeypatch.setenv("FLASK_DEVKIT_SSO_SERVER_URL", server.url)
@@ -134,7 +134,7 @@ def test_the_contracts_client_id_from_the_environment(
     assert server.seen[0].json["client_secret"] == "12345"
 
 
-def test_without_redirect_uri_a_loopback_host_uses_the_callbacks_own(make_app: AppMaker) -> None:
+def test_without_redirect_uri_a_loopback_host_uses_its_callback(make_app: AppMaker) -> None:
     client = make_app(redirect_uri=None).test_client()
     for host in ("localhost:5000", "127.0.0.1:5000", "[::1]:5000"):
         sent = start(client, base_url=f"http://{host}")
@@ -157,7 +157,7 @@ MISSING = [
 
 
 @pytest.mark.parametrize(("settings", "key"), MISSING)
-def test_what_is_missing_lets_the_application_start(
+def test_an_application_starts_with_a_missing_setting(
     make_app: AppMaker, settings: dict[str, Any], key: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = make_app(**settings)
@@ -176,7 +176,9 @@ def test_what_is_missing_lets_the_application_start(
     assert f"{key} is missing" in client.get("/private").text
 
 
-def test_single_urls_do_without_a_server_url(make_app: AppMaker, server: ScriptedServer) -> None:
+def test_five_single_urls_replace_the_server_url(
+    make_app: AppMaker, server: ScriptedServer
+) -> None:
     urls = {
         f"{name}_url": f"{server.url}/sso/oauth2/{path}"
         for name, path in [
@@ -192,7 +194,7 @@ def test_single_urls_do_without_a_server_url(make_app: AppMaker, server: Scripte
     assert reason(response.test_client().get("/private")) == "not_configured"
 
 
-def test_the_server_url_may_carry_a_path(make_app: AppMaker) -> None:
+def test_the_server_url_may_have_a_path(make_app: AppMaker) -> None:
     client = make_app(server_url="https://auth.example.com/auth/").test_client()
     location = client.get("/sso/authorize").location
     assert location.startswith("https://auth.example.com/auth/sso/oauth2/authorize?client_id=")
@@ -219,13 +221,13 @@ def test_a_missing_or_weak_secret_key(
     for line in (caplog.messages[0], caplog.messages[-1]):
         assert ". Create one with python -c 'import secrets" in line
         assert "register" not in line, "register creates no key"
-    app.testing = True  # late, as tests do it
+    app.testing = True  # set after init_app, as tests do
     assert client.get("/private").status_code == (503 if key is None else 302)
 
 
 @pytest.mark.parametrize("fallbacks", ["an-old-key-of-28-characters-", b"bytes", 12345, {"a": 1}])
-def test_fallback_keys_that_are_no_list(make_app: AppMaker, fallbacks: Any) -> None:
-    """Each character of a string would be a key, and cookies could be forged with it."""
+def test_fallback_keys_must_be_a_list(make_app: AppMaker, fallbacks: Any) -> None:
+    """Each character of a string would become a key with which cookies could be forged."""
     config = make_app().config
     app = Flask("tests")
     app.config.update(config, SECRET_KEY_FALLBACKS=fallbacks)
@@ -234,7 +236,7 @@ def test_fallback_keys_that_are_no_list(make_app: AppMaker, fallbacks: Any) -> N
     assert "an-old-key" not in str(refused.value)
 
 
-def test_a_weak_fallback_key_is_as_weak(make_app: AppMaker) -> None:
+def test_a_weak_fallback_key_is_refused_like_a_weak_key(make_app: AppMaker) -> None:
     config = make_app().config
     app = Flask("tests")
     app.config.update(config, SECRET_KEY_FALLBACKS=["dev"])
@@ -243,7 +245,7 @@ def test_a_weak_fallback_key_is_as_weak(make_app: AppMaker) -> None:
     assert reason(app.test_client().get("/private")) == "not_configured"
 
 
-def test_an_environment_that_is_not_read(
+def test_environment_variables_that_are_set_but_not_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("FLASK_DEVKIT_SSO_SERVER_URL", "https://auth.example.com")
@@ -255,10 +257,10 @@ def test_an_environment_that_is_not_read(
     assert "no-one-knows-this" not in caplog.text
 
 
-def test_what_goes_missing_is_told_to_who_is_signed_in_too(
+def test_signed_in_users_also_see_that_a_setting_is_missing(
     make_app: AppMaker, server: ScriptedServer
 ) -> None:
-    """... since nobody could ask whether they still may be."""
+    """Nobody could revalidate these users."""
     client = make_app().test_client()
     sign_in(client)
     assert client.get("/private").text == "private ada"
@@ -268,21 +270,21 @@ def test_what_goes_missing_is_told_to_who_is_signed_in_too(
         carry_cookies(client, other)
         assert reason(other.get("/private")) == "not_configured"
         assert other.get("/").text == "home"
-        # What tests make needs no server.
+        # Sessions made by login_as need no server.
         app.testing = True
         login_as(other, "bob")
         assert other.get("/private").text == "private bob"
     assert server.seen == []
 
 
-def test_a_store_in_memory_is_for_debug_and_testing_only(make_app: AppMaker) -> None:
+def test_a_store_in_memory_requires_debug_or_testing(make_app: AppMaker) -> None:
     app = make_app(store_url="memory://")
     assert reason(app.test_client().get("/private")) == "not_configured"
     app.debug = True
     sign_in(app.test_client())
 
 
-def test_nothing_is_written_before_a_request_needs_it(make_app: AppMaker, tmp_path: Path) -> None:
+def test_the_store_file_is_created_on_first_use(make_app: AppMaker, tmp_path: Path) -> None:
     client = make_app().test_client()
     client.get("/")
     client.get("/private")
@@ -292,7 +294,7 @@ def test_nothing_is_written_before_a_request_needs_it(make_app: AppMaker, tmp_pa
     assert (tmp_path / "devkit_sso.db").stat().st_mode & 0o777 == 0o600
 
 
-def test_settings_and_state_show_no_secret(app: Flask) -> None:
+def test_reprs_of_settings_and_service_show_no_secret(app: Flask) -> None:
     state = app.extensions["devkit_sso"]
     shown = repr(state) + repr(vars(state)) + repr(state.settings.server) + str(state.settings)
     assert "canary-client-secret" not in shown

@@ -38,7 +38,7 @@ def test_every_file_exists(text: str) -> None:
 
 
 def test_every_definition_exists(text: str) -> None:
-    """A name belongs to the file that was linked last before it."""
+    """A name belongs to the last link before it."""
     path, checked = "", 0
     # The text of a link is the file's own name, such as [`web/login.py`](…).
     text = re.sub(r"\[[^]]*\]\(", "](", text)
@@ -56,7 +56,7 @@ def test_every_command_exists(text: str) -> None:
     assert {"quick", "lint", "test", "demo"} <= set(commands) <= set(targets)
 
 
-def test_the_picture_names_every_layer() -> None:
+def test_the_diagram_names_every_layer() -> None:
     picture = ET.parse(ROOT / "docs/images/layers.svg")
     names = {element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")}
     folders = {path.parent.name for path in (ROOT / "flask_devkit_sso").glob("*/__init__.py")}

@@ -1,4 +1,4 @@
-"""`make demo`: both start, it prints what to do, and Ctrl-C leaves nothing behind."""
+"""`make demo`: both servers start, it prints instructions, and Ctrl-C stops everything."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def answers(port: int) -> bool:
 
 
 @pytest.mark.parametrize(("taken", "variable"), [("app", "APP_PORT"), ("sandbox", "SANDBOX_PORT")])
-def test_a_port_that_is_taken(tmp_path: Path, taken: str, variable: str) -> None:
+def test_a_port_in_use(tmp_path: Path, taken: str, variable: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port, free = listening.getsockname()[1], processes.free_port()
         app_port, sandbox_port = (port, free) if taken == "app" else (free, port)
@@ -90,7 +90,7 @@ def test_a_port_that_is_taken(tmp_path: Path, taken: str, variable: str) -> None
     )
 
 
-def test_one_that_ends_by_itself_ends_the_other(tmp_path: Path) -> None:
+def test_when_one_process_ends_the_other_ends_too(tmp_path: Path) -> None:
     with demo(processes.free_port(), processes.free_port(), tmp_path) as process:
         assert process.stdout
         while not process.stdout.readline().startswith("Press Ctrl-C"):

@@ -1,6 +1,6 @@
-"""The blocks of README and docs, executed as they stand.
+"""Execute the blocks of README and docs unchanged.
 
-What the front-end pages show runs in test_front_end_docs.
+test_front_end_docs runs the blocks of the front-end pages.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ ELSEWHERE = {
     ("docs/testing.md", "bash"),
     ("docs/testing.md", "python"),
 }
-"""Taken by a test of their own, which fails when there is one more."""
+"""Blocks with a separate test, which fails if there are more of them."""
 
 READ_ONLY = {
-    # The tree of the errors.
+    # The exception hierarchy.
     ("docs/api.md", "text"),
-    # What a log line looks like; test_pages has the real ones.
+    # A sample of the log; test_pages checks the real lines.
     ("docs/failures.md", "text"),
-    # An address that only a server makes.
+    # An address that only a server can create.
     ("docs/protocol.md", "text"),
-    # A picture.
+    # A diagram.
     ("docs/sessions.md", "text"),
 }
 
@@ -71,22 +71,24 @@ FOR_SPHINX = {"{include}", "{toctree}"}
 
 
 def check_yaml(text: str) -> None:
-    """Read by a parser: Docker is not on every machine."""
+    """Parse the file, because not every machine has Docker."""
     import yaml
 
     assert yaml.safe_load(text)["services"]
 
 
 def check_ini(text: str) -> None:
-    """Read by a parser: neither systemd nor uWSGI are on every machine."""
+    """Parse the file, because not every machine has systemd or uWSGI."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_string(text)
     assert parser.sections()
 
 
 def check_nginx(text: str) -> None:
-    """Read by nginx' own makers' parser, which knows where a directive may stand and what it takes:
-    nginx itself is not on every machine."""
+    """Parse the file, because not every machine has nginx.
+
+    The parser, by nginx's authors, knows the context and the arguments of every directive.
+    """
     import crossplane
 
     path = Path("app.conf")
@@ -96,7 +98,7 @@ def check_nginx(text: str) -> None:
 
 
 def check_console(text: str) -> None:
-    """Run in the folder of an application; what a command prints is compared where it is shown."""
+    """Run the commands in an application's folder, and compare the output that a block shows."""
     Place(Path.cwd())
     for command, expected in transcript(text):
         assert shows(play(command), expected or "…\n")
@@ -125,21 +127,21 @@ def test_every_block_is_checked(
             CHECKS[language](text)
 
 
-def test_nothing_is_taken_that_is_not_there() -> None:
+def test_every_listed_block_exists() -> None:
     there = {(name, language) for name in DOCUMENTS for language, _ in every_block(name)}
     assert ELSEWHERE | READ_ONLY | {(name, "python") for name in PROGRAMS} <= there
 
 
 def transcript(text: str) -> list[tuple[str, str]]:
-    """Return each command of a console block with what it shows."""
+    """Return each command of a console block with its output."""
     found = re.findall(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE)
     assert "".join(f"$ {command}\n{shown}" for command, shown in found) == text
     return found
 
 
 def play(command: str, **environment: str) -> str:
-    """Run a command of a document here; return what it prints."""
-    # Where a container's secret would be.
+    """Run a command of a document in this folder; return its output."""
+    # The path of the secret in a container.
     Path("client_secret").write_text(f"{CANARY}\n")
     done = subprocess.run(
         ["/bin/sh", "-ec", command.replace("/run/secrets/", "./")],
@@ -158,7 +160,7 @@ def shell_environment() -> dict[str, str]:
     return processes.environment() | {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-# The programs: each is run, and does what its page says.
+# Run each program, and check what its page says about it.
 
 
 def signs_in(names: dict[str, Any]) -> None:
@@ -212,7 +214,7 @@ def has_a_factory(names: dict[str, Any]) -> None:
     assert client.get("/admin").status_code == 403
     login_as(client, "ada", role="Admin")
     assert client.get("/admin").text == "Only for Admin"
-    # Twice, since one object serves several applications.
+    # Twice, because one object serves several applications.
     assert names["create_app"]() is not client.application
 
 
@@ -233,7 +235,7 @@ def test_a_program(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     PROGRAMS[document](documents.run(program, monkeypatch, tmp_path, DEVKIT_SSO_SERVER_URL=url))
 
 
-def test_the_readme_begins_with_a_whole_program() -> None:
+def test_the_readme_begins_with_a_complete_program() -> None:
     text = (processes.ROOT / "README.md").read_text(encoding="utf-8")
     first_screen = text.splitlines()[:40]
     assert "## What it does not do" in first_screen
@@ -242,15 +244,17 @@ def test_the_readme_begins_with_a_whole_program() -> None:
     assert blocks("docs/quickstart.md", "python")[0] == program
 
 
-def test_the_readme_leads_to_every_page() -> None:
+def test_the_readme_links_to_every_page() -> None:
     text = (processes.ROOT / "README.md").read_text(encoding="utf-8")
     pages = set(DOCUMENTS) - {"README.md", "docs/index.md"}
     assert set(re.findall(r"\((docs/\w+\.md)\)", text)) == pages
 
 
 def quickstart() -> list[str]:
-    """Return the console blocks: installing (the core suite does that with the wheel), the sandbox,
-    the application, registering, the CA, showing."""
+    """Return the console blocks of the quickstart, without the first one.
+
+    The first block installs the package, which the core suite does with the wheel.
+    """
     _, *rest = found = blocks("docs/quickstart.md", "console")
     assert len(found) == 6
     return rest
@@ -266,7 +270,7 @@ def test_the_sandbox_prints_what_the_quickstart_shows() -> None:
 
 
 def test_the_quickstarts_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registers at a terminal, then looks at what came of it."""
+    """Register at a terminal, then check the result."""
     *_, register, bundle, show = quickstart()
     monkeypatch.chdir(tmp_path)
     terminal = Terminal(Place(tmp_path), "register")
@@ -292,9 +296,9 @@ def test_the_quickstarts_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @contextmanager
 def the_readmes_program(folder: Path, *, leave_out: str = " ") -> Iterator[str]:
-    """Run it as the quickstart says, beside a sandbox; yields its address.
+    """Run the program with a sandbox, as in the quickstart; yields its address.
 
-    On another port than 5000, which may be taken here.
+    The port differs from the quickstart's 5000, which may be in use.
     """
     (program,) = blocks("README.md", "python")
     (folder / "app.py").write_text(program, encoding="utf-8")
@@ -326,7 +330,7 @@ def the_readmes_program(folder: Path, *, leave_out: str = " ") -> Iterator[str]:
 
 
 PEOPLE = {"ada": "Only for Admin", "bob": "", "anybody": ""}
-"""Who may sign in, and what they see on the page for Admin."""
+"""The people, and what each sees on the page for Admin."""
 
 
 @pytest.mark.browser
@@ -357,7 +361,7 @@ def test_the_readmes_program_works_without_a_redirect_uri_on_this_machine(tmp_pa
             person.close()
 
 
-def test_what_the_docs_change_at_a_sandbox(devkit_sso_sandbox: Sandbox) -> None:
+def test_the_sandbox_options_in_the_docs(devkit_sso_sandbox: Sandbox) -> None:
     (block,) = blocks("docs/testing.md", "bash")
     for line in block.splitlines():
         curl, url, option, body = shlex.split(line)
@@ -367,10 +371,10 @@ def test_what_the_docs_change_at_a_sandbox(devkit_sso_sandbox: Sandbox) -> None:
         requests.post(there, data=body, headers=json_type, timeout=60).raise_for_status()
 
 
-def test_the_docs_about_testing_are_tests(tmp_path: Path) -> None:
-    """Run by pytest as a project of its own, which finds the plugin by its entry point.
+def test_the_tests_in_the_docs_pass(tmp_path: Path) -> None:
+    """Run the blocks with pytest as a separate project, which finds the plugin by its entry point.
 
-    A block that begins with the name of a file is one, and the others are a module together.
+    A block that begins with a file name becomes that file; the others form one module.
     """
     files = {"app.py": blocks("README.md", "python"), "test_reports.py": []}
     for block in blocks("docs/testing.md", "python"):

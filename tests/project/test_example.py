@@ -57,7 +57,7 @@ def pick(page: Page, username: str) -> None:
     page.get_by_role("button", name=username).click()
 
 
-def test_an_admin_reaches_the_page_asked_for(demo: str, page: Page) -> None:
+def test_an_admin_reaches_the_requested_page(demo: str, page: Page) -> None:
     console: list[str] = []
     page.on("console", lambda message: console.append(message.text))
     page.on("pageerror", lambda error: console.append(str(error)))
@@ -87,7 +87,9 @@ def test_a_user_is_refused_the_admin_page(demo: str, page: Page) -> None:
     heading(page, "Reports")
 
 
-def test_a_name_of_any_script_and_one_to_be_escaped(demo: str, context: BrowserContext) -> None:
+def test_names_in_any_script_and_names_that_need_escaping(
+    demo: str, context: BrowserContext
+) -> None:
     for username in ("王小明", "o'neill", "<b>x</b>"):
         page = context.new_page()
         page.goto(f"{demo}/me")
@@ -99,23 +101,23 @@ def test_a_name_of_any_script_and_one_to_be_escaped(demo: str, context: BrowserC
         context.clear_cookies()
 
 
-def test_signing_out_ends_both_ends(demo: str, page: Page) -> None:
+def test_signing_out_ends_both_sessions(demo: str, page: Page) -> None:
     page.goto(f"{demo}/reports")
     pick(page, "ada")
     heading(page, "Reports")
     page.get_by_role("button", name="Sign out").click()
     expect(page.locator("html")).to_have_attribute("data-outcome", "told")
-    # What the back button shows is not a page from the cache.
+    # The back button must not show a cached page.
     page.go_back()
     page.wait_for_load_state()
     expect(page.locator("body")).not_to_contain_text("Good evening")
     page.goto(f"{demo}/me")
-    pick(page, "bob")  # it asks again
+    pick(page, "bob")  # it requests the page again
     heading(page, "Who am I")
     expect(page.locator("dl")).to_contain_text("bob")
 
 
-def test_two_tabs_come_back_to_their_own_pages(demo: str, context: BrowserContext) -> None:
+def test_two_tabs_return_to_their_own_pages(demo: str, context: BrowserContext) -> None:
     one, two = context.new_page(), context.new_page()
     one.goto(f"{demo}/reports?tab=1")
     two.goto(f"{demo}/me?tab=2")
@@ -135,7 +137,7 @@ def test_the_other_name_of_this_host_works_too(demo: str, page: Page) -> None:
     assert page.url == f"{demo}/me"
 
 
-# Cookies refused: a page that says so, and never a loop.
+# If cookies are blocked, a page explains it, and there is no redirect loop.
 
 
 def expect_an_explanation(page: Page, documents: list[str]) -> None:
@@ -157,9 +159,7 @@ def watch(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize("path", ["/reports", "/sso/authorize"])
-def test_cookies_that_the_browser_blocks(
-    demo: str, browser: Browser, tmp_path: Path, path: str
-) -> None:
+def test_blocked_cookies(demo: str, browser: Browser, tmp_path: Path, path: str) -> None:
     preferences = tmp_path / "Default" / "Preferences"
     preferences.parent.mkdir()
     blocked = {"profile": {"default_content_setting_values": {"cookies": 2}}}
@@ -175,7 +175,7 @@ def test_cookies_that_the_browser_blocks(
         page.goto(demo + path)
         expect_an_explanation(page, documents)
         assert context.cookies() == []
-        # Not even asked for a name at the server, to no avail.
+        # The person does not have to choose a name at the server in vain.
         assert all(url.startswith(demo) for url in documents)
         page.get_by_role("link", name="Sign in again").click()
         expect_an_explanation(page, documents)

@@ -1,4 +1,4 @@
-"""The programs in docs/landing.md, bindings.md and sessions.md, as they are written there."""
+"""Run the programs in docs/landing.md, bindings.md and sessions.md unchanged."""
 
 from __future__ import annotations
 

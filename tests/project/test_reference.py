@@ -1,4 +1,4 @@
-"""What docs/settings.md and docs/api.md take from the code is up to date and complete."""
+"""The generated parts of docs/settings.md and docs/api.md are up to date and complete."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_reference_is_up_to_date() -> None:
 def test_every_public_name_has_an_entry() -> None:
     text = (processes.ROOT / "docs/api.md").read_text(encoding="utf-8")
     entries = re.findall(r"^### `(\w+)`$", text, re.MULTILINE)
-    # It has no docstring of its own: a table describes its attributes.
+    # It has no docstring: a table describes its attributes.
     assert "## The current user\n" in text
     assert set(flask_devkit_sso.__all__) - {"current_user"} <= set(entries)
     assert len(entries) == len(set(entries))

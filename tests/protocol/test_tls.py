@@ -1,4 +1,4 @@
-"""Talking with the server over TLS: whom to trust, what is sent, how many handshakes it takes."""
+"""Calls to the server over TLS: trust, requests, and the number of handshakes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def server(ca: trustme.CA, serve: Callable[[trustme.LeafCert], TLSServer]) -> TL
 
 
 def test_the_bytes_on_the_wire(make_app: AppMaker, server: TLSServer, ca_bundle: str) -> None:
-    """docs/protocol.md sections 1 and 2, spelled out, with the vendor's form of redirect_uri."""
+    """Compare the requests with docs/protocol.md sections 1 and 2, with a fragment."""
     app = make_app(redirect_uri=REDIRECT_URI, ca_bundle=ca_bundle)
     client = app.test_client()
     location = client.get("/sso/authorize", base_url="https://host.example:8443").location
@@ -108,27 +108,29 @@ def test_a_login_at_a_sandbox_with_a_ca_of_its_own(make_app: AppMaker) -> None:
         assert exported["CLIENT_ID"] == CLIENT_ID
         app = make_app(**{name.lower(): v for name, v in exported.items() if name != "text"})
         client = app.test_client()
-        asked = client.get("/sso/authorize?next=/private", base_url="https://localhost").location
-        assert asked.startswith(exported["SERVER_URL"] + "/sso/oauth2/authorize?")
-        assert parse_qs(urlsplit(asked).query)["redirect_uri"] == [redirect_uri]
+        authorize_url = client.get(
+            "/sso/authorize?next=/private", base_url="https://localhost"
+        ).location
+        assert authorize_url.startswith(exported["SERVER_URL"] + "/sso/oauth2/authorize?")
+        assert parse_qs(urlsplit(authorize_url).query)["redirect_uri"] == [redirect_uri]
         person = processes.Person("ada", ca_bundle=exported["CA_BUNDLE"])
-        back = person.way_back(asked)
+        back = person.response_url(authorize_url)
         person.close()
-        # Had getToken sent another redirect_uri, the sandbox would refuse the code.
+        # If getToken had sent another redirect_uri, the sandbox would have refused the code.
         assert back.startswith(redirect_uri + "?code=")
         response = client.get(back)
         assert (response.status_code, response.location) == (303, "/private")
         page = client.get("/private", base_url="https://localhost")
         assert page.text == "private ada"
-        told = client.post(
+        signed_out = client.post(
             "/sso/logout",
             base_url="https://localhost",
             headers={"Sec-Fetch-Site": "same-origin", "Accept": "application/json"},
         )
-        assert told.json["server_told"] is True
+        assert signed_out.json["server_told"] is True
 
 
-def test_twenty_logins_are_one_handshake(
+def test_twenty_logins_need_one_handshake(
     make_app: AppMaker, server: TLSServer, ca_bundle: str
 ) -> None:
     app = make_app(ca_bundle=ca_bundle)
@@ -138,7 +140,7 @@ def test_twenty_logins_are_one_handshake(
     assert (server.handshakes, server.connections) == (1, 1)
 
 
-def test_a_ca_that_is_not_known(
+def test_an_unknown_ca(
     make_app: AppMaker, server: TLSServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = make_app().test_client()
@@ -149,15 +151,15 @@ def test_a_ca_that_is_not_known(
     assert server.seen == []
 
 
-@pytest.mark.parametrize("spoken", ["http", "https"])
-def test_the_wrong_scheme_is_asked_about(
-    make_app: AppMaker, server: TLSServer, spoken: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_the_wrong_scheme_is_reported(
+    make_app: AppMaker, server: TLSServer, scheme: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = server if spoken == "http" else ScriptedServer()
+    other = server if scheme == "http" else ScriptedServer()
     netloc = urlsplit(other.url).netloc
-    client = make_app(server_url=f"{spoken}://{netloc}").test_client()
+    client = make_app(server_url=f"{scheme}://{netloc}").test_client()
     assert reason(come_back(client, start(client)["state"])) == "server_unavailable"
-    assert f"does it use {spoken} on this port?" in caplog.text
+    assert f"does it use {scheme} on this port?" in caplog.text
     other.stop()
 
 
@@ -166,7 +168,7 @@ def yesterday() -> datetime:
 
 
 @pytest.mark.parametrize(
-    ("issue", "told"),
+    ("issue", "expected"),
     [
         (lambda ca: ca.issue_cert("auth.example.com"), "not valid for '127.0.0.1'"),
         (lambda ca: ca.issue_cert("127.0.0.1", not_after=yesterday()), "has expired"),
@@ -174,19 +176,19 @@ def yesterday() -> datetime:
     ],
     ids=["another name", "expired", "another CA"],
 )
-def test_a_certificate_that_is_refused(
+def test_a_refused_certificate(
     make_app: AppMaker,
     ca: trustme.CA,
     ca_bundle: str,
     serve: Callable[[trustme.LeafCert], TLSServer],
     caplog: pytest.LogCaptureFixture,
     issue: Callable[[trustme.CA], trustme.LeafCert],
-    told: str,
+    expected: str,
 ) -> None:
     server = serve(issue(ca))
     client = make_app(server_url=server.url, ca_bundle=ca_bundle).test_client()
     response = come_back(client, start(client)["state"])
     assert (response.status_code, reason(response)) == (503, "server_unavailable")
-    assert told in caplog.text
+    assert expected in caplog.text
     assert server.handshakes == 1
     assert server.seen == []

@@ -1,4 +1,4 @@
-"""Calls of the server: how many, over how many connections, for how long."""
+"""Calls to the server: their number, connections and duration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ..scripted import (
 from ..threads import at_once
 
 TIMEOUT = 1.5
-"""Seconds; what a test waits for is asserted at three times this."""
+"""Seconds; the tests allow three times as long."""
 
 
 def fails_within_the_deadline(client: FlaskClient, timeout: float = TIMEOUT) -> str:
@@ -39,7 +39,7 @@ def fails_within_the_deadline(client: FlaskClient, timeout: float = TIMEOUT) -> 
     return reason(response)
 
 
-def test_a_login_is_two_posts_and_twenty_logins_one_connection(
+def test_a_login_is_two_posts_and_twenty_logins_use_one_connection(
     app: Flask, server: ScriptedServer
 ) -> None:
     for _ in range(20):
@@ -79,19 +79,19 @@ def slow_chunks(handler: Handler) -> None:
 
 
 @pytest.mark.parametrize("behaviour", [no_answer, slow_headers, slow_body, slow_chunks])
-def test_the_deadline_is_for_the_whole_call(
+def test_the_deadline_covers_the_whole_call(
     make_app: AppMaker, server: ScriptedServer, behaviour: Callable[[Handler], None]
 ) -> None:
     server.answers[GET_TOKEN] = behaviour
     client = make_app(timeout=TIMEOUT).test_client()
     assert fails_within_the_deadline(client) == "server_unavailable"
     assert server.paths == [GET_TOKEN]
-    # The connection that was cut is not used again.
+    # The interrupted connection is not used again.
     server.answers[GET_TOKEN] = says(TOKEN)
     sign_in(client)
 
 
-def test_many_calls_that_hang_end_at_their_deadline_and_then_none_is_made_for_a_while(
+def test_hanging_calls_end_at_their_deadline_and_open_the_breaker(
     make_app: AppMaker, server: ScriptedServer
 ) -> None:
     server.answers[GET_TOKEN] = no_answer
@@ -107,11 +107,13 @@ def test_many_calls_that_hang_end_at_their_deadline_and_then_none_is_made_for_a_
     sign_in(app.test_client())
 
 
-def test_a_queue_for_a_server_that_answers_is_no_outage(
+def test_a_queue_for_a_slow_server_does_not_open_the_breaker(
     make_app: AppMaker, server: ScriptedServer
 ) -> None:
-    """Sixteen calls at once are answered after a second; who is not served in time tells nothing
-    of the server, which is asked on."""
+    """The server serves sixteen calls at a time, which take a second.
+
+    Calls that time out in the queue say nothing about the server, which is called again.
+    """
 
     def slowly(handler: Handler) -> None:
         time.sleep(1)
@@ -129,8 +131,8 @@ def test_a_queue_for_a_server_that_answers_is_no_outage(
     sign_in(app.test_client())
 
 
-def by_code(first: Callable[[Handler], object]) -> Callable[[Handler], None]:
-    """Give tokens that name who they are for; before ada's does something, and takes its time."""
+def tokens_for_the_code(first: Callable[[Handler], object]) -> Callable[[Handler], None]:
+    """Issue a token named like the code; for ada, first call ``first`` and wait."""
 
     def answer(handler: Handler) -> None:
         who = handler.server.seen[-1].json["authorization_code"]
@@ -143,14 +145,14 @@ def by_code(first: Callable[[Handler], object]) -> Callable[[Handler], None]:
     return answer
 
 
-def who_has_the_token(handler: Handler) -> None:
+def user_of_the_token(handler: Handler) -> None:
     who = handler.server.seen[-1].json["access_token"]
     says(ADA | {"data": {"uid": f"u-{who}", "username": who, "role": "User"}})(handler)
 
 
-def one_after_another(app: Flask, server: ScriptedServer) -> list[str | None]:
-    """Two people sign in, with codes that are their names; return who they are then."""
-    server.answers[GET_USER_INFO] = who_has_the_token
+def sign_in_ada_then_bob(app: Flask, server: ScriptedServer) -> list[str | None]:
+    """Let two people sign in with their names as codes; return the users of their sessions."""
+    server.answers[GET_USER_INFO] = user_of_the_token
     found = []
     for who in ("ada", "bob"):
         client = app.test_client()
@@ -160,26 +162,26 @@ def one_after_another(app: Flask, server: ScriptedServer) -> list[str | None]:
 
 
 @pytest.mark.parametrize("status", ["100 Continue", "102 Processing", "103 Early Hints", "199 x"])
-def test_an_interim_answer_leaves_the_real_one_to_nobody_else(
+def test_an_interim_response_does_not_leak_the_final_one(
     app: Flask, server: ScriptedServer, status: str
 ) -> None:
     head = f"HTTP/1.1 {status}\r\nLink: </x>; rel=preload\r\n\r\n".encode()
-    server.answers[GET_TOKEN] = by_code(lambda handler: handler.wfile.write(head * 3))
-    assert one_after_another(app, server) == ["ada", "bob"]
+    server.answers[GET_TOKEN] = tokens_for_the_code(lambda handler: handler.wfile.write(head * 3))
+    assert sign_in_ada_then_bob(app, server) == ["ada", "bob"]
     assert server.connections == 1
 
 
 @pytest.mark.parametrize("status", ["101 x", "204 x", "205 x\r\nContent-Length: 0", "304 x"])
-def test_what_follows_an_answer_without_a_body_is_read_by_nobody(
+def test_bytes_after_a_response_without_a_body_are_discarded(
     app: Flask, server: ScriptedServer, status: str
 ) -> None:
     head = f"HTTP/1.1 {status}\r\n\r\n".encode()
-    server.answers[GET_TOKEN] = by_code(lambda handler: handler.wfile.write(head))
-    assert one_after_another(app, server) == [None, "bob"]
+    server.answers[GET_TOKEN] = tokens_for_the_code(lambda handler: handler.wfile.write(head))
+    assert sign_in_ada_then_bob(app, server) == [None, "bob"]
     assert server.connections == 2
 
 
-def test_an_interface_that_hangs_is_not_hidden_by_one_that_answers(
+def test_a_hanging_interface_opens_the_breaker_although_another_works(
     make_app: AppMaker, server: ScriptedServer
 ) -> None:
     server.answers[GET_USER_INFO] = no_answer
@@ -191,7 +193,7 @@ def test_an_interface_that_hangs_is_not_hidden_by_one_that_answers(
     assert server.paths == [GET_TOKEN, GET_USER_INFO] * 3 + [GET_TOKEN]
 
 
-def cuts_the_body(handler: Handler) -> None:
+def truncates_the_body(handler: Handler) -> None:
     handler.send_response(200)
     handler.send_header("Content-Length", "100000")
     handler.end_headers()
@@ -199,19 +201,19 @@ def cuts_the_body(handler: Handler) -> None:
     closes(handler)
 
 
-def no_http(handler: Handler) -> None:
+def sends_no_http(handler: Handler) -> None:
     handler.wfile.write(b"SSH-2.0-canary-echo\r\n")
     closes(handler)
 
 
-@pytest.mark.parametrize("behaviour", [closes, cuts_the_body, no_http])
-def test_a_connection_that_breaks_after_sending_never_sends_twice(
+@pytest.mark.parametrize("behaviour", [closes, truncates_the_body, sends_no_http])
+def test_a_request_is_not_repeated_after_a_broken_connection(
     client: FlaskClient,
     server: ScriptedServer,
     behaviour: Callable[[Handler], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    sign_in(client)  # so that the connection is a kept one
+    sign_in(client)  # so that the connection is a reused one
     client.post("/sso/logout", headers={"Origin": "http://localhost"})
     server.seen.clear()
     server.answers[GET_TOKEN] = behaviour
@@ -221,7 +223,7 @@ def test_a_connection_that_breaks_after_sending_never_sends_twice(
     assert "canary-echo" not in caplog.text
 
 
-def test_a_connection_closed_while_idle_costs_no_login(app: Flask, server: ScriptedServer) -> None:
+def test_a_connection_closed_while_idle_fails_no_login(app: Flask, server: ScriptedServer) -> None:
     def answer_and_close(handler: Handler) -> None:
         says(TOKEN)(handler)
         handler.close_connection = True
@@ -232,8 +234,8 @@ def test_a_connection_closed_while_idle_costs_no_login(app: Flask, server: Scrip
     assert server.paths == [GET_TOKEN, GET_USER_INFO] * 3
 
 
-def test_a_connection_idle_for_long_is_not_trusted(app: Flask, server: ScriptedServer) -> None:
-    """Standard servers close after 5 s; a code sent into the closing would be lost."""
+def test_a_long_idle_connection_is_not_reused(app: Flask, server: ScriptedServer) -> None:
+    """Servers often close idle connections after 5 s, and a code sent at that moment is lost."""
     sign_in(app.test_client())
     assert server.connections == 1
     advance(4.2)
@@ -250,7 +252,7 @@ def test_redirects_are_never_followed(
     assert server.paths == [GET_TOKEN]
 
 
-def test_proxies_and_netrc_of_the_environment_are_never_used(
+def test_proxies_and_netrc_of_the_environment_are_not_used(
     client: FlaskClient,
     server: ScriptedServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -266,7 +268,9 @@ def test_proxies_and_netrc_of_the_environment_are_never_used(
     assert all("authorization" not in seen.headers for seen in server.seen)
 
 
-def test_a_server_that_is_not_there(make_app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_does_not_listen(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
     client = make_app(server_url=f"http://127.0.0.1:{port}", timeout=2).test_client()
@@ -274,9 +278,7 @@ def test_a_server_that_is_not_there(make_app: AppMaker, caplog: pytest.LogCaptur
     assert "check DEVKIT_SSO_SERVER_URL" in caplog.text
 
 
-def test_a_host_name_that_is_not_known(
-    make_app: AppMaker, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unknown_host_name(make_app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
     client = make_app(server_url="https://auth.invalid").test_client()
     assert reason(come_back(client, start(client)["state"])) == "server_unavailable"
     assert "host name is unknown" in caplog.text
@@ -284,7 +286,7 @@ def test_a_host_name_that_is_not_known(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_worker_shares_no_connection(app: Flask, server: ScriptedServer) -> None:
-    """gunicorn --preload: the parent has called the server, then its workers do."""
+    """With gunicorn --preload, the parent may call the server before its workers do."""
     sign_in(app.test_client())
     children = []
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The sandbox, through real sockets; nothing here uses the client."""
+"""The sandbox, over real sockets; these tests do not use the client."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ JSON = dict[str, Any]
 
 
 class Client:
-    """One browser and one application's server at a sandbox."""
+    """A browser and an application's server that use a sandbox."""
 
     def __init__(
         self, url: str, secret: str = CLIENT_SECRET, redirect_uri: str = REDIRECT_URI
@@ -51,13 +51,13 @@ class Client:
         self.browser = requests.Session()
 
     def authorize(self, **query: str | list[str] | None) -> requests.Response:
-        asked = {
+        parameters = {
             "client_id": CLIENT_ID,
             "redirect_uri": self.redirect_uri,
             "response_type": "code",
         } | query
         return self.browser.get(
-            self.url + "/sso/oauth2/authorize", params=asked, allow_redirects=False, timeout=60
+            self.url + "/sso/oauth2/authorize", params=parameters, allow_redirects=False, timeout=60
         )
 
     def submit(self, page: requests.Response, **fields: str) -> requests.Response:
@@ -70,7 +70,7 @@ class Client:
             timeout=60,
         )
 
-    def way_back(self, username: str = "ada", **query: str) -> str:
+    def response_url(self, username: str = "ada", **query: str) -> str:
         answer = self.authorize(**query)
         if answer.status_code == 200:
             answer = self.submit(answer, username=username)
@@ -78,7 +78,7 @@ class Client:
         return answer.headers["Location"]
 
     def code(self, username: str = "ada", **query: str) -> str:
-        return answer_in(self.way_back(username, **query))["code"]
+        return answer_in(self.response_url(username, **query))["code"]
 
     def post(self, interface: str, body: object, **kwargs: Any) -> requests.Response:
         path = interface if interface.startswith("/") else f"/sso/oauth2/{interface}"
@@ -127,14 +127,14 @@ class Client:
 
 
 def answer_in(url: str) -> dict[str, str]:
-    """Return what comes back with a redirect, wherever in the URL it is."""
+    """Return the parameters of an authorization response, wherever they are in the URL."""
     query = url.rpartition("?")[2].partition("#")[0]
     return {name: values[0] for name, values in parse_qs(query, strict_parsing=True).items()}
 
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what requests takes from the environment away."""
+    """Let requests ignore the environment."""
     monkeypatch.setenv("NO_PROXY", "*")
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
@@ -171,7 +171,7 @@ def a_client(redirect_uri: str = REDIRECT_URI, **config: Any) -> Iterator[Client
 
 
 def test_round_trip(client: Client) -> None:
-    back = client.way_back(state="a b&c=d%#é")
+    back = client.response_url(state="a b&c=d%#é")
     code = answer_in(back)["code"]
     assert back == f"{REDIRECT_URI}?code={code}&state=a+b%26c%3Dd%25%23%C3%A9"
 
@@ -258,11 +258,11 @@ def test_error_codes(
                 "messageArgs": [],
                 "data": {},
             }
-    # And nothing of that used the right values up.
+    # None of these requests used up the valid values.
     assert client.post(interface, right).json()["code"] == "2000"
 
 
-def test_missing_before_invalid_in_the_order_of_the_table(client: Client) -> None:
+def test_missing_is_reported_before_invalid_in_table_order(client: Client) -> None:
     wrong = {
         "redirect_uri": 1,
         "client_secret": 1,
@@ -285,7 +285,7 @@ def test_missing_before_invalid_in_the_order_of_the_table(client: Client) -> Non
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"null", b"\xff{}", b"[" * 100_000])
-def test_a_body_that_is_no_json_object(client: Client, body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object(client: Client, body: bytes) -> None:
     for language in ("en", "zh"):
         answer = requests.post(
             client.url + "/sso/oauth2/getToken",
@@ -311,7 +311,7 @@ def test_a_wrong_content_type(client: Client) -> None:
     assert client.exchange(code)["code"] == "2000"
 
 
-def test_a_code_used_twice_ends_its_tokens(client: Client) -> None:
+def test_using_a_code_twice_revokes_its_tokens(client: Client) -> None:
     code = client.code()
     tokens, others = client.exchange(code)["data"], client.tokens()
     assert client.exchange(code, client_secret="guess")["code"] == "8202"
@@ -322,7 +322,7 @@ def test_a_code_used_twice_ends_its_tokens(client: Client) -> None:
     assert client.user(others)["code"] == "2000"
 
 
-def test_one_of_many_exchanges_of_a_code_wins(client: Client) -> None:
+def test_only_one_of_many_exchanges_of_a_code_succeeds(client: Client) -> None:
     code = client.code()
     answers = at_once([lambda: client.exchange(code)["code"]] * 8)
     assert sorted(answers) == ["2000"] + ["8202"] * 7
@@ -373,7 +373,7 @@ def test_lifetimes() -> None:
         assert "out of date" in client.submit(page, username="ada").text
 
 
-def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1_000_000.0]
     monkeypatch.setattr(expiring, "now", lambda: clock[0])
     monkeypatch.setattr(expiring, "LIMIT", 3)
@@ -398,7 +398,7 @@ def test_rotated_refresh_tokens() -> None:
         assert dead["code"] == "8206"
 
 
-def test_logout_ends_what_came_of_the_same_sign_in_only(client: Client) -> None:
+def test_logout_revokes_only_the_tokens_of_the_same_sign_in(client: Client) -> None:
     one, two = client.tokens(), client.tokens()
     with requests.Session() as client.browser:
         other = client.tokens()
@@ -436,12 +436,12 @@ def test_a_verifier_without_a_challenge(client: Client) -> None:
         {"code_challenge_method": "S256"},
     ],
 )
-def test_pkce_that_is_refused(client: Client, query: dict[str, str]) -> None:
-    answer = answer_in(client.way_back(state="s", **query))
+def test_invalid_pkce_parameters(client: Client, query: dict[str, str]) -> None:
+    answer = answer_in(client.response_url(state="s", **query))
     assert (answer["error"], answer["state"]) == ("invalid_request", "s")
 
 
-# authorize and the way back
+# authorize and its response
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ def test_pkce_that_is_refused(client: Client, query: dict[str, str]) -> None:
         {"anything": ["", ""]},
     ],
 )
-def test_errors_that_stay_at_the_sandbox(client: Client, query: JSON) -> None:
+def test_errors_shown_by_the_sandbox(client: Client, query: JSON) -> None:
     answer = client.authorize(**query)
     assert answer.status_code == 400
     assert "Location" not in answer.headers
@@ -474,7 +474,9 @@ def test_the_error_page_escapes(client: Client) -> None:
 @pytest.mark.parametrize(
     ("response_type", "error"), [(None, "invalid_request"), ("token", "unsupported_response_type")]
 )
-def test_errors_that_go_back(client: Client, response_type: str | None, error: str) -> None:
+def test_errors_returned_to_the_application(
+    client: Client, response_type: str | None, error: str
+) -> None:
     answer = client.authorize(response_type=response_type, state="s")
     assert answer.status_code == 302
     assert answer.headers["Location"] == (
@@ -496,17 +498,17 @@ def test_errors_that_go_back(client: Client, response_type: str | None, error: s
         ("https://host/a?x=%7e", "end", "https://host/a?x=%7e&code=c"),
     ],
 )
-def test_where_the_answer_goes(redirect_uri: str, position: str, expected: str) -> None:
+def test_where_the_response_parameters_go(redirect_uri: str, position: str, expected: str) -> None:
     assert authorization_response_url(redirect_uri, {"code": "c"}, position) == expected
 
 
 def test_the_code_in_the_fragment() -> None:
     with a_client("https://host:8443/#/login") as client:
-        back = client.way_back(state="s")
+        back = client.response_url(state="s")
         code = answer_in(back)["code"]
         assert back == f"https://host:8443/#/login?code={code}&state=s"
         assert client.exchange(code)["code"] == "2000"
-        denied = client.way_back(state="s", response_type="x")
+        denied = client.response_url(state="s", response_type="x")
         assert denied.startswith("https://host:8443/#/login?error=unsupported_response_type&")
 
 
@@ -526,7 +528,7 @@ def test_the_code_before_the_fragment_no_state_and_an_issuer() -> None:
             exported["SERVER_URL"], exported["CLIENT_SECRET"], "https://host:8443/#/login"
         )
         with client.browser:
-            back = client.way_back(state="s")
+            back = client.response_url(state="s")
             assert sorted(answer_in(back)) == ["code", "iss"]
             assert answer_in(back)["iss"] == client.url
             assert re.fullmatch(r"https://host:8443/\?code=[\w-]{43,}&iss=[^#&]+#/login", back)
@@ -534,10 +536,10 @@ def test_the_code_before_the_fragment_no_state_and_an_issuer() -> None:
             assert tokens["expires_in"] == 90
             renewed = client.call("refreshToken", refresh_token=tokens["refresh_token"])
             assert "refresh_token" in renewed["data"]
-            error = answer_in(client.way_back(state="s", response_type="x"))
+            error = answer_in(client.response_url(state="s", response_type="x"))
             assert sorted(error) == ["error", "error_description", "iss"]
             client.redirect_uri = "https://other.example/cb"
-            assert client.way_back().startswith("https://other.example/cb?code=")
+            assert client.response_url().startswith("https://other.example/cb?code=")
 
 
 # The sign-in page
@@ -571,7 +573,7 @@ def test_the_sign_in_page(client: Client) -> None:
     ("username", "role"),
     [("ada", "Admin"), ("bob", "User"), ("王小明", "User"), ("auditor", "Auditor")],
 )
-def test_picking_a_person(client: Client, username: str, role: str) -> None:
+def test_choosing_a_person(client: Client, username: str, role: str) -> None:
     answer = client.submit(client.authorize(), username=username)
     assert answer.status_code == 303
     cookie = answer.headers["Set-Cookie"]
@@ -581,7 +583,7 @@ def test_picking_a_person(client: Client, username: str, role: str) -> None:
     tokens = client.exchange(answer_in(answer.headers["Location"])["code"])["data"]
     user = client.user(tokens)["data"]
     assert (user["username"], user["role"]) == (username, role)
-    assert client.authorize().status_code == 302  # signed in: straight back
+    assert client.authorize().status_code == 302  # already signed in: redirected at once
 
 
 def test_typing_a_name(client: Client) -> None:
@@ -601,7 +603,7 @@ def test_typing_a_name(client: Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "   ", "x" * 65, "a\x00b", "a\nb"])
-def test_names_nobody_can_have(client: Client, name: str) -> None:
+def test_names_that_are_refused(client: Client, name: str) -> None:
     answer = client.submit(client.authorize(), typed_username=name)
     assert answer.status_code == 400
     assert 'role="alert"' in answer.text
@@ -637,7 +639,7 @@ def test_a_form_without_its_token(client: Client) -> None:
         assert "out of date" in answer.text
 
 
-def test_two_tabs_come_back_to_their_own(client: Client) -> None:
+def test_two_tabs_return_to_their_own_redirect_uris(client: Client) -> None:
     one, two = client.authorize(state="1"), client.authorize(state="2")
     back = client.submit(two, username="ada").headers["Location"]
     assert answer_in(back)["state"] == "2"
@@ -655,10 +657,10 @@ def test_home(client: Client) -> None:
     )
 
 
-# People, and whether they are valid
+# People and their validity
 
 
-def test_changing_people_and_asking_for_validity() -> None:
+def test_changing_people_and_checking_their_validity() -> None:
     with a_client() as client:
         tokens = client.tokens("bob")
         with requests.Session() as client.browser:
@@ -714,7 +716,7 @@ def test_validity_elsewhere_by_name() -> None:
         assert answer["data"] == {"validation_list": [True, False, False]}
 
 
-# Failing on purpose
+# Scripted failures
 
 POSTS = ["getToken", "getUserInfo", "refreshToken", "logout", "validity"]
 
@@ -780,7 +782,7 @@ def test_failing_by_closing(client: Client) -> None:
     client.fail_next("getToken", "close")
     with pytest.raises(requests.ConnectionError):
         client.exchange(code)
-    # The request arrived: its code is used up.
+    # The request arrived and used up its code.
     assert client.exchange(code)["code"] == "8202"
 
 
@@ -805,7 +807,7 @@ def test_failing_by_hanging() -> None:
         with pytest.raises(requests.ReadTimeout):
             client.post("getUserInfo", {}, timeout=0.3)
         assert [call["code"] for call in client.calls()] == ["hang"]
-        # Others are answered meanwhile; and when the sandbox stops, it lets go.
+        # Other requests are served, and stopping the sandbox ends the hanging one.
         waiting = Background(lambda: client.post("getUserInfo", {}, timeout=60))
         assert client.tokens()
         wait_until(lambda: len(client.calls()) >= 3)
@@ -844,13 +846,13 @@ def test_failing_at_authorize(client: Client) -> None:
         {"interface": "getToken", "how": "8500", "times": True},
     ],
 )
-def test_ways_to_fail_that_do_not_exist(client: Client, body: object) -> None:
+def test_unknown_failures(client: Client, body: object) -> None:
     answer = client.post("/_sandbox/fail-next", body)
     assert answer.status_code == 400
     assert answer.json()["error"]
 
 
-def test_only_json_turns_the_knobs(client: Client) -> None:
+def test_the_control_interface_accepts_only_json(client: Client) -> None:
     text = '{"interface": "getToken", "how": "8500"}'
     headers = {"Content-Type": "text/plain"}
     answer = requests.post(
@@ -921,7 +923,7 @@ def test_connections_are_kept_and_counted(client: Client) -> None:
         (b"POST / HTTP/1.1\r\nContent-Length: 1048577\r\n\r\n" + b"x" * 1048577, b"413"),
     ],
 )
-def test_requests_that_cannot_be_read(client: Client, request_text: bytes, status: bytes) -> None:
+def test_malformed_requests(client: Client, request_text: bytes, status: bytes) -> None:
     address = urlsplit(client.url)
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         head, _ = exchange_raw(connection, request_text)
@@ -938,7 +940,7 @@ def test_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
             assert connection.recv(1) == b""
 
 
-def test_a_stopped_sandbox_is_dead_on_open_connections_too() -> None:
+def test_stopping_the_sandbox_closes_open_connections() -> None:
     with a_client() as client:
         client.authorize()
         session, url = client.browser, client.url
@@ -950,7 +952,7 @@ def test_a_stopped_sandbox_is_dead_on_open_connections_too() -> None:
 # The command
 
 
-def test_the_log_holds_no_secret(client: Client, shared: tuple[str, Path]) -> None:
+def test_the_log_contains_no_secret(client: Client, shared: tuple[str, Path]) -> None:
     code = client.code(state="canary-state")
     tokens = client.exchange(code)["data"]
     client.user(tokens)
@@ -968,7 +970,7 @@ def test_the_log_holds_no_secret(client: Client, shared: tuple[str, Path]) -> No
     assert re.fullmatch(r"([A-Z-]+ /?\S* [\w]+\n)+", log)
 
 
-def test_what_is_printed() -> None:
+def test_the_startup_output() -> None:
     with sandbox() as one, sandbox(end=signal.SIGINT) as two:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", one["SERVER_URL"])
         assert one["CLIENT_ID"] == CLIENT_ID
@@ -991,7 +993,7 @@ def test_tls(tmp_path: Path) -> None:
         assert exported["SERVER_URL"].startswith("https://127.0.0.1:")
         assert Path(bundle).parent.stat().st_mode & 0o777 == 0o700
         address = urlsplit(exported["SERVER_URL"])
-        # One who never says anything must not keep the others waiting.
+        # A silent client must not block other clients.
         with (
             socket.create_connection((address.hostname, address.port)),
             requests.Session() as session,
@@ -1039,7 +1041,7 @@ def test_tls_without_trustme(
     assert "pip install trustme" in capsys.readouterr().err
 
 
-def test_another_host_is_warned_about(tmp_path: Path) -> None:
+def test_another_host_causes_a_warning(tmp_path: Path) -> None:
     log = tmp_path / "stderr"
     with sandbox("--host", "0.0.0.0", log=log) as exported:
         assert exported["SERVER_URL"].startswith("http://127.0.0.1:")
@@ -1047,5 +1049,5 @@ def test_another_host_is_warned_about(tmp_path: Path) -> None:
     assert log.read_text().startswith("Warning: listening on 0.0.0.0.")
 
 
-def test_the_secret_is_in_no_repr() -> None:
+def test_reprs_do_not_show_the_secret() -> None:
     assert CLIENT_SECRET not in repr(SandboxConfig(client_secret=CLIENT_SECRET))

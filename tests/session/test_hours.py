@@ -1,7 +1,7 @@
-"""Hours later, under gunicorn: refreshes, users who are disabled, outages, and clocks that jump.
+"""Long-lived sessions under gunicorn: refreshes, disabled users, outages, and clock jumps.
 
-Two workers with threads; on Redis two instances of them. The server runs in the test's process and
-does what the test says, or is the sandbox. Here hours are seconds.
+Each instance has two workers with threads; with Redis there are two instances. The authentication
+server is a scripted one in the test's process, or the sandbox. Hours are shortened to seconds.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ..scripted import (
     tokens,
 )
 from ..threads import Background, at_once
-from ..workers import Answer, Browser, Gunicorn, Person, Place, place, site
+from ..workers import Browser, Deployment, Gunicorn, Person, Response, deployment, site
 
 pytestmark = [pytest.mark.slow, pytest.mark.hours]
 
@@ -49,55 +49,55 @@ SECOND = tokens("second", 3600)
 
 
 def slow(seconds: float, answer: Callable[[Handler], None]) -> Callable[[Handler], None]:
-    def later(handler: Handler) -> None:
+    def slow_answer(handler: Handler) -> None:
         time.sleep(seconds)
         answer(handler)
 
-    return later
+    return slow_answer
 
 
-# One refresh, however many ask
+# Many requests, one refresh
 
 
-def expired(place: Place) -> Browser:
-    """Somebody whose access token has expired."""
-    place.server.answers[GET_TOKEN] = tokens("first", 1)
-    place.server.answers[REFRESH_TOKEN] = SECOND
-    browser = Browser(*place.instances)
+def expired(deployment: Deployment) -> Browser:
+    """Return a browser with an expired access token."""
+    deployment.server.answers[GET_TOKEN] = tokens("first", 1)
+    deployment.server.answers[REFRESH_TOKEN] = SECOND
+    browser = Browser(*deployment.instances)
     time.sleep(1.1)
-    place.server.seen.clear()
+    deployment.server.seen.clear()
     return browser
 
 
-def check_one_refresh(place: Place, path: str, seconds: float) -> None:
-    browser = expired(place)
-    place.server.answers[REFRESH_TOKEN] = slow(seconds, SECOND)
+def check_one_refresh(deployment: Deployment, path: str, seconds: float) -> None:
+    browser = expired(deployment)
+    deployment.server.answers[REFRESH_TOKEN] = slow(seconds, SECOND)
     expected = {"/private": "private ada", "/token": "second"}[path]
     answers = browser.get_at_once(path, 200)
     assert {(answer.status, answer.text) for answer in answers} == {(200, expected)}
-    # The pages may all have been answered before the refresh was.
-    assert {browser.get("/token", at).text for at in place.instances} == {"second"}
-    assert place.refreshes() == 1
+    # All pages may have been served before the refresh finished.
+    assert {browser.get("/token", at).text for at in deployment.instances} == {"second"}
+    assert deployment.refreshes() == 1
 
 
 @pytest.mark.parametrize("path", PAGES)
 def test_200_requests_refresh_once(any_store: str, path: str) -> None:
-    with place(any_store) as here:
+    with deployment(any_store) as here:
         for _ in range(20):
             check_one_refresh(here, path, 0.1)
 
 
 @pytest.mark.parametrize(("seconds", "timeout"), [(3, "5"), (10, "15")])
-def test_200_requests_refresh_once_however_long_it_takes(
+def test_200_requests_refresh_once_when_the_refresh_is_slow(
     any_store: str, seconds: float, timeout: str
 ) -> None:
-    with place(any_store, timeout=timeout) as here:
+    with deployment(any_store, timeout=timeout) as here:
         for path in PAGES:
             check_one_refresh(here, path, seconds)
 
 
-def test_the_claim_of_a_killed_worker_frees_itself(any_store: str) -> None:
-    with place(any_store, 1, timeout="1") as here:
+def test_the_claim_of_a_killed_worker_expires(any_store: str) -> None:
+    with deployment(any_store, 1, timeout="1") as here:
         (instance,) = here.instances
         browser = expired(here)
         here.server.answers[REFRESH_TOKEN] = hangs
@@ -124,11 +124,11 @@ def _lost(browser: Browser) -> None:
         browser.get("/token")
     except (OSError, http.client.HTTPException):
         return
-    raise AssertionError("the worker has answered")
+    raise AssertionError("the worker has responded")
 
 
-def test_nobody_is_signed_out_where_refresh_tokens_rotate(any_store: str) -> None:
-    """The sandbox ends the sign-in of whoever comes with a spent refresh token."""
+def test_rotating_refresh_tokens_sign_nobody_out(any_store: str) -> None:
+    """The sandbox revokes all tokens of a sign-in if a used refresh token is sent again."""
     options = ["--rotate-refresh-tokens", "--token-lifetime", "3"]
     instances = 2 if any_store.startswith("redis") else 1
     with site(any_store, instances, options=options) as gunicorns:
@@ -162,20 +162,22 @@ def test_nobody_is_signed_out_where_refresh_tokens_rotate(any_store: str) -> Non
     assert sum(call["interface"] == "getToken" for call in calls) == 2
 
 
-def test_a_halted_worker_that_goes_on_later_ends_nothing(redis_server: RedisServer) -> None:
-    """Its claim has gone to another, who has refreshed; what the server says of the old refresh
-    token is then no word on the session."""
-    with place(redis_server.url, timeout="1") as here:
+def test_a_suspended_worker_that_resumes_ends_no_session(redis_server: RedisServer) -> None:
+    """Another worker has taken over the claim and refreshed the tokens.
+
+    The server's refusal of the old refresh token must not end the session.
+    """
+    with deployment(redis_server.url, timeout="1") as here:
         first, second = here.instances
         browser = expired(here)
         arrived, go_on = threading.Event(), threading.Event()
 
-        def spent(handler: Handler) -> None:
+        def refuses(handler: Handler) -> None:
             arrived.set()
             go_on.wait(60)
             fails("8206")(handler)
 
-        here.server.answers[REFRESH_TOKEN] = spent
+        here.server.answers[REFRESH_TOKEN] = refuses
         assert browser.get("/private", first).status == 200
         assert arrived.wait(60)
         first.halt(signal.SIGSTOP)
@@ -192,13 +194,13 @@ def test_a_halted_worker_that_goes_on_later_ends_nothing(redis_server: RedisServ
         assert bodies == ["r-1", "r-1"]
 
 
-def test_a_worker_that_is_stopped_keeps_what_its_refresh_brings(any_store: str) -> None:
-    """As at each deployment. The old refresh token is spent by then."""
-    with place(any_store, 1, timeout="5") as here:
+def test_a_stopping_worker_stores_the_tokens_of_its_refresh(any_store: str) -> None:
+    """Each deployment stops workers; by then the server has used up the old refresh token."""
+    with deployment(any_store, 1, timeout="5") as here:
         (instance,) = here.instances
         browser = expired(here)
-        brought = tokens("second", 1, "r-2")
-        here.server.answers[REFRESH_TOKEN] = slow(2, brought)
+        rotated = tokens("second", 1, "r-2")
+        here.server.answers[REFRESH_TOKEN] = slow(2, rotated)
         assert browser.get("/private").status == 200
         wait_until(lambda: here.refreshes() == 1)
         instance.stop()
@@ -218,7 +220,7 @@ def test_a_worker_that_is_stopped_keeps_what_its_refresh_brings(any_store: str) 
 
 
 @pytest.mark.parametrize("change", [{"disabled": True}, {"role": "User"}, {"role": "Admin"}])
-def test_a_change_at_the_server_is_everywhere_in_time(
+def test_a_change_at_the_server_reaches_every_session_in_time(
     redis_server: RedisServer, change: dict[str, Any]
 ) -> None:
     before = {"role": "User" if change == {"role": "Admin"} else "Admin"}
@@ -237,7 +239,7 @@ def test_a_change_at_the_server_is_everywhere_in_time(
             assert time.monotonic() < until
         names = {browser.who()["username"] for browser in everywhere}
         assert names == {None if "disabled" in change else "ada"}
-        # Who is out stays out, and who is in has not signed in again.
+        # Signed-out people stay signed out, and the others did not need another login.
         calls = requests.get(f"{gunicorns[0].server_url}/_sandbox/calls", timeout=60).json()
         assert sum(call["interface"] == "getToken" for call in calls) == 3
 
@@ -269,7 +271,7 @@ def test_an_outage_second_by_second(
     url = f"sqlite:///{tmp_path}/sessions.db"
     if store == "redis":
         url = request.getfixturevalue("redis_server").url
-    with place(url, 1, revalidate_after="2", outage_grace=str(GRACE)) as here:
+    with deployment(url, 1, revalidate_after="2", outage_grace=str(GRACE)) as here:
         answered = 0.0
 
         def person(handler: Handler) -> None:
@@ -281,31 +283,33 @@ def test_an_outage_second_by_second(
         here.server.answers |= {GET_TOKEN: tokens("first", 4)} | well
         browser = Browser(*here.instances)
         began = time.monotonic()
-        table: list[tuple[float, float, bool, dict[str, Answer]]] = []
+        table: list[tuple[float, float, bool, dict[str, Response]]] = []
 
-        def look(is_well: bool) -> dict[str, Answer]:
-            asked, last = time.monotonic(), answered
+        def observe(is_well: bool) -> dict[str, Response]:
+            started, last = time.monotonic(), answered
             row = {page: browser.get(page) for page in ("/ping", *PAGES)}
-            table.append((asked - began, time.monotonic() - last, is_well, row))
+            table.append((started - began, time.monotonic() - last, is_well, row))
             statuses = "".join(f"  {page} {answer.status}" for page, answer in row.items())
-            print(f"{outage:>9}{asked - began:6.1f} s  {'well' if is_well else 'out':>4}{statuses}")
-            time.sleep(max(0.0, asked + 1 - time.monotonic()))
+            print(
+                f"{outage:>9}{started - began:6.1f} s  {'well' if is_well else 'out':>4}{statuses}"
+            )
+            time.sleep(max(0.0, started + 1 - time.monotonic()))
             return row
 
         for _ in range(4):
-            look(True)
+            observe(True)
         stop_answering(here, OUTAGES[outage])
         until = time.monotonic() + GRACE + 5
         while time.monotonic() < until:
-            look(False)
+            observe(False)
         if OUTAGES[outage] is None:
             here.server = ScriptedServer(port=here.server.server_port)
         here.server.answers |= well
         back = time.monotonic()
-        while {answer.status for answer in look(True).values()} != {200}:
+        while {answer.status for answer in observe(True).values()} != {200}:
             assert time.monotonic() < back + 3 * 5
         for _ in range(3):
-            assert {answer.status for answer in look(True).values()} == {200}
+            assert {answer.status for answer in observe(True).values()} == {200}
         logins = here.server.paths.count(GET_TOKEN)
     assert logins == (0 if outage == "refusing" else 1)
     for second, age, is_well, row in table:
@@ -315,7 +319,7 @@ def test_an_outage_second_by_second(
         assert private.status == 200 or private.headers["Retry-After"] == "5"
         assert token.status in (200, 502, 503)
         assert token.status != 503 or token.headers["Retry-After"] == "5"
-        # The package counts from before its question.
+        # The package counts from the time when it sent its request.
         if age < GRACE - 1:
             assert private.status == 200, second
         if not is_well and age > GRACE + 3:
@@ -324,7 +328,7 @@ def test_an_outage_second_by_second(
             assert token.status == 200, second
 
 
-def stop_answering(here: Place, how: Callable[[Handler], None] | None) -> None:
+def stop_answering(here: Deployment, how: Callable[[Handler], None] | None) -> None:
     for path in (GET_USER_INFO, REFRESH_TOKEN, GET_TOKEN, LOGOUT):
         here.server.answers[path] = how or closes
     if how is None:
@@ -336,7 +340,7 @@ def stop_answering(here: Place, how: Callable[[Handler], None] | None) -> None:
 
 @pytest.fixture
 def clock(tmp_path: Path) -> Clock:
-    """Let the workers see their wall clock set by so many seconds, and other ones pass."""
+    """Set the wall clock of the workers by some seconds, and advance both of their clocks."""
     file = tmp_path / "clock"
 
     def set_to(by: float, *, passed: float = 0) -> Path:
@@ -347,8 +351,8 @@ def clock(tmp_path: Path) -> Clock:
     return set_to
 
 
-def test_a_clock_that_jumps_ends_no_session_in_use(any_store: str, clock: Clock) -> None:
-    with place(any_store, 1, clock=clock(0)) as here:
+def test_a_clock_jump_ends_no_active_session(any_store: str, clock: Clock) -> None:
+    with deployment(any_store, 1, clock=clock(0)) as here:
         browser = Browser(*here.instances)
         for offset in (600, 0, -600, 0):
             clock(offset)
@@ -358,9 +362,9 @@ def test_a_clock_that_jumps_ends_no_session_in_use(any_store: str, clock: Clock)
         assert REFRESH_TOKEN not in here.server.paths
 
 
-def test_a_clock_that_jumps_while_the_server_is_out(any_store: str, clock: Clock) -> None:
-    """What has failed a moment ago is tried again at once, not ten minutes later."""
-    with place(any_store, 1, clock=clock(0)) as here:
+def test_a_clock_jump_during_an_outage(any_store: str, clock: Clock) -> None:
+    """The failed refresh is retried immediately, and not ten minutes later."""
+    with deployment(any_store, 1, clock=clock(0)) as here:
         browser = expired(here)
         here.server.answers[REFRESH_TOKEN] = fails("8500")
         clock(700)
@@ -372,22 +376,23 @@ def test_a_clock_that_jumps_while_the_server_is_out(any_store: str, clock: Clock
         assert browser.get("/private").text == "private ada"
 
 
-def test_a_clock_that_jumps_in_the_middle_of_a_refresh(
-    redis_server: RedisServer, clock: Clock
-) -> None:
-    """The claim is over, so another refreshes too; what the first one then hears of the old
-    refresh token is no word on the session."""
-    with place(redis_server.url, clock=clock(0), timeout="10") as here:
+def test_a_clock_jump_during_a_refresh(redis_server: RedisServer, clock: Clock) -> None:
+    """The claim expires, so another worker refreshes as well.
+
+    The refusal of the old refresh token that the first worker then receives must not end the
+    session.
+    """
+    with deployment(redis_server.url, clock=clock(0), timeout="10") as here:
         first, second = here.instances
         browser = expired(here)
         arrived, go_on = threading.Event(), threading.Event()
 
-        def spent(handler: Handler) -> None:
+        def refuses(handler: Handler) -> None:
             arrived.set()
             go_on.wait(60)
             fails("8206")(handler)
 
-        here.server.answers[REFRESH_TOKEN] = spent
+        here.server.answers[REFRESH_TOKEN] = refuses
         assert browser.get("/private", first).status == 200
         assert arrived.wait(60)
         here.server.answers[REFRESH_TOKEN] = tokens("second", 3600, "r-2")
@@ -399,14 +404,12 @@ def test_a_clock_that_jumps_in_the_middle_of_a_refresh(
         assert here.refreshes() == 2
 
 
-def test_a_clock_that_jumps_keeps_no_session_beyond_its_lifetime_plus_the_jump(
-    any_store: str, clock: Clock
-) -> None:
+def test_a_clock_jump_extends_a_session_by_at_most_the_jump(any_store: str, clock: Clock) -> None:
     lifetime, step = 43200, 1500
-    with place(any_store, 1, clock=clock(0)) as here:
+    with deployment(any_store, 1, clock=clock(0)) as here:
         browser = Browser(*here.instances)
         began = time.monotonic()
-        # Ten minutes back, and then in use for all its life.
+        # Set the clock back by ten minutes, and use the session for its whole lifetime.
         for passed in range(0, lifetime, step):
             clock(-600, passed=passed)
             assert browser.get("/private").text == "private ada", passed
@@ -418,8 +421,8 @@ def test_a_clock_that_jumps_keeps_no_session_beyond_its_lifetime_plus_the_jump(
         assert here.server.paths.count(GET_TOKEN) == 1
 
 
-def test_a_machine_that_slept_is_no_clock_that_was_set(any_store: str, clock: Clock) -> None:
-    with place(any_store, 1, clock=clock(0)) as here:
+def test_a_machine_that_slept_ends_idle_sessions(any_store: str, clock: Clock) -> None:
+    with deployment(any_store, 1, clock=clock(0)) as here:
         browser = Browser(*here.instances)
         clock(31 * 60)
         assert browser.get("/private").status == 302

@@ -1,4 +1,4 @@
-"""A logout that the server was not told of is owed, and paid later by whichever worker comes."""
+"""Pending logouts: any worker reports them to the server later."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ..scripted import (
 )
 from ..threads import Background, at_once
 
-# They look at all that is in the store.
+# These tests examine the whole store.
 pytestmark = pytest.mark.own_redis
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
@@ -46,12 +46,13 @@ def logouts(app: Flask) -> Any:
 
 
 def rewrite(app: Flask, key: str, **change: Any) -> None:
-    """Change what a record says."""
+    """Change values of a record."""
     store = app.extensions["devkit_sso"].session_service.store
     assert store.update(key, json.dumps(json.loads(store.read(key).data) | change))
 
 
-def is_nothing_left(app: Flask) -> bool:
+def is_store_empty(app: Flask) -> bool:
+    """Tell whether the store has no records, except those of used logins."""
     store = app.extensions["devkit_sso"].session_service.store
     installation = app.extensions["devkit_sso"].settings.installation
     return [key for key in store.below(installation) if ":login:" not in key] == []
@@ -59,36 +60,36 @@ def is_nothing_left(app: Flask) -> bool:
 
 @pytest.fixture
 def make_worker(any_store: str, make_app: AppMaker) -> AppMaker:
-    """Make an application as another worker has it, on the same store."""
+    """Make an application for another worker, on the same store."""
     return lambda **settings: make_app(DevKitSSO(), store_url=any_store, **settings)
 
 
 @pytest.mark.parametrize("how", [closes, fails("8500"), says(b"<html>", 200), says(b"", 503)])
-def test_what_fails_stays_owed_and_is_tried_in_intervals(
+def test_a_failed_report_is_retried_at_intervals(
     make_worker: AppMaker, server: ScriptedServer, how: Any
 ) -> None:
     app = make_worker()
     client = app.test_client()
     sign_in(client)
-    heard: list[bool] = []
+    received: list[bool] = []
 
     def listen(sender: Flask, user: Any, server_told: bool) -> None:
-        heard.append(server_told)
+        received.append(server_told)
 
     server.answers[LOGOUT] = how
     with logged_out.connected_to(listen, app):
         assert not sign_out(client)
-    assert heard == [False]
+    assert received == [False]
     assert client.get("/private").status_code == 302
-    assert logouts(make_worker()).report_pending() == 0, "the server is still out of order"
+    assert logouts(make_worker()).report_pending() == 0, "the server still fails"
     server.answers[LOGOUT] = says({"code": "2000"})
     server.seen.clear()
-    assert logouts(make_worker()).report_pending() == 0, "it was tried just now"
+    assert logouts(make_worker()).report_pending() == 0, "it was tried a moment ago"
     assert server.seen == []
-    assert not is_nothing_left(app)
+    assert not is_store_empty(app)
 
 
-def test_who_says_no_signs_out_at_the_server_or_that_is_owed(
+def test_answering_no_logs_out_at_the_server_or_records_a_pending_logout(
     make_worker: AppMaker, server: ScriptedServer
 ) -> None:
     app = make_worker(binding="confirm")
@@ -98,7 +99,7 @@ def test_who_says_no_signs_out_at_the_server_or_that_is_owed(
         server.answers[LOGOUT] = how
         start(client, headers=SAME_ORIGIN)
         question = client.get("/sso/callback?code=C").location
-        # Looking at the headers answers nothing.
+        # A HEAD request does not answer the question.
         assert client.head(question, headers=SAME_ORIGIN).status_code == 200
         response = client.post(question, data={"answer": "no"}, headers=SAME_ORIGIN)
         outcomes.append(client.get(response.location).text.split('data-outcome="')[1].split('"')[0])
@@ -106,10 +107,10 @@ def test_who_says_no_signs_out_at_the_server_or_that_is_owed(
     server.seen.clear()
     assert logouts(app).report_pending() == 1
     assert server.paths == [LOGOUT]
-    assert is_nothing_left(app)
+    assert is_store_empty(app)
 
 
-def test_a_debt_is_paid_once_and_is_gone(make_worker: AppMaker, server: ScriptedServer) -> None:
+def test_a_pending_logout_is_reported_once(make_worker: AppMaker, server: ScriptedServer) -> None:
     client = make_worker().test_client()
     server.answers[LOGOUT] = fails("8500")
     sign_in(client)
@@ -118,27 +119,27 @@ def test_a_debt_is_paid_once_and_is_gone(make_worker: AppMaker, server: Scripted
     server.seen.clear()
     workers = [logouts(make_worker()) for _ in range(4)]
     assert sorted(at_once([worker.report_pending for worker in workers])) == [0, 0, 0, 1]
-    (told,) = server.seen
-    assert (told.path, told.body) == (
+    (report,) = server.seen
+    assert (report.path, report.body) == (
         LOGOUT,
         b'{"client_id": "20221017000000001", "access_token": "canary-access-token-1f6a"}',
     )
-    assert is_nothing_left(make_worker())
+    assert is_store_empty(make_worker())
 
 
 @pytest.mark.parametrize("how", ["told", "8205", "8206"])
-def test_nothing_is_owed(make_worker: AppMaker, server: ScriptedServer, how: str) -> None:
-    """Neither after a logout that worked, nor for tokens that the server says are dead."""
+def test_no_pending_logout_is_left(make_worker: AppMaker, server: ScriptedServer, how: str) -> None:
+    """A successful logout leaves none, and neither do tokens that the server calls invalid."""
     app = make_worker()
     client = app.test_client()
     if how != "told":
         server.answers[LOGOUT] = fails(how)
     sign_in(client)
     assert sign_out(client) is (how == "told")
-    assert is_nothing_left(app)
+    assert is_store_empty(app)
 
 
-def test_while_a_request_tells_the_server_nobody_else_does(
+def test_a_logout_in_progress_is_not_reported_twice(
     make_worker: AppMaker, server: ScriptedServer
 ) -> None:
     arrived, go_on = threading.Event(), threading.Event()
@@ -157,10 +158,10 @@ def test_while_a_request_tells_the_server_nobody_else_does(
     go_on.set()
     leaving.result()
     assert server.paths.count(LOGOUT) == 1
-    assert is_nothing_left(make_worker())
+    assert is_store_empty(make_worker())
 
 
-def test_an_expired_access_token_is_refreshed_first_and_a_rotated_one_kept(
+def test_an_expired_access_token_is_refreshed_first_and_a_rotated_refresh_token_kept(
     make_worker: AppMaker, server: ScriptedServer
 ) -> None:
     data = {"access_token": "first", "expires_in": 1, "refresh_token": "canary-refresh-1"}
@@ -190,7 +191,7 @@ def test_an_expired_access_token_is_refreshed_first_and_a_rotated_one_kept(
     ("refresh_token", "age", "is_dropped"),
     [(None, 1, True), ("canary-refresh", 86_000, False), ("canary-refresh", 86_401, True)],
 )
-def test_what_is_past_use_is_dropped_and_logged(
+def test_a_pending_logout_with_expired_tokens_is_dropped_and_logged(
     make_worker: AppMaker,
     server: ScriptedServer,
     caplog: pytest.LogCaptureFixture,
@@ -209,13 +210,13 @@ def test_what_is_past_use_is_dropped_and_logged(
     if is_dropped:
         assert records == [("WARNING", "logout of uid 'u-1': given up, not reported to the server")]
     assert "canary" not in caplog.text
-    assert is_nothing_left(app)
+    assert is_store_empty(app)
 
 
 @pytest.mark.parametrize(
     "change", [{"retry_at": "soon"}, {"retry_at": None}, {"uid": 5}, {"tokens": []}]
 )
-def test_a_record_that_makes_no_sense_keeps_no_other_from_being_paid(
+def test_an_invalid_record_does_not_block_the_others(
     make_worker: AppMaker, server: ScriptedServer, change: dict[str, Any]
 ) -> None:
     app = make_worker()
@@ -226,12 +227,12 @@ def test_a_record_that_makes_no_sense_keeps_no_other_from_being_paid(
     assert server.paths == [LOGOUT]
 
 
-def test_a_server_out_of_reach_is_asked_once_a_round(
+def test_an_unreachable_server_is_called_once_per_round(
     make_worker: AppMaker, server: ScriptedServer
 ) -> None:
     app = make_worker()
     server.answers[LOGOUT] = closes
-    # One more, and it would not be asked at all for a while.
+    # A third failure would open the breaker.
     for _ in range(2):
         client = app.test_client()
         sign_in(client)
@@ -241,7 +242,7 @@ def test_a_server_out_of_reach_is_asked_once_a_round(
     assert server.paths == [LOGOUT]
 
 
-def test_a_request_sets_it_off_and_does_not_wait(
+def test_a_request_starts_the_reports_and_does_not_wait(
     make_worker: AppMaker, server: ScriptedServer
 ) -> None:
     client = make_worker().test_client()
@@ -263,5 +264,5 @@ def test_a_request_sets_it_off_and_does_not_wait(
     for _ in range(5):
         assert stranger.get("/").text == "home"
     pages_are_there.set()
-    wait_until(lambda: is_nothing_left(worker))
+    wait_until(lambda: is_store_empty(worker))
     assert server.paths == [LOGOUT]

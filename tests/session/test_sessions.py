@@ -29,27 +29,27 @@ from ..threads import at_once
 connections: list[sqlite3.Connection] = []
 
 
-def _note_connection(event: str, args: tuple[Any, ...]) -> None:
+def _record_connection(event: str, args: tuple[Any, ...]) -> None:
     if event == "sqlite3.connect/handle":
         connections.append(args[0])
 
 
-sys.addaudithook(_note_connection)
+sys.addaudithook(_record_connection)
 
 
 @pytest.fixture
 def listen() -> Iterator[Callable[[], list[str]]]:
-    """From the call on: what the connections opened in this test are told, as SQLite reports it."""
+    """Return a function that starts recording the SQL statements of this test's connections."""
     connections.clear()
 
-    def start_listening() -> list[str]:
-        heard: list[str] = []
+    def start_recording() -> list[str]:
+        statements: list[str] = []
         for connection in connections:
-            with suppress(sqlite3.ProgrammingError):  # closed already
-                connection.set_trace_callback(heard.append)
-        return heard
+            with suppress(sqlite3.ProgrammingError):  # already closed
+                connection.set_trace_callback(statements.append)
+        return statements
 
-    yield start_listening
+    yield start_recording
     connections.clear()
 
 
@@ -77,7 +77,7 @@ def test_a_guarded_request_is_one_indexed_read(
     assert "SEARCH record USING PRIMARY KEY" in plan
 
 
-def test_a_visitor_without_our_cookie_or_with_a_forged_one_costs_none(
+def test_a_missing_or_forged_cookie_costs_no_read(
     app: Flask, client: FlaskClient, listen: Callable[[], list[str]]
 ) -> None:
     login_as(client, "bob")
@@ -98,7 +98,7 @@ def test_the_cookie_is_opaque(client: FlaskClient) -> None:
     assert len(value) < 200
 
 
-def test_the_last_use_is_not_written_at_each_request(
+def test_the_last_use_is_not_written_on_each_request(
     client: FlaskClient, listen: Callable[[], list[str]]
 ) -> None:
     login_as(client, "bob")
@@ -109,7 +109,7 @@ def test_the_last_use_is_not_written_at_each_request(
     assert [statement for statement in sql if not statement.startswith("SELECT ")] == []
 
 
-def test_a_shorter_lifetime_applies_to_sessions_that_are_there(
+def test_a_shorter_lifetime_applies_to_existing_sessions(
     make_app: AppMaker,
 ) -> None:
     clock.stop()
@@ -124,7 +124,7 @@ def test_a_shorter_lifetime_applies_to_sessions_that_are_there(
     assert signed_in(before)
 
 
-def test_a_new_secret_key_with_the_old_as_fallback_logs_nobody_out(
+def test_a_new_secret_key_with_the_old_one_as_fallback_signs_nobody_out(
     make_app: AppMaker, server: ScriptedServer, tmp_path: Path
 ) -> None:
     def with_keys(key: str, *fallbacks: str) -> FlaskClient:
@@ -151,7 +151,7 @@ def test_a_new_secret_key_with_the_old_as_fallback_logs_nobody_out(
     assert signed_in(rotated)
     assert come_back(rotated, pending).status_code == 303
     assert not signed_in(removed)
-    # The sealed tokens can be opened with the fallback, too.
+    # The fallback key opens sealed tokens as well.
     server.seen.clear()
     for cookie in carried:
         rotated.set_cookie(cookie.key, cookie.value)
@@ -175,19 +175,19 @@ def test_end_sessions(make_app: AppMaker) -> None:
     for client in clients[:2]:
         login_as(client, "bob", uid="u-7")
     login_as(clients[2], "ada", uid="u-8")
-    heard: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
 
     def listen(sender: Flask, uid: str, why: str) -> None:
-        heard.append((uid, why))
+        received.append((uid, why))
 
     with app.app_context(), session_ended.connected_to(listen, app):
         assert sso.end_sessions("u-7") == 2
         assert sso.end_sessions("u-7") == 0
-    assert heard == [("u-7", "ended")]
+    assert received == [("u-7", "ended")]
     assert [signed_in(client) for client in clients] == [False, False, True]
 
 
-def test_a_view_that_ends_sessions_without_a_secret_key_says_what_is_missing(
+def test_end_sessions_without_a_secret_key_reports_the_missing_key(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = Flask("tests")
@@ -201,7 +201,7 @@ def test_a_view_that_ends_sessions_without_a_secret_key_says_what_is_missing(
     assert "SECRET_KEY is missing" in failed.value.hint
 
 
-def test_the_file_is_for_its_owner_alone(make_app: AppMaker, tmp_path: Path) -> None:
+def test_only_the_owner_can_access_the_file(make_app: AppMaker, tmp_path: Path) -> None:
     old = os.umask(0)
     try:
         client = make_app(store_url="sqlite:///sub/sessions.db").test_client()
@@ -214,7 +214,7 @@ def test_the_file_is_for_its_owner_alone(make_app: AppMaker, tmp_path: Path) -> 
     assert (tmp_path / "sub").stat().st_mode & 0o777 == 0o700
 
 
-def test_so_is_one_that_a_link_leads_to(make_app: AppMaker, tmp_path: Path) -> None:
+def test_only_the_owner_can_access_a_linked_file(make_app: AppMaker, tmp_path: Path) -> None:
     real = tmp_path / "volume" / "sessions.db"
     real.parent.mkdir()
     (tmp_path / "devkit_sso.db").symlink_to(real)
@@ -232,7 +232,7 @@ def test_an_absolute_path(make_app: AppMaker, tmp_path_factory: pytest.TempPathF
     assert path.exists()
 
 
-def test_nothing_of_an_ended_session_stays_in_the_file(make_app: AppMaker, tmp_path: Path) -> None:
+def test_an_ended_session_is_erased_from_the_file(make_app: AppMaker, tmp_path: Path) -> None:
     app = make_app()
     leaving, staying = app.test_client(), app.test_client()
 
@@ -246,7 +246,7 @@ def test_nothing_of_an_ended_session_stays_in_the_file(make_app: AppMaker, tmp_p
     assert left()
     logout(leaving)
     assert not left()
-    for number in range(50):  # so many that whole pages become free
+    for number in range(50):  # enough to free whole pages
         login_as(leaving, "name-of-who-leaves" + "x" * 500, uid=f"u-{number % 2}")
     assert left()
     with app.app_context():
@@ -257,7 +257,7 @@ def test_nothing_of_an_ended_session_stays_in_the_file(make_app: AppMaker, tmp_p
     assert signed_in(staying)
 
 
-def test_a_session_outlives_the_process(make_app: AppMaker) -> None:
+def test_a_session_survives_a_restart(make_app: AppMaker) -> None:
     before = make_app().test_client()
     login_as(before, "bob")
     cookie = session_cookie(before)
@@ -271,7 +271,7 @@ def test_expired_records_are_cleaned_up(make_app: AppMaker, tmp_path: Path) -> N
     for _ in range(30):
         login_as(app.test_client(), "bob")
     with sqlite3.connect(tmp_path / "devkit_sso.db") as connection:
-        # Records are kept a while longer than a session lasts; half an hour has passed.
+        # Records are kept for a while after their session ends: let half an hour pass.
         connection.execute("UPDATE record SET expires = expires - 1800")
     for _ in range(3):
         login_as(app.test_client(), "bob")
@@ -289,7 +289,7 @@ def test_threads_and_forks(app: Flask) -> None:
             try:
                 login_as(app.test_client(), "other")
             except StoreUnavailable as error:
-                # On a busy machine others may lock the file for longer than the store waits.
+                # On a busy machine, others may lock the file for longer than the store waits.
                 if "is locked" not in str(error):
                     raise
             else:
@@ -322,17 +322,17 @@ def test_threads_and_forks(app: Flask) -> None:
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
 
 
-@pytest.mark.parametrize("trouble", ["locked", "damaged", "other version"])
-def test_store_trouble_is_not_signed_out(
-    app: Flask, client: FlaskClient, tmp_path: Path, trouble: str
+@pytest.mark.parametrize("fault", ["locked", "damaged", "other version"])
+def test_a_store_failure_is_not_signed_out(
+    app: Flask, client: FlaskClient, tmp_path: Path, fault: str
 ) -> None:
     path = tmp_path / "devkit_sso.db"
     sign_in(client)
     fresh = app.test_client()
-    if trouble == "locked":
+    if fault == "locked":
         blocker = sqlite3.connect(path, isolation_level=None)
         blocker.execute("BEGIN EXCLUSIVE")
-        # Readers go on beside a writer.
+        # A writer does not block readers.
         assert signed_in(client)
         state = start(fresh)["state"]
         began = time.monotonic()
@@ -341,7 +341,7 @@ def test_store_trouble_is_not_signed_out(
     else:
         for file in tmp_path.iterdir():
             file.unlink()
-        if trouble == "damaged":
+        if fault == "damaged":
             path.write_bytes(b"no database at all, but long enough to look like one" * 100)
         else:
             with sqlite3.connect(path) as connection:
@@ -351,13 +351,13 @@ def test_store_trouble_is_not_signed_out(
     assert (response.status_code, reason(response)) == (503, "store_unavailable")
     assert response.headers["Retry-After"]
     assert "Set-Cookie" not in response.headers or "_login_" in response.headers["Set-Cookie"]
-    if trouble == "locked":
+    if fault == "locked":
         blocker.rollback()
         sign_in(fresh)
         assert signed_in(client)
 
 
-def test_a_record_of_another_version_is_no_session_and_stays(
+def test_a_record_of_another_version_is_ignored_and_kept(
     client: FlaskClient, tmp_path: Path
 ) -> None:
     login_as(client, "bob")
@@ -389,7 +389,7 @@ RECORD = (
     ],
     ids=lambda data: str(data)[-20:],
 )
-def test_a_record_that_makes_no_sense_is_no_session(
+def test_an_invalid_record_is_ignored(
     app: Flask, client: FlaskClient, tmp_path: Path, data: str
 ) -> None:
     login_as(client, "bob")
@@ -417,7 +417,7 @@ def test_login_as_and_logout(app: Flask, client: FlaskClient) -> None:
     logout(client)
 
 
-def test_login_as_needs_no_settings_but_a_key() -> None:
+def test_login_as_needs_only_a_secret_key() -> None:
     app = Flask("tests")
     app.config.update(SECRET_KEY="test", TESTING=True, DEVKIT_SSO_STORE_URL="memory://")
     sso = DevKitSSO(app)
@@ -430,13 +430,13 @@ def test_login_as_needs_no_settings_but_a_key() -> None:
 
 
 @pytest.mark.parametrize("role", ["admin", "", "Auditor"])
-def test_login_as_knows_the_roles(client: FlaskClient, role: Any) -> None:
+def test_login_as_rejects_unknown_roles(client: FlaskClient, role: Any) -> None:
     with pytest.raises(ValueError, match='"Admin", "User" or None, not \'' + role):
         login_as(client, "ada", role=role)
     assert not signed_in(client)
 
 
-def test_login_as_says_what_it_lacks() -> None:
+def test_login_as_without_a_secret_key() -> None:
     from flask_devkit_sso import ConfigError
 
     with pytest.raises(ConfigError, match="SECRET_KEY"):

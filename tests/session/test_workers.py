@@ -16,13 +16,13 @@ from ..workers import Gunicorn, redirect_uri, sandbox
 pytestmark = pytest.mark.slow
 
 PEOPLE = {f"person-{n}": (f"u-{n}", "Admin" if n % 2 else "User") for n in range(8)}
-"""Name → uid and role."""
+"""Username: uid and role."""
 
 
 @pytest.fixture(params=[False, True], ids=["fork", "preload"])
 def gunicorn(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gunicorn]:
     port = free_port()
-    # Kept connections would keep each person at one worker.
+    # With keep-alive, each person would stay with one worker.
     options = ["--keep-alive", "0", *(["--preload"] if request.param else [])]
     store = f"sqlite:///{tmp_path}/sessions.db"
     with sandbox(redirect_uri(port)) as server_url:
@@ -38,14 +38,14 @@ def gunicorn(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gunicor
 
 @pytest.fixture
 def people() -> Iterator[list[Person]]:
-    made = [Person(username) for username in PEOPLE]
-    yield made
-    for person in made:
+    created = [Person(username) for username in PEOPLE]
+    yield created
+    for person in created:
         person.close()
 
 
 def mistakes(person: Person, who: requests.Response) -> list[str]:
-    """Return what is wrong in the answer to who somebody is."""
+    """Return the errors in a response that shows the signed-in user."""
     if who.status_code != 200:
         return [f"{person.username}: HTTP {who.status_code} {who.text}"]
     uid, role = PEOPLE[person.username]
@@ -55,7 +55,7 @@ def mistakes(person: Person, who: requests.Response) -> list[str]:
     return [] if found == expected else [f"{expected}: {found}"]
 
 
-# `make hours` has the hundred rounds.
+# `make hours` runs the hundred rounds.
 @pytest.mark.parametrize("rounds", [10, pytest.param(100, marks=pytest.mark.hours)])
 def test_eight_people_sign_in_at_once(
     gunicorn: Gunicorn, people: list[Person], rounds: int
@@ -80,7 +80,7 @@ def test_killed_workers_lose_nothing(gunicorn: Gunicorn, people: list[Person]) -
     early, late = people[:4], people[4:]
     for person in early:
         assert mistakes(person, person.sign_in(gunicorn.url, "/who")) == []
-    back = [person.way_back(person.start(gunicorn.url, "/who")) for person in late]
+    back = [person.response_url(person.start(gunicorn.url, "/who")) for person in late]
     gunicorn.kill_workers(2)
     gunicorn.wait_for_workers()
     for person, address in zip(late, back, strict=True):

@@ -1,4 +1,4 @@
-"""The stores themselves: what each promises, and what it costs."""
+"""The stores: what each of them guarantees, and the cost of each call."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def data_of(store: Store, key: str) -> str | None:
     return row.data if row else None
 
 
-# What every store promises
+# Guarantees of every store
 
 
 def test_a_record(store: Store) -> None:
@@ -75,7 +75,7 @@ def test_a_record(store: Store) -> None:
     assert store.read("k") is None
 
 
-def test_a_record_ends(store: Store) -> None:
+def test_a_record_expires(store: Store) -> None:
     store.add("k", "1", expires=time.time() + 0.3, owner="o")
     advance(0.4)
     store.touch("k", used=time.time(), expires=in_a_minute())
@@ -86,11 +86,11 @@ def test_a_record_ends(store: Store) -> None:
     assert store.remove_owner("o") == []
     store.add("k", "1", expires=time.time() + 0.3)
     advance(0.4)
-    assert store.add("k", "2", expires=in_a_minute()), "one that ended is in nobody's way"
+    assert store.add("k", "2", expires=in_a_minute()), "an expired record can be replaced"
     assert data_of(store, "k") == "2"
 
 
-def test_an_ended_record_is_in_nobodys_way_behind_however_many(store: Store) -> None:
+def test_an_expired_record_behind_many_others_can_be_replaced(store: Store) -> None:
     for number in range(60):
         store.add(f"{number}", "old", expires=time.time() + 0.5)
     advance(0.6)
@@ -98,7 +98,7 @@ def test_an_ended_record_is_in_nobodys_way_behind_however_many(store: Store) -> 
     assert data_of(store, "59") == "new"
 
 
-def test_a_touch_prolongs_a_record_and_its_owners_hold(store: Store) -> None:
+def test_a_touch_extends_a_record_and_its_owners_index(store: Store) -> None:
     clock.stop()
     now = time.time()
     store.add("k", "1", expires=now + 0.5, owner="o")
@@ -108,14 +108,14 @@ def test_a_touch_prolongs_a_record_and_its_owners_hold(store: Store) -> None:
     assert row is not None
     assert row.used == now + 0.4
     assert list(store.of_owner("o")) == ["k"]
-    # By a clock that is behind.
+    # With a clock that is slow.
     store.touch("k", used=now - 3, expires=now + 0.1)
     assert store.read("k") == row
     store.touch("none", used=now, expires=in_a_minute())
     assert store.read("none") is None
 
 
-def test_a_lock_is_given_back_by_its_owner_alone(store: Store) -> None:
+def test_only_its_owner_releases_a_lock(store: Store) -> None:
     assert store.add("lock", "mine", expires=in_a_minute())
     assert store.remove("lock", data="yours") is None
     assert data_of(store, "lock") == "mine"
@@ -144,7 +144,7 @@ def test_records_below_a_prefix(store: Store) -> None:
     assert sorted(store.below("x:")) == ["x:1", "x:2"]
 
 
-def test_of_many_callers_one_adds_and_one_removes(store: Store) -> None:
+def test_only_one_of_many_callers_adds_or_removes(store: Store) -> None:
     def race(what: str) -> list[object]:
         def run() -> object:
             if what == "add":
@@ -161,7 +161,7 @@ def test_of_many_callers_one_adds_and_one_removes(store: Store) -> None:
 # SQLite
 
 
-def test_many_processes_make_the_file_at_once(tmp_path: Path) -> None:
+def test_many_processes_create_the_file_at_the_same_time(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     gate, answers = context.Barrier(6), context.Queue()
 
@@ -185,10 +185,10 @@ def test_many_processes_make_the_file_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
-def test_a_file_that_is_no_longer_there_is_not_written_to(
+def test_a_deleted_file_is_not_written_to(
     client: FlaskClient, make_app: AppMaker, tmp_path: Path, how: str
 ) -> None:
-    """By a connection that was opened before."""
+    """A connection to the deleted file is not used again."""
     login_as(client, "bob")
     for name in ("devkit_sso.db", "devkit_sso.db-wal", "devkit_sso.db-shm"):
         (tmp_path / name).unlink(missing_ok=True)
@@ -217,22 +217,22 @@ def test_an_authenticated_read_is_one_command(
             assert client.get("/private").status_code == 200
         after = admin.info("stats")["total_commands_processed"]
         calls = admin.info("commandstats")
-    assert after - before == 5 + 1, "five reads, and the question for the number"
+    assert after - before == 5 + 1, "five reads, and one for the statistics"
     assert calls["cmdstat_hmget"]["calls"] >= 6
 
 
-def test_redis_forgets_by_itself(redis_server: RedisServer) -> None:
+def test_redis_expires_records_and_indexes(redis_server: RedisServer) -> None:
     store = RedisStore(redis_server.url)
     store.add("k", "1", expires=time.time() + 100, owner="o")
     store.touch("k", used=time.time() + 5, expires=time.time() + 300)
     with redis_server.admin() as admin:
         for key in ("devkit_sso:k", "devkit_sso:owner:o"):
-            # A little longer than we count it, for clocks that differ.
+            # A little longer than the session, because clocks differ.
             assert 300 < admin.ttl(key) <= 361
         # A shorter record does not shorten the index.
         store.add("l", "1", expires=time.time() + 10, owner="o")
         assert 300 < admin.ttl("devkit_sso:owner:o") <= 361
-        # What has gone by itself leaves the index when the owner gets another record.
+        # Expired keys leave the index when the owner gets another record.
         admin.zadd("devkit_sso:owner:o", {"devkit_sso:gone": time.time() - 100})
         store.add("m", "1", expires=time.time() + 10, owner="o")
         assert admin.zrange("devkit_sso:owner:o", 0, -1) == [
@@ -246,7 +246,7 @@ def test_redis_forgets_by_itself(redis_server: RedisServer) -> None:
 
 
 class Proxy:
-    """Between a store and Redis: on demand it loses an answer, and the connection with it."""
+    """A proxy between a store and Redis, which can lose a response with its connection."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -277,7 +277,7 @@ class Proxy:
         for end in (source, sink):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-        # The other pump closes the other one.
+        # The other thread closes the other socket.
         source.close()
 
     def close(self) -> None:
@@ -292,8 +292,8 @@ def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
     running.close()
 
 
-def test_an_answer_that_got_lost_is_given_again(redis_server: RedisServer, proxy: Proxy) -> None:
-    """Redis has done what it was told; the call is repeated, and must not say "there was one"."""
+def test_a_repeated_call_returns_the_lost_result(redis_server: RedisServer, proxy: Proxy) -> None:
+    """Redis executed the first call; the repeated one must not report that the key exists."""
     store = RedisStore(redis_server.url.replace(str(redis_server.port), str(proxy.port)))
     assert store.add("warm", "up", expires=in_a_minute())
 
@@ -316,7 +316,7 @@ def test_an_answer_that_got_lost_is_given_again(redis_server: RedisServer, proxy
 
 
 @pytest.mark.redis
-def test_a_redis_restart_costs_no_request(tmp_path: Path, make_app: AppMaker) -> None:
+def test_a_redis_restart_fails_no_request(tmp_path: Path, make_app: AppMaker) -> None:
     redis = RedisServer(tmp_path, appendonly=True)
     try:
         app = make_app(store_url=redis.url)
@@ -324,7 +324,7 @@ def test_a_redis_restart_costs_no_request(tmp_path: Path, make_app: AppMaker) ->
         for client in clients:
             login_as(client, "bob")
         for how in (signal.SIGTERM, signal.SIGKILL):
-            # At once, so that there are several sockets to die.
+            # Concurrently, so that several sockets break.
             read = [partial(client.get, "/private") for client in clients]
             before = at_once(read)
             redis.restart(how)
@@ -379,7 +379,7 @@ def test_tls(tmp_path: Path, make_app: AppMaker) -> None:
         "unix:///canary-pw",
     ],
 )
-def test_a_url_that_is_wrong_is_told_at_the_start(make_app: AppMaker, url: str) -> None:
+def test_an_invalid_url_is_refused_at_startup(make_app: AppMaker, url: str) -> None:
     with pytest.raises(ConfigError, match="DEVKIT_SSO_STORE_URL") as caught:
         make_app(store_url=url)
     assert "canary" not in str(caught.value)
@@ -407,7 +407,7 @@ except ConfigError as error:
 
 
 @pytest.mark.own_redis
-def test_the_password_shows_nowhere(
+def test_the_password_does_not_leak(
     redis_server: RedisServer, make_app: AppMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -429,11 +429,11 @@ def test_the_password_shows_nowhere(
         assert redis_server.password not in text
 
 
-# Both, as an application uses them
+# Both stores, as an application uses them
 
 
 @pytest.mark.own_redis
-def test_raw_bytes_hold_no_secret(
+def test_the_stored_bytes_contain_no_secret(
     any_store: str, make_app: AppMaker, server: ScriptedServer, tmp_path: Path, request: object
 ) -> None:
     app = make_app(store_url=any_store, binding="confirm", pkce=True)
@@ -442,18 +442,18 @@ def test_raw_bytes_hold_no_secret(
         redis: RedisServer = request.getfixturevalue("redis_server")  # type: ignore[attr-defined]
         redis.config(appendonly="yes")
     secrets = {CLIENT_SECRET, CODE, "canary-access-token-1f6a", "canary-refresh-token-9b2c"}
-    for owes in (False, True):
+    for leaves_pending_logout in (False, True):
         client = app.test_client()
         origin = {"Sec-Fetch-Site": "same-origin"}
         start(client, headers=origin)
-        asked = client.get(client.get("/sso/callback", query_string={"code": CODE}).location)
-        action = asked.text.split('action="')[1].split('"')[0].replace("&amp;", "&")
+        question = client.get(client.get("/sso/callback", query_string={"code": CODE}).location)
+        action = question.text.split('action="')[1].split('"')[0].replace("&amp;", "&")
         client.post(action, data={"answer": "yes"}, headers=origin)
         assert client.get("/private").status_code == 200
         secrets |= {cookie.value for cookie in cookies(client)}
         secrets |= {cookie.value.split(".")[0] for cookie in cookies(client)}
         secrets.add(server.seen[-2].json["code_verifier"])
-        if owes:
+        if leaves_pending_logout:
             server.answers[LOGOUT] = fails("8500")
             client.post("/sso/logout", headers=origin)
     start(app.test_client(), headers=origin)
@@ -477,7 +477,7 @@ def test_raw_bytes_hold_no_secret(
 
 @pytest.mark.parametrize("number", [100, pytest.param(10_000, marks=pytest.mark.hours)])
 @pytest.mark.own_redis
-def test_the_store_holds_nothing_of_abandoned_logins(
+def test_abandoned_logins_leave_nothing_in_the_store(
     any_store: str, make_app: AppMaker, tmp_path: Path, request: pytest.FixtureRequest, number: int
 ) -> None:
     app = make_app(store_url=any_store)
@@ -515,8 +515,8 @@ def test_sessions_can_be_listed_and_ended(any_store: str, make_app: AppMaker) ->
     assert len(other.extensions["devkit_sso"].session_service.sessions.list("shared")) == 1
 
 
-def _in_the_future(any_store: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """As written by a host whose clock is some seconds ahead."""
+def _write_in_the_future(any_store: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Change a record as if a host had written it whose clock is five seconds fast."""
     if any_store.startswith("redis"):
         redis: RedisServer = request.getfixturevalue("redis_server")
         with redis.admin() as admin:
@@ -532,7 +532,7 @@ def test_clocks_may_differ(
 ) -> None:
     client = make_app(store_url=any_store).test_client()
     login_as(client, "bob")
-    _in_the_future(any_store, request, tmp_path)
+    _write_in_the_future(any_store, request, tmp_path)
     for _ in range(3):
         assert client.get("/private").text == "private bob"
 
@@ -545,7 +545,7 @@ def test_lifetimes(any_store: str, make_app: AppMaker, limit: str) -> None:
     for _ in range(3):
         assert client.get("/private").status_code == 200
         advance(1.5)
-    # In use, a session outlives the idle timeout, but not its lifetime.
+    # A session in use survives the idle timeout, but not its lifetime.
     advance(0.7)
     if limit == "idle_timeout":
         assert client.get("/private").status_code == 200

@@ -1,6 +1,6 @@
-"""Every page that people see, in Chromium: axe-core, keyboard, small screens, nothing from outside.
+"""Every page in Chromium: axe-core, keyboard, small screens, and no requests to other hosts.
 
-With SCREENSHOTS set to a folder, it keeps what it has looked at there (`make screenshots`).
+If SCREENSHOTS names a folder, the tests store screenshots in it (`make screenshots`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from flask_devkit_sso.sandbox import SandboxConfig, create_sandbox, running
 
 from ..browser import Site, Watch, sends_back
 from ..conftest import AppMaker, sign_in
+from ..login_failures import FAILURES
 from ..scripted import GET_USER_INFO, LOGOUT, ScriptedServer, fails, says
-from ..ways import WAYS
 
 pytestmark = [
     pytest.mark.browser,
@@ -32,8 +32,9 @@ pytestmark = [
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 SIZES = {"phone": {"width": 360, "height": 480}, "desktop": {"width": 1280, "height": 720}}
-# axe takes its time. Colours depend on the scheme alone, and sizes on the size.
-JUDGED = [("phone", "light"), ("desktop", "dark")]
+# Two combinations are enough for axe, which is slow: colours depend only on the scheme, and sizes
+# only on the screen.
+CHECKED_BY_AXE = [("phone", "light"), ("desktop", "dark")]
 LONG_NAME = "Wolfeschlegelsteinhausenbergerdorff von der Königlichen Sternwarte"[:64]
 HTML = {"Accept": "text/html"}
 
@@ -46,7 +47,7 @@ FOCUSED = f"""() => {{
 
 
 def look(page: Page, name: str) -> None:
-    """Look at a page in both schemes and sizes, then walk through it by keyboard."""
+    """Check a page in both colour schemes and sizes, and move through it with the keyboard."""
     for size, viewport in SIZES.items():
         page.set_viewport_size(viewport)  # type: ignore[arg-type]
         for scheme in ("light", "dark"):
@@ -54,7 +55,7 @@ def look(page: Page, name: str) -> None:
             where = f"{name}-{size}-{scheme}"
             if SCREENSHOTS:
                 page.screenshot(path=Path(SCREENSHOTS, f"{where}.png"), full_page=True)
-            if (size, scheme) in JUDGED:
+            if (size, scheme) in CHECKED_BY_AXE:
                 assert Axe().run(page).response["violations"] == [], where
             assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], where
     for place in range(page.locator(REACHABLE).count()):
@@ -64,7 +65,7 @@ def look(page: Page, name: str) -> None:
 
 @pytest.fixture
 def show(site: Site, make_app: AppMaker, page: Page) -> Callable[[str, TestResponse], None]:
-    """Look at an answer as it is; the landing script does not run."""
+    """Check a given response as a page, without running the landing script."""
     app = make_app()
     site.app = app
     shown: list[TestResponse] = []
@@ -89,7 +90,7 @@ def show(site: Site, make_app: AppMaker, page: Page) -> Callable[[str, TestRespo
     return show_it
 
 
-@pytest.mark.parametrize("reason", WAYS)
+@pytest.mark.parametrize("reason", FAILURES)
 def test_failures(
     show: Callable[[str, TestResponse], None],
     make_app: AppMaker,
@@ -97,9 +98,9 @@ def test_failures(
     tmp_path: Path,
     reason: str,
 ) -> None:
-    ask = WAYS[reason][1](make_app, server, tmp_path)
+    fail = FAILURES[reason][1](make_app, server, tmp_path)
     for language in ("en", "zh"):
-        response = ask({**HTML, "Accept-Language": language})
+        response = fail({**HTML, "Accept-Language": language})
         assert f'lang="{language}" data-reason="{reason}"' in response.text
         show(f"failure-{reason}-{language}", response)
 
@@ -155,7 +156,7 @@ def test_the_other_pages(
         ("zh-CN", "zh", "重新登录", "错误编号：", "网站没有响应"),
     ],
 )
-def test_what_the_landing_script_tells(
+def test_the_messages_of_the_landing_script(
     site: Site,
     server: ScriptedServer,
     make_app: AppMaker,

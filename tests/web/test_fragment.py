@@ -1,4 +1,4 @@
-"""The code in a URL fragment, in Chromium, on an application that does not change."""
+"""A code in the URL fragment, in Chromium, with an application that needs no changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from flask_devkit_sso import DevKitSSO, LoginFailed, current_user, login_required
 
-from ..browser import WHOLE_CHROMIUM, Site, Watch, sends_back, way_back
+from ..browser import WHOLE_CHROMIUM, Site, Watch, response_url, sends_back
 from ..conftest import CODE, AppMaker
 from ..scripted import GET_TOKEN, GET_USER_INFO, TOKEN, ScriptedServer, says
 
@@ -75,7 +75,7 @@ EVERY_WAY = [
 
 
 @pytest.mark.parametrize(("binding", "protected", "position"), EVERY_WAY)
-def test_the_page_asked_for_is_reached(
+def test_the_requested_page_is_reached(
     serve: Callable[..., Flask],
     site: Site,
     server: ScriptedServer,
@@ -99,13 +99,15 @@ def test_the_page_asked_for_is_reached(
     assert not any(CODE in url for url in watch.history())
     assert not any(CODE in referer for referer in watch.referers)
     carried = [url for url in watch.urls if CODE in url and "#" not in url.partition(CODE)[0]]
-    assert len(carried) == (1 if position == "query" else 0)  # that one is the server's own doing
+    assert len(carried) == (
+        1 if position == "query" else 0
+    )  # the URL to which the server redirected
     (exchange,) = exchanges(server)
     assert exchange["authorization_code"] == CODE
     sent = [seen.path for seen in server.seen if seen.path.startswith(AUTHORIZE)]
     assert len(sent) == 1
     assert f"redirect_uri={_quoted(exchange['redirect_uri'])}" in sent[0]
-    # Back exchanges nothing and shows no code.
+    # Going back exchanges no code and shows none.
     page.go_back()
     page.wait_for_load_state()
     assert CODE not in page.url
@@ -118,7 +120,7 @@ def _quoted(text: str) -> str:
 
 @pytest.mark.parametrize("count", [2, 5])
 @pytest.mark.parametrize("binding", BINDINGS)
-def test_tabs_finished_in_any_order_each_land_on_their_own_page(
+def test_each_tab_returns_to_its_own_page_in_any_order(
     serve: Callable[..., Flask],
     site: Site,
     server: ScriptedServer,
@@ -149,7 +151,7 @@ def test_a_landing_without_a_code_shows_the_applications_page(
     context: BrowserContext,
     protected: bool,
 ) -> None:
-    """... and the other tab's login goes on."""
+    """The login in the other tab still completes."""
     serve(protected=protected)
     server.answers[AUTHORIZE] = sends_back(wait=True)
     tab, other = context.new_page(), context.new_page()
@@ -187,7 +189,7 @@ def test_a_code_added_later_is_not_sent(
     assert server.seen == []
 
 
-def test_an_attackers_link_exchanges_nothing(
+def test_an_attackers_link_exchanges_no_code(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
     for binding in BINDINGS:
@@ -200,7 +202,7 @@ def test_an_attackers_link_exchanges_nothing(
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
-def test_a_window_steered_to_an_attackers_code(
+def test_a_window_redirected_to_an_attackers_code(
     serve: Callable[..., Flask],
     site: Site,
     server: ScriptedServer,
@@ -208,7 +210,7 @@ def test_a_window_steered_to_an_attackers_code(
     page: Page,
     binding: str,
 ) -> None:
-    """The attacker's page opens our authorize route, then sends that window to his own code."""
+    """The attacker's page opens the authorize route in a window, then loads its own code there."""
     serve(binding=binding)
     server.answers[AUTHORIZE] = sends_back(wait=True)
     evil = Site()
@@ -236,7 +238,7 @@ def test_a_window_steered_to_an_attackers_code(
         evil.stop()
 
 
-def test_confirm_names_who_would_be_signed_in_and_no_means_no(
+def test_confirm_names_the_user_and_no_signs_nobody_in(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
     serve(binding="confirm")
@@ -257,7 +259,7 @@ def test_confirm_names_who_would_be_signed_in_and_no_means_no(
     assert page.locator("html").get_attribute("data-reason") == "login_unknown"
 
 
-def test_a_framed_landing_is_nothing(
+def test_a_framed_landing_does_nothing(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
     app = serve()
@@ -274,13 +276,13 @@ def test_a_framed_landing_is_nothing(
     assert exchanges(server) == []
 
 
-def test_a_refusal_at_the_server_comes_back_and_is_told(
+def test_a_refusal_by_the_server_is_shown(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
     serve()
 
     def refuse(handler: Any) -> None:
-        url = way_back(handler.path.partition("?")[2])
+        url = response_url(handler.path.partition("?")[2])
         handler.send_response(302)
         handler.send_header(
             "Location",
@@ -318,7 +320,7 @@ def test_markup_is_inert(
     assert dialogs == []
 
 
-def test_reload_and_double_run_post_once(
+def test_a_reload_or_a_second_run_posts_only_once(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
     app = serve(redirect_uri=site.url("/spa#/login"))
@@ -354,11 +356,11 @@ def test_without_javascript_there_is_a_readable_message(
     context.close()
 
 
-# The front end that Flask does not serve, and what the script understands.
+# Front ends that Flask does not serve, and the URLs that the script recognizes.
 
 D = "/#/login"
 TABLE: list[tuple[str, dict[str, list[str]] | None]] = [
-    # The vendor's, at the end of the redirect_uri, and what standard servers do.
+    # The vendor's server appends to the end, standard servers before the fragment.
     ("/#/login?code=C", {"code": ["C"]}),
     ("/#/login&code=C", {"code": ["C"]}),
     ("/?code=C#/login", {"code": ["C"]}),
@@ -368,7 +370,7 @@ TABLE: list[tuple[str, dict[str, list[str]] | None]] = [
     ("/?code=C&state=S#/login", {"code": ["C"], "state": ["S"]}),
     ("/?state=S&code=C&iss=https%3A%2F%2Fa#/login", {"code": ["C"], "state": ["S"]}),
     ("/#/login?code=C&iss=https://a?x=1", {"code": ["C"]}),
-    # The binding redirect_uri.
+    # With the binding redirect_uri.
     ("/#/login?s=N?code=C", {"code": ["C"], "s": ["N"]}),
     ("/#/login?s=N&code=C", {"code": ["C"], "s": ["N"]}),
     ("/?code=C#/login?s=N", {"code": ["C"], "s": ["N"]}),
@@ -381,7 +383,7 @@ TABLE: list[tuple[str, dict[str, list[str]] | None]] = [
     ("/?error=server_error&error_description=a+b#/login", {"error": ["server_error"]}),
     ("/#/login?error=", {"error": [""]}),
     ("/#/login?error_description=x", None),
-    # Two, or an empty one: told as they are, and refused at the callback.
+    # Two codes or an empty one: posted unchanged, and refused by the callback.
     ("/#/login?code=A&code=B", {"code": ["A", "B"]}),
     ("/?code=A#/login?code=B", {"code": ["A", "B"]}),
     ("/?code=A&code=B#/login", {"code": ["A", "B"]}),
@@ -391,7 +393,7 @@ TABLE: list[tuple[str, dict[str, list[str]] | None]] = [
     ("/#/login?code=&code=C", {"code": ["", "C"]}),
     ("/#/login?code=C&state=S&state=T", {"code": ["C"], "state": ["S", "T"]}),
     ("/#/login?code=C&error=e", {"code": ["C"], "error": ["e"]}),
-    # Byte for byte.
+    # Unchanged, byte for byte.
     ("/#/login?code=a%2Bb", {"code": ["a+b"]}),
     ("/#/login?code=a+b", {"code": ["a+b"]}),
     ("/#/login?code=a=b==", {"code": ["a=b=="]}),
@@ -408,7 +410,7 @@ TABLE: list[tuple[str, dict[str, list[str]] | None]] = [
     ("/#/login?code=" + "x" * 4000, {"code": ["x" * 4000]}),
     ("/#/login?&&code=C&&", {"code": ["C"]}),
     ("/#/login?a&b=&code=C", {"code": ["C"]}),
-    # Not ours: the application's own routes and parameters.
+    # The application's own routes and parameters.
     ("/", None),
     ("/#", None),
     ("/#/", None),
@@ -445,12 +447,12 @@ assert len(TABLE) >= 60
 
 
 def spa() -> str:
-    """A page of somebody else's, which loads our script first, as the docs say."""
+    """Return the page of another front end, which loads the landing script first."""
     return "<!doctype html><link rel=icon href='data:,'><script src=/sso/landing.js></script>spa"
 
 
-# Run the script as on a page at that address; return what it posts and what the address becomes.
-UNDERSTAND = """([script, base, address]) => {
+# Run the script with the address of a page; return what it posts and the address that it sets.
+RUN_SCRIPT = """([script, base, address]) => {
   const done = [null, null];
   const location = new URL(address, base);
   const history = {replaceState: (state, title, url) => done[1] = url};
@@ -470,11 +472,11 @@ UNDERSTAND = """([script, base, address]) => {
 COMPLETE: dict[str, Any] = {"code": [], "error": [], "state": [], "s": [], "login": "", "hash": ""}
 
 
-def test_the_scripts_understanding(serve: Callable[..., Flask], site: Site, page: Page) -> None:
+def test_what_the_script_posts(serve: Callable[..., Flask], site: Site, page: Page) -> None:
     script = serve().test_client().get("/sso/landing.js").text
     page.goto("about:blank")
     for address, expected in TABLE:
-        posted, shown = page.evaluate(UNDERSTAND, [script, site.url(""), address])
+        posted, shown = page.evaluate(RUN_SCRIPT, [script, site.url(""), address])
         if expected is None:
             assert (posted, shown) == (None, None), address
         else:
@@ -482,7 +484,7 @@ def test_the_scripts_understanding(serve: Callable[..., Flask], site: Site, page
             assert shown == "/#/login", address
 
 
-IN_FULL = [
+ON_REAL_PAGES = [
     "/#/login?code=C&state=S",
     "/?code=C&state=S#/login",
     "/#/login?s=N?code=C",
@@ -490,7 +492,7 @@ IN_FULL = [
     "/#/files?code=C",
     "/other#/login?code=C",
 ]
-"""One of each kind, for a real page and its real address."""
+"""One address of each kind, for the test with real pages."""
 
 
 def test_the_script_on_pages(serve: Callable[..., Flask], site: Site, page: Page) -> None:
@@ -505,11 +507,11 @@ def test_the_script_on_pages(serve: Callable[..., Flask], site: Site, page: Page
 
     page.route("**/sso/callback", answer)
     table = dict(TABLE)
-    for address in IN_FULL:
+    for address in ON_REAL_PAGES:
         expected = table[address]
         posted.clear()
         page.goto("about:blank")
-        # Not until "load": where there is an answer, the script stops the page.
+        # Do not wait for "load": the script stops the page if there is a response in the address.
         page.goto(site.url(address), wait_until="commit")
         if expected is None:
             page.wait_for_load_state()
@@ -544,7 +546,7 @@ def test_other_redirect_uris(serve: Callable[..., Flask], site: Site, page: Page
     page.goto("about:blank")
     for fragment, address, code in OTHER_FORMS:
         script = serve(fragment=fragment).test_client().get("/sso/landing.js").text
-        posted, _ = page.evaluate(UNDERSTAND, [script, site.url(""), address])
+        posted, _ = page.evaluate(RUN_SCRIPT, [script, site.url(""), address])
         expected = None if code is None else ["/sso/callback", COMPLETE | {"code": code}]
         assert posted == expected, address
 
@@ -585,7 +587,7 @@ def test_the_script_is_small_enough_to_read(serve: Callable[..., Flask]) -> None
 
 
 def static_host(app: Flask) -> None:
-    """Answer for the home page as a static host would: before Flask, and no cookie looked at."""
+    """Serve the home page as a static host does: before Flask, and without reading cookies."""
     html = (
         "<!doctype html><link rel=icon href='data:,'><script src=/sso/landing.js></script>"
         "<script>document.title = 'ran ' + location.hash</script><h1>spa</h1>"
@@ -610,7 +612,7 @@ def test_a_front_end_that_flask_does_not_serve(
 def test_a_login_that_failed_shows_the_whole_page(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page, by_flask: bool
 ) -> None:
-    """... and the browser paints it, which it does not before there is a body."""
+    """The browser must paint the page, which requires a body element."""
     app = serve()
     app.debug = True
     if not by_flask:
@@ -643,7 +645,7 @@ def test_a_login_that_failed_shows_the_whole_page(
 
 
 @pytest.mark.parametrize("by_flask", [True, False])
-def test_what_the_application_answers_to_a_failure_is_shown(
+def test_the_applications_response_to_a_failure_is_shown(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page, by_flask: bool
 ) -> None:
     app = serve()
@@ -654,7 +656,7 @@ def test_what_the_application_answers_to_a_failure_is_shown(
         (("<title>ours</title><h1>No</h1>", 418), "No"),
         ("<h1>Without a status</h1>", "Without a status"),
         (redirect("/oops"), "moved"),
-        # No page, so its text may be anybody's: not shown as one.
+        # Not an HTML page: its text may come from anywhere and is not shown as a page.
         (({"description": markup}, 403), "This site is not responding"),
         ((markup, 403, {"Content-Type": "text/plain"}), "This site is not responding"),
         (redirect("https://elsewhere.invalid/"), "This site is not responding"),
@@ -676,7 +678,7 @@ def test_what_the_application_answers_to_a_failure_is_shown(
 def test_the_other_name_of_this_machine(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page, start_at: str
 ) -> None:
-    """A login started on localhost with a redirect_uri on 127.0.0.1, and the other way round."""
+    """A login starts on localhost and has a redirect_uri on 127.0.0.1, or vice versa."""
     comes_back = "127.0.0.1" if start_at == "localhost" else "localhost"
     serve(protected=True, redirect_uri=site.url("/#/login", comes_back))
     page.goto(site.url("/#/files", start_at))
@@ -685,10 +687,10 @@ def test_the_other_name_of_this_machine(
     assert len(exchanges(server)) == 1
 
 
-def test_cookies_that_get_lost_on_the_way_make_no_loop(
+def test_lost_cookies_cause_no_redirect_loop(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
-    """A protected home hands the answer on to the next login, which hands it on to the next."""
+    """On a protected home page, each failed login could start the next one."""
     app = serve(protected=True)
     served = app.wsgi_app
 
@@ -706,16 +708,16 @@ def test_cookies_that_get_lost_on_the_way_make_no_loop(
         assert CODE not in page.url
     assert len([seen for seen in server.seen if seen.path.startswith(AUTHORIZE)]) <= 4
     assert exchanges(server) == []
-    # Once they arrive, all is well.
+    # When cookies arrive again, the login works.
     app.wsgi_app = served  # type: ignore[method-assign]
     page.get_by_role("link", name="Sign in again").click()
     expect(page.locator("h1")).to_have_text("ada")
 
 
-def test_a_home_page_that_browsers_may_keep(
+def test_a_cacheable_home_page(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
-    """A cached page would be shown with the code in its address, and nobody would read it."""
+    """The browser must not show the cached page, which would ignore the code in its URL."""
     app = serve()
     kept = {"Cache-Control": "public, max-age=3600"}
     app.view_functions["home"] = lambda: (HOME % (current_user.username or "nobody"), 200, kept)
@@ -730,11 +732,13 @@ def test_a_home_page_that_browsers_may_keep(
     assert client.get("/static/x").headers["Cache-Control"] == "public, max-age=3600"
 
 
-def test_a_visit_in_another_tab_while_the_code_comes_back(
+def test_a_page_load_in_another_tab_while_the_code_arrives(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, context: BrowserContext
 ) -> None:
-    """The other tab has found no answer and asks for the application's page: its turn is not this
-    tab's."""
+    """The other tab finds no code and requests the application's page.
+
+    Its permission to load that page must not be used up by this tab.
+    """
     serve()
     server.answers[AUTHORIZE] = sends_back(wait=True)
     tab, other = context.new_page(), context.new_page()
@@ -757,10 +761,13 @@ def test_a_visit_in_another_tab_while_the_code_comes_back(
     assert tab.url == site.url("/#/mine")
 
 
-def test_a_browser_that_tells_a_reload_from_nothing(
+def test_a_browser_whose_reloads_look_like_first_visits(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, context: BrowserContext
 ) -> None:
-    """It repeats where the first visit came from; nobody is kept on the landing page for it."""
+    """A reload repeats the Sec-Fetch-Site of the first visit.
+
+    The landing page must still load the application's page.
+    """
     app = serve()
     server.answers[AUTHORIZE] = sends_back(wait=True)
     tab, other = context.new_page(), context.new_page()
@@ -833,18 +840,18 @@ def test_back_and_forward_with_the_browsers_cache_of_pages(
 def test_a_reload_while_the_code_is_exchanged(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page, protected: bool
 ) -> None:
-    """The code is out of the address already: it is sent once, and there is no loop."""
+    """The script has already removed the code from the address: it is sent once, without a loop."""
     serve(protected=protected)
-    asked, go_on = threading.Event(), threading.Event()
+    exchanging, go_on = threading.Event(), threading.Event()
 
     def slowly(handler: Any) -> None:
-        asked.set()
+        exchanging.set()
         go_on.wait(60)
         says(TOKEN)(handler)
 
     server.answers[GET_TOKEN] = slowly
     page.goto(site.url("/sso/authorize"), wait_until="commit")
-    while not asked.is_set():
+    while not exchanging.is_set():
         page.wait_for_timeout(20)
     expect(page).to_have_url(site.url("/#/login"))
     server.answers[AUTHORIZE] = sends_back(wait=True)
@@ -863,7 +870,7 @@ def test_without_storage_for_scripts(
     context: BrowserContext,
     binding: str,
 ) -> None:
-    """The tab remembers nothing; cookies alone carry the login, and its page."""
+    """Without session storage, cookies alone store the login and its page."""
     context.add_init_script(
         "Object.defineProperty(window, 'sessionStorage', "
         "{get() { throw new DOMException('no', 'SecurityError') }})"
@@ -882,14 +889,14 @@ def test_without_storage_for_scripts(
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
-def test_a_login_that_ends_in_another_tab(
+def test_a_login_that_finishes_in_another_tab(
     serve: Callable[..., Flask],
     site: Site,
     server: ScriptedServer,
     context: BrowserContext,
     binding: str,
 ) -> None:
-    """The server's page opened a new window; what only the first tab knows is not there."""
+    """The server's page opens a new window, which lacks the session storage of the first tab."""
     serve(binding=binding)
     server.answers[AUTHORIZE] = sends_back(wait=True, echo_state=binding == "state")
     page = context.new_page()
@@ -900,21 +907,21 @@ def test_a_login_that_ends_in_another_tab(
     confirm_if_asked(other, binding)
     expect(other.locator("h1")).to_have_text("ada")
     assert other.url == site.url("/#/files")
-    # And the first one, which is late: nothing is exchanged again.
+    # The first tab follows later: the code is not exchanged again.
     page.locator("#back").click()
     expect(page.locator("h1")).to_have_text("ada")
     assert len(exchanges(server)) == 1
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
-def test_a_tab_that_begins_as_the_copy_of_another(
+def test_a_duplicated_tab(
     serve: Callable[..., Flask],
     site: Site,
     server: ScriptedServer,
     context: BrowserContext,
     binding: str,
 ) -> None:
-    """It begins with the first one's memory, as a duplicated tab does."""
+    """A duplicated tab starts with a copy of the first tab's session storage."""
     serve(protected=True, binding=binding)
     server.answers[AUTHORIZE] = sends_back(wait=True, echo_state=binding == "state")
     page = context.new_page()
@@ -945,9 +952,9 @@ def test_confirm_starts_and_ends_on_our_own_site(
     host: str,
     reason: str,
 ) -> None:
-    """A foreign page starts no login, by a guarded page neither, and answers no question.
+    """A foreign page can neither start a login, directly or by a guarded page, nor confirm one.
 
-    From another site the browser does not even send the cookie; from another port it does.
+    The browser sends the cookie from another port of the host, but not from another site.
     """
     serve(binding="confirm")
     server.answers[AUTHORIZE] = sends_back(echo_state=False)
@@ -983,7 +990,7 @@ def test_confirm_starts_and_ends_on_our_own_site(
 
 @pytest.mark.parametrize("glue", ["?", "&"])
 @pytest.mark.parametrize("fragment", ["#/login", "#/", "#/login?from=sso", ""])
-def test_a_server_that_adds_to_a_redirect_uri_with_our_proof(
+def test_a_server_that_appends_blindly_to_a_redirect_uri_with_a_nonce(
     serve: Callable[..., Flask],
     site: Site,
     server: ScriptedServer,
@@ -991,13 +998,13 @@ def test_a_server_that_adds_to_a_redirect_uri_with_our_proof(
     glue: str,
     fragment: str,
 ) -> None:
-    """... without a look at what is there already."""
+    """The server ignores the query and the fragment that the redirect_uri already has."""
     serve(protected=True, binding="redirect_uri", fragment=fragment)
 
     def append(handler: Any) -> None:
-        asked = parse_qs(urlsplit(handler.path).query)
+        query = parse_qs(urlsplit(handler.path).query)
         handler.send_response(302)
-        handler.send_header("Location", f"{asked['redirect_uri'][0]}{glue}code={CODE}")
+        handler.send_header("Location", f"{query['redirect_uri'][0]}{glue}code={CODE}")
         handler.send_header("Content-Length", "0")
         handler.end_headers()
 
@@ -1010,7 +1017,7 @@ def test_a_server_that_adds_to_a_redirect_uri_with_our_proof(
     assert "code=" not in exchange["redirect_uri"]
 
 
-def test_two_codes_are_none(
+def test_two_codes_are_refused(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
     serve()
@@ -1022,7 +1029,7 @@ def test_two_codes_are_none(
     assert exchanges(server) == []
 
 
-def test_what_is_no_page_load_is_the_applications(serve: Callable[..., Flask]) -> None:
+def test_requests_other_than_page_loads_reach_the_application(serve: Callable[..., Flask]) -> None:
     app = serve()
     app.add_url_rule("/", view_func=lambda: "posted", endpoint="posted", methods=["POST"])
     client = app.test_client()
@@ -1036,7 +1043,7 @@ def test_what_is_no_page_load_is_the_applications(serve: Callable[..., Flask]) -
     assert "base-uri 'none'" in policy
     assert landing.headers["Cache-Control"] == "no-store"
     assert landing.headers["Referrer-Policy"] == "no-referrer"
-    # What is fetched ahead is what a person will see: it must not be the application's page.
+    # A prefetched page may be shown later: it must not be the application's page.
     ahead = client.get("/", headers=page_load | {"Sec-Purpose": "prefetch;prerender"})
     assert 'data-devkit-sso-pass="' in ahead.text
     assert client.head("/", headers=page_load).headers["Content-Type"].startswith("text/html")
@@ -1054,10 +1061,10 @@ def test_a_proxy_that_shows_another_host(
     page: Page,
     protected: bool,
 ) -> None:
-    """The server cannot see that the person is at the wrong name of this machine; the browser can.
+    """Only the browser can see that the page has the wrong name of this machine.
 
-    In both directions: at the other name than the redirect_uri's, and at the right one while it
-    looks wrong.
+    The person is at another name than the redirect_uri's, or at the right name while the Host
+    header has the wrong one.
     """
     for comes_back, shown in (("127.0.0.1", "127.0.0.1"), ("localhost", "127.0.0.1")):
         app = serve(protected=protected, redirect_uri=site.url("/#/login", comes_back))
@@ -1085,10 +1092,10 @@ def test_a_proxy_that_shows_another_host(
         assert len(starts) == 2
 
 
-def test_only_the_way_back_is_at_another_name(
+def test_only_the_redirect_is_to_another_name(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
-    """... since somebody changed the address by hand: no loop, and nothing is exchanged."""
+    """Somebody edited the address by hand: the code is not exchanged, and there is no loop."""
     serve(protected=True)
     server.answers[AUTHORIZE] = sends_back(wait=True)
     page.goto(site.url("/#/files"))
@@ -1103,7 +1110,7 @@ def test_only_the_way_back_is_at_another_name(
 def test_a_service_worker_that_answers_from_its_cache(
     serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
 ) -> None:
-    """The page that it keeps has to load the script, since Flask is not asked for it."""
+    """The cached page must load the script, because the request does not reach Flask."""
     app = serve()
     app.view_functions["home"] = lambda: (
         "<!doctype html><link rel=icon href='data:,'><script src=/sso/landing.js></script>"

@@ -1,4 +1,4 @@
-"""The guard: who gets in, what the others are told, and what is never open by accident."""
+"""The guards: who gets in, what other people receive, and what must not be open by accident."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SCRIPT = {"Accept": "*/*"}
     ids=str,
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_page_load_is_sent_to_the_login(
+def test_a_page_load_is_redirected_to_the_login(
     client: FlaskClient, headers: dict[str, str], method: str
 ) -> None:
     response = client.open("/private?a=1&b=2", method=method, headers=headers)
@@ -75,7 +75,7 @@ def test_a_page_load_is_sent_to_the_login(
     ids=str,
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_everything_else_is_told_in_json(
+def test_other_requests_receive_json(
     client: FlaskClient, headers: dict[str, str], method: str
 ) -> None:
     response = client.open("/private", method=method, headers=headers)
@@ -84,7 +84,9 @@ def test_everything_else_is_told_in_json(
 
 
 @pytest.mark.parametrize("headers", [{}, PAGE, BROWSER], ids=str)
-def test_a_form_is_told_that_it_was_not_sent(client: FlaskClient, headers: dict[str, str]) -> None:
+def test_posting_a_form_anonymously_shows_that_it_was_not_sent(
+    client: FlaskClient, headers: dict[str, str]
+) -> None:
     response = client.post("/private", data={"text": "long"}, headers=headers)
     assert response.status_code == 401
     assert "not sent" in response.text.lower()
@@ -92,13 +94,13 @@ def test_a_form_is_told_that_it_was_not_sent(client: FlaskClient, headers: dict[
     assert 'target="_blank"' in response.text
 
 
-def test_who_is_signed_in_gets_in(client: FlaskClient) -> None:
+def test_signed_in_users_get_in(client: FlaskClient) -> None:
     login_as(client, "bob")
     assert client.get("/private").text == "private bob"
     assert client.post("/private", headers=SCRIPT).text == "private bob"
 
 
-def test_a_role_is_needed(client: FlaskClient) -> None:
+def test_a_role_is_required(client: FlaskClient) -> None:
     login_as(client, "bob")
     response = client.get("/admin")
     assert response.status_code == 403
@@ -116,12 +118,12 @@ def test_a_role_is_needed(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("roles", [(), ("admin",), ("Admin", "Root"), ("",)])
-def test_a_role_that_does_not_exist_is_an_error_at_once(roles: tuple[str, ...]) -> None:
+def test_an_unknown_role_is_an_error_at_once(roles: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="one or more of Admin, User"):
         role_required(*roles)
 
 
-def test_handlers_of_the_application_apply(app: Flask, client: FlaskClient) -> None:
+def test_the_applications_error_handlers_apply(app: Flask, client: FlaskClient) -> None:
     app.register_error_handler(401, lambda error: ("own 401", 401))
     app.register_error_handler(Forbidden, lambda error: ("own 403", 403))
     assert client.get("/private", headers=SCRIPT).text == "own 401"
@@ -170,14 +172,14 @@ def test_class_based_views(app: Flask) -> None:
     assert client.post("/half").text == "guarded"
 
 
-def test_the_decorator_on_what_is_no_view() -> None:
+def test_decorating_something_that_is_not_a_view() -> None:
     with pytest.raises(TypeError, match="without parentheses"):
         login_required(cast(Any, None))
     with pytest.raises(TypeError, match=r"decorators = \[login_required\]"):
         login_required(MethodView)
 
 
-# Written above the route, a guard guards nothing: no request is served then.
+# A guard above the route has no effect, so the application refuses to serve requests.
 
 
 def test_a_guard_above_the_route_is_refused(make_app: AppMaker) -> None:
@@ -196,7 +198,7 @@ def test_a_guard_above_the_route_is_refused(make_app: AppMaker) -> None:
 
 
 @pytest.mark.parametrize("on_blueprint", [True, False])
-def test_so_is_one_above_other_decorators_or_on_a_blueprint(
+def test_a_guard_above_other_decorators_or_a_blueprints_route_is_refused(
     make_app: AppMaker, on_blueprint: bool
 ) -> None:
     from functools import wraps
@@ -221,7 +223,7 @@ def test_so_is_one_above_other_decorators_or_on_a_blueprint(
     assert app.test_client().get("/secret").status_code == 500
 
 
-def test_so_is_one_with_arguments_filled_in(make_app: AppMaker) -> None:
+def test_a_guard_inside_a_partial(make_app: AppMaker) -> None:
     def secret(name: str) -> str:
         return name
 
@@ -235,7 +237,7 @@ def test_so_is_one_with_arguments_filled_in(make_app: AppMaker) -> None:
         app.test_client().get("/secret")
 
 
-def test_the_right_order_with_other_decorators_is_fine(make_app: AppMaker) -> None:
+def test_a_guard_below_the_route_works_among_other_decorators(make_app: AppMaker) -> None:
     from functools import wraps
 
     app = make_app()
@@ -316,7 +318,7 @@ def test_protect(make_app: AppMaker, target: str, tmp_path: Any) -> None:
     for path in ("/", "/bp/marked", "/bp/open", "/bp/healthz"):
         assert client.get(path).status_code == 200, path
     assert client.get("/who").status_code == (302 if target == "app" else 200)
-    # Our own routes, what matches no route, and OPTIONS that Flask answers.
+    # The extension's routes, unknown URLs, and OPTIONS requests that Flask answers.
     assert client.get("/sso/authorize").status_code == 303
     assert client.get("/sso/signed-out").status_code == 200
     with client.get("/sso/static/devkit_sso.css") as stylesheet:
@@ -337,7 +339,7 @@ def test_static_files_are_guarded_unless_they_are_public(make_app: AppMaker) -> 
     assert app.test_client().get("/static/x.css").status_code == 302
 
 
-def test_options_that_a_view_answers_is_guarded(make_app: AppMaker) -> None:
+def test_options_answered_by_a_view_is_guarded(make_app: AppMaker) -> None:
     sso = DevKitSSO()
     app = make_app(sso)
     app.add_url_rule("/o", view_func=lambda: "own", endpoint="o", methods=["GET", "OPTIONS"])
@@ -354,7 +356,7 @@ def test_a_blueprint_is_protected_before_it_is_registered(make_app: AppMaker) ->
         sso.protect(bp)
 
 
-def test_public_takes_a_list(make_app: AppMaker) -> None:
+def test_public_must_be_a_list(make_app: AppMaker) -> None:
     sso = DevKitSSO()
     with pytest.raises(TypeError, match="a list of endpoints"):
         sso.protect(make_app(sso), public="static")
@@ -363,7 +365,7 @@ def test_public_takes_a_list(make_app: AppMaker) -> None:
 # current_user
 
 
-def test_nobody_outside_a_request(app: Flask) -> None:
+def test_current_user_outside_a_request_is_anonymous(app: Flask) -> None:
     for _ in range(2):
         assert current_user.is_authenticated is False
         assert current_user.is_admin is False
@@ -373,7 +375,7 @@ def test_nobody_outside_a_request(app: Flask) -> None:
             assert current_user.is_authenticated is False
 
 
-def test_a_context_that_outlives_a_request_hands_nobody_on(app: Flask) -> None:
+def test_a_longer_lived_context_leaks_no_user(app: Flask) -> None:
     with app.app_context():
         ada = app.test_client()
         login_as(ada, "ada", role="Admin")
@@ -382,7 +384,7 @@ def test_a_context_that_outlives_a_request_hands_nobody_on(app: Flask) -> None:
         assert not current_user.is_authenticated
 
 
-def test_without_the_extension_the_guard_says_so() -> None:
+def test_a_guard_without_the_extension_raises() -> None:
     app = Flask("bare")
     app.testing = True
     app.add_url_rule("/x", view_func=login_required(lambda: "x"), endpoint="x")
@@ -390,7 +392,7 @@ def test_without_the_extension_the_guard_says_so() -> None:
         app.test_client().get("/x")
 
 
-def test_the_account_is_loaded_once_a_request_and_only_when_used(make_app: AppMaker) -> None:
+def test_the_account_is_loaded_once_per_request_and_only_when_used(make_app: AppMaker) -> None:
     sso = DevKitSSO()
     loaded: list[str] = []
 
@@ -426,7 +428,7 @@ def test_in_templates(app: Flask) -> None:
     assert client.get("/t").text == "bob User /sso/authorize?next=/t /sso/logout"
 
 
-def test_beside_flask_login_its_name_is_left_alone(app: Flask) -> None:
+def test_current_user_of_flask_login_is_not_replaced_in_templates(app: Flask) -> None:
     app.login_manager = object()  # type: ignore[attr-defined]
     app.add_url_rule(
         "/t",
@@ -440,7 +442,7 @@ def test_beside_flask_login_its_name_is_left_alone(app: Flask) -> None:
     assert client.get("/t").text == "False bob"
 
 
-def test_login_url_takes_only_ways_that_stay_here(app: Flask) -> None:
+def test_login_url_accepts_only_local_urls(app: Flask) -> None:
     sso = DevKitSSO()
     with app.test_request_context("/here?x=1"):
         assert sso.login_url() == "/sso/authorize?next=/here?x%3D1"
@@ -453,7 +455,7 @@ def test_login_url_takes_only_ways_that_stay_here(app: Flask) -> None:
 # Caches
 
 
-def test_what_depends_on_the_login_is_not_for_caches(app: Flask, client: FlaskClient) -> None:
+def test_responses_that_depend_on_the_login_are_not_cached(app: Flask, client: FlaskClient) -> None:
     @app.get("/cached")
     @login_required
     def cached() -> tuple[str, dict[str, str]]:
@@ -498,7 +500,7 @@ def test_a_guarded_file_is_never_public(make_app: AppMaker, tmp_path: Path) -> N
         assert response.headers["Cache-Control"] == "public, max-age=60"
 
 
-def test_a_page_that_is_not_configured_says_so_in_json_too(
+def test_a_missing_configuration_is_reported_in_json_too(
     make_app: AppMaker, server: ScriptedServer
 ) -> None:
     client = make_app(client_id=None).test_client()
@@ -507,7 +509,7 @@ def test_a_page_that_is_not_configured_says_so_in_json_too(
     assert reason(client.get("/private", headers=PAGE)) == "not_configured"
 
 
-def test_a_streamed_answer_may_depend_on_the_login_later(app: Flask) -> None:
+def test_a_streamed_response_may_use_current_user(app: Flask) -> None:
     @app.get("/streamed")
     def streamed() -> Any:
         return stream_template_string("{{ current_user.username }}")

@@ -1,4 +1,4 @@
-"""A login from end to end: what goes over the wire, and what binds it to its browser."""
+"""Complete logins: the requests on the wire, and the binding to the browser."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from ..threads import at_once
 
 
 def test_the_bytes_on_the_wire(client: FlaskClient, server: ScriptedServer) -> None:
-    """docs/protocol.md sections 1, 2 and 3, spelled out."""
+    """Compare all requests with docs/protocol.md sections 1, 2 and 3."""
     location = client.get("/sso/authorize").location
     head, _, state = location.partition("&state=")
     assert head == (
@@ -68,7 +68,7 @@ def test_the_bytes_on_the_wire(client: FlaskClient, server: ScriptedServer) -> N
 
 
 @pytest.mark.parametrize("code", ["a~b+c/d=e&f%20g", "with space", "!~", "x" * 4096])
-def test_a_code_reaches_the_server_as_it_came(
+def test_a_code_reaches_the_server_unchanged(
     client: FlaskClient, server: ScriptedServer, code: str
 ) -> None:
     come_back(client, start(client)["state"], code)
@@ -98,7 +98,9 @@ def test_pkce(make_app: AppMaker, server: ScriptedServer) -> None:
     assert base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == sent["code_challenge"]
 
 
-def test_without_pkce_there_is_none_of_it(client: FlaskClient, server: ScriptedServer) -> None:
+def test_without_pkce_no_pkce_parameter_is_sent(
+    client: FlaskClient, server: ScriptedServer
+) -> None:
     assert set(start(client)) == {"client_id", "redirect_uri", "response_type", "state"}
     sign_in(client)
     assert "code_verifier" not in server.seen[0].json
@@ -118,7 +120,7 @@ def test_without_pkce_there_is_none_of_it(client: FlaskClient, server: ScriptedS
             {"HttpOnly", "Path=/", "SameSite=Lax", "Secure"},
         ),
         (
-            # TLS ends at a proxy that does not tell: the settings decide all the same.
+            # The proxy that terminates TLS sends no headers: the settings still decide.
             "https://app.example/sso/callback",
             "http://app.example",
             {"HttpOnly", "Path=/", "SameSite=Lax", "Secure"},
@@ -137,23 +139,21 @@ def test_the_cookies(make_app: AppMaker, redirect_uri: str, base: str, flags: se
         assert {flag for flag in found if not flag.startswith("Expires=")} == flags | own
 
 
-def test_who_is_signed_in_goes_straight_to_next(
-    client: FlaskClient, server: ScriptedServer
-) -> None:
+def test_signed_in_users_go_straight_to_next(client: FlaskClient, server: ScriptedServer) -> None:
     sign_in(client)
     response = client.get("/sso/authorize?next=/private")
     assert (response.status_code, response.location) == (303, "/private")
     assert len(server.seen) == 2
 
 
-def test_several_tabs_each_come_back_to_their_own_page(client: FlaskClient) -> None:
+def test_several_tabs_each_return_to_their_own_page(client: FlaskClient) -> None:
     tabs = {f"/private?tab={n}": start(client, f"/private?tab={n}")["state"] for n in range(5)}
     for page in sorted(tabs, reverse=True):
         assert come_back(client, tabs[page]).location == page
 
 
-def test_tabs_that_start_at_once_do_not_lose_each_other(app: Flask) -> None:
-    """Both requests leave before either answer has arrived."""
+def test_tabs_that_start_at_the_same_time_all_sign_in(app: Flask) -> None:
+    """Both requests are sent before either response arrives."""
     one, two = app.test_client(), app.test_client()
     responses = [client.get("/sso/authorize") for client in (one, two)]
     for response in responses:
@@ -164,8 +164,8 @@ def test_tabs_that_start_at_once_do_not_lose_each_other(app: Flask) -> None:
         assert come_back(one, response.location.partition("&state=")[2]).status_code == 303
 
 
-def test_abandoned_logins_never_pile_up(client: FlaskClient, tmp_path: Path) -> None:
-    """Below 4 KB whatever happens, the oldest goes first, and nothing is kept at the server."""
+def test_abandoned_logins_do_not_accumulate(client: FlaskClient, tmp_path: Path) -> None:
+    """Cookies stay below 4 KB, the oldest is dropped first, and the store is not used."""
     sign_in(client)
     client.post("/sso/logout", headers={"Origin": "http://localhost"})
     before = (tmp_path / "devkit_sso.db").read_bytes()
@@ -177,14 +177,14 @@ def test_abandoned_logins_never_pile_up(client: FlaskClient, tmp_path: Path) -> 
     assert come_back(client, states[0]).status_code == 400
 
 
-def test_a_long_address_to_come_back_to_is_given_up(client: FlaskClient) -> None:
+def test_a_next_url_that_is_too_long_is_dropped(client: FlaskClient) -> None:
     assert come_back(client, start(client, "/" + "x" * 1600)["state"]).location == "/"
 
 
-# What does not belong to a login of this browser costs no call of the server.
+# A response that does not belong to a login of this browser causes no call to the server.
 
 
-def test_a_code_that_nobody_asked_for(client: FlaskClient, server: ScriptedServer) -> None:
+def test_an_unrequested_code(client: FlaskClient, server: ScriptedServer) -> None:
     for query in ("code=X", "code=X&state=", "code=X&state=made-up", "", "code=X&state=a.b.c"):
         response = client.get(f"/sso/callback?{query}")
         assert (response.status_code, reason(response)) == (400, "login_unknown")
@@ -204,8 +204,11 @@ def test_a_state_from_another_browser(app: Flask, server: ScriptedServer) -> Non
 def test_a_sibling_domain_cannot_plant_our_cookies(
     make_app: AppMaker, server: ScriptedServer, space: str
 ) -> None:
-    """To a browser a name behind such a byte is no ``__Host-`` name, so a subdomain may set it for
-    the whole domain (Chromium allows 85 and A0); stripped as a space, it would be one to us."""
+    """A name after such a byte has no ``__Host-`` prefix for the browser.
+
+    A subdomain may therefore set the cookie for the whole domain (Chromium allows 85 and A0). If
+    the byte were stripped as a space, the server would see a ``__Host-`` cookie.
+    """
     app = make_app(redirect_uri="https://localhost/sso/callback")
     attacker = app.test_client()
     state = start(attacker, base_url="https://localhost")["state"]
@@ -221,9 +224,7 @@ def test_a_sibling_domain_cannot_plant_our_cookies(
     assert server.seen == []
 
 
-def test_a_person_signed_in_is_not_switched_by_a_code_that_comes_along(
-    app: Flask, server: ScriptedServer
-) -> None:
+def test_an_unrequested_code_does_not_switch_users(app: Flask, server: ScriptedServer) -> None:
     attacker, victim = app.test_client(), app.test_client()
     sign_in(victim)
     state = start(attacker)["state"]
@@ -234,7 +235,7 @@ def test_a_person_signed_in_is_not_switched_by_a_code_that_comes_along(
 
 def test_a_login_is_used_once(app: Flask, client: FlaskClient, server: ScriptedServer) -> None:
     state = start(client)["state"]
-    # A copy of the browser: its cookie is there again after the first use deletes it.
+    # The copy of the browser keeps the cookie that the first use deletes.
     copy = app.test_client()
     carry_cookies(client, copy)
     assert come_back(client, state).status_code == 303
@@ -243,8 +244,10 @@ def test_a_login_is_used_once(app: Flask, client: FlaskClient, server: ScriptedS
     assert server.paths == [GET_TOKEN, GET_USER_INFO]
 
 
-def test_not_even_at_the_end_of_its_time(make_app: AppMaker, server: ScriptedServer) -> None:
-    """Signatures count whole seconds: the copy's cookie is good for most of one after its end."""
+def test_a_login_is_used_once_even_as_it_expires(
+    make_app: AppMaker, server: ScriptedServer
+) -> None:
+    """Signatures count whole seconds, so a cookie stays valid for part of a second too long."""
     app = make_app(login_ttl=1)
     client, copy = app.test_client(), app.test_client()
     clock.stop()
@@ -257,7 +260,7 @@ def test_not_even_at_the_end_of_its_time(make_app: AppMaker, server: ScriptedSer
     assert server.paths == [GET_TOKEN, GET_USER_INFO]
 
 
-def test_two_callbacks_at_once_send_the_code_once(app: Flask, server: ScriptedServer) -> None:
+def test_two_simultaneous_callbacks_send_the_code_once(app: Flask, server: ScriptedServer) -> None:
     client = app.test_client()
     state = start(client)["state"]
     copies = [app.test_client() for _ in range(8)]
@@ -278,7 +281,7 @@ def test_a_login_is_used_up_even_when_the_server_fails(
     assert server.paths == [GET_TOKEN]
 
 
-def test_the_state_must_come_back(client: FlaskClient, server: ScriptedServer) -> None:
+def test_the_state_must_be_returned(client: FlaskClient, server: ScriptedServer) -> None:
     state = start(client)["state"]
     for query, expected in [
         (f"code={CODE}", "state_missing"),
@@ -298,7 +301,9 @@ def test_the_state_must_come_back(client: FlaskClient, server: ScriptedServer) -
     "query",
     ["", "code=", "code=a&code=a", "code=a&code=b", "code=%00", "code=%E9%AA%8C", "code=a%0Ab"],
 )
-def test_one_code_must_come(client: FlaskClient, server: ScriptedServer, query: str) -> None:
+def test_exactly_one_code_is_required(
+    client: FlaskClient, server: ScriptedServer, query: str
+) -> None:
     response = client.get(f"/sso/callback?state={start(client)['state']}&{query}")
     assert (response.status_code, reason(response)) == (400, "code_missing")
     assert server.seen == []
@@ -316,7 +321,7 @@ def test_one_code_must_come(client: FlaskClient, server: ScriptedServer, query: 
         b'{"code": ["\\ud800"], "state": ["x"], "hash": "\\ud800"}',
     ],
 )
-def test_a_post_that_is_not_the_landing_scripts(
+def test_a_post_from_outside_the_landing_script(
     client: FlaskClient, server: ScriptedServer, body: bytes
 ) -> None:
     start(client)
@@ -349,7 +354,7 @@ def test_a_login_that_took_too_long(make_app: AppMaker, server: ScriptedServer) 
         ("error=", 502, "authorize_error"),
     ],
 )
-def test_error_answers_of_authorize(
+def test_error_responses_of_authorize(
     client: FlaskClient, server: ScriptedServer, query: str, status: int, expected: str
 ) -> None:
     response = client.get(f"/sso/callback?state={start(client)['state']}&{query}")
@@ -359,13 +364,13 @@ def test_error_answers_of_authorize(
     assert server.seen == []
 
 
-def test_parameters_that_standard_servers_add_are_no_trouble(client: FlaskClient) -> None:
+def test_parameters_added_by_standard_servers_are_ignored(client: FlaskClient) -> None:
     state = start(client)["state"]
     response = client.get(f"/sso/callback?code=x&state={state}&iss=https%3A%2F%2Fa&session_state=1")
     assert response.status_code == 303
 
 
-def test_every_login_has_a_new_session_and_replaces_the_old(
+def test_every_login_starts_a_new_session_and_ends_the_old_one(
     app: Flask, server: ScriptedServer
 ) -> None:
     client = app.test_client()
@@ -385,7 +390,7 @@ def test_every_login_has_a_new_session_and_replaces_the_old(
     assert server.paths == [GET_TOKEN, GET_USER_INFO] * 2
 
 
-# Where a login leads.
+# The page after a login.
 
 STAYS = [
     "/",
@@ -436,18 +441,18 @@ LEAVES = [
 
 
 @pytest.mark.parametrize("url", STAYS)
-def test_next_is_kept_when_it_stays_here(client: FlaskClient, url: str) -> None:
+def test_a_local_next_is_kept(client: FlaskClient, url: str) -> None:
     assert come_back(client, start(client, url)["state"]).location == url
     assert client.get("/sso/authorize", query_string={"next": url}).location == url
 
 
 @pytest.mark.parametrize("url", LEAVES)
-def test_next_leads_nowhere_else(client: FlaskClient, url: str) -> None:
+def test_a_foreign_next_is_replaced(client: FlaskClient, url: str) -> None:
     assert come_back(client, start(client, url)["state"]).location == "/"
     assert client.get("/sso/authorize", query_string={"next": url}).location == "/"
 
 
-def test_a_guarded_page_is_come_back_to(client: FlaskClient) -> None:
+def test_a_login_returns_to_the_guarded_page(client: FlaskClient) -> None:
     for path in ("/private", "/private?a=b&c=%E6%8A%A5", "/private?x=[1]|2"):
         response = client.get(path)
         assert response.status_code == 302
@@ -458,7 +463,7 @@ def test_a_guarded_page_is_come_back_to(client: FlaskClient) -> None:
         client.post("/sso/logout", headers={"Origin": "http://localhost"})
 
 
-def test_the_default_is_a_setting_and_knows_its_mount(make_app: AppMaker) -> None:
+def test_the_default_page_is_a_setting_and_respects_the_mount(make_app: AppMaker) -> None:
     mounted = make_app().test_client()
     state = start(mounted, base_url="http://localhost/app")["state"]
     response = come_back(mounted, state, base_url="http://localhost/app")
@@ -467,7 +472,7 @@ def test_the_default_is_a_setting_and_knows_its_mount(make_app: AppMaker) -> Non
     assert sign_in(elsewhere).location == "/start"
 
 
-# What the application has a say in.
+# Hooks, signals and error handlers of the application.
 
 
 def test_on_login_runs_before_there_is_a_session(make_app: AppMaker) -> None:
@@ -486,7 +491,7 @@ def test_on_login_runs_before_there_is_a_session(make_app: AppMaker) -> None:
     assert seen == [("User(uid='u-1', username='ada', role='Admin')", False), ("async", False)]
 
 
-def test_on_login_may_refuse(make_app: AppMaker) -> None:
+def test_on_login_may_refuse_a_login(make_app: AppMaker) -> None:
     sso = DevKitSSO()
 
     @sso.on_login
@@ -500,7 +505,7 @@ def test_on_login_may_refuse(make_app: AppMaker) -> None:
     assert not client.get("/who").json["is_authenticated"]
 
 
-def test_a_broken_on_login_means_no_login(make_app: AppMaker) -> None:
+def test_an_error_in_on_login_signs_nobody_in(make_app: AppMaker) -> None:
     sso = DevKitSSO()
     sso.on_login(lambda user: 1 / 0)
     client = make_app(sso).test_client()
@@ -509,23 +514,23 @@ def test_a_broken_on_login_means_no_login(make_app: AppMaker) -> None:
 
 
 def test_signals(app: Flask, client: FlaskClient, server: ScriptedServer) -> None:
-    heard: list[object] = []
+    received: list[object] = []
 
     def succeeded(sender: Flask, user: object) -> None:
-        heard.append((sender, "in", user.uid))  # type: ignore[attr-defined]
+        received.append((sender, "in", user.uid))  # type: ignore[attr-defined]
 
     def failed(sender: Flask, reason: str, error: Exception) -> None:
-        heard.append((sender, reason, type(error.__cause__).__name__))
+        received.append((sender, reason, type(error.__cause__).__name__))
 
     with login_succeeded.connected_to(succeeded, app), login_failed.connected_to(failed, app):
         sign_in(client)
         client.post("/sso/logout", headers={"Origin": "http://localhost"})
         server.answers[GET_TOKEN] = fails("8202")
         come_back(client, start(client)["state"])
-    assert heard == [(app, "in", "u-1"), (app, "server_rejected", "ServerError")]
+    assert received == [(app, "in", "u-1"), (app, "server_rejected", "ServerError")]
 
 
-def test_an_errorhandler_of_the_application_wins(app: Flask, client: FlaskClient) -> None:
+def test_the_applications_errorhandler_takes_precedence(app: Flask, client: FlaskClient) -> None:
     @app.errorhandler(LoginFailed)
     def own(error: LoginFailed) -> tuple[str, int]:
         return f"own page: {error.reason}", error.code or 0
@@ -534,7 +539,7 @@ def test_an_errorhandler_of_the_application_wins(app: Flask, client: FlaskClient
     assert (response.status_code, response.text) == (400, "own page: login_unknown")
 
 
-def test_failures_in_json_where_it_was_asked_for(client: FlaskClient) -> None:
+def test_failures_in_json_on_request(client: FlaskClient) -> None:
     response = client.get("/sso/callback?code=x", headers={"Accept": "application/json"})
     assert response.status_code == 400
     assert response.json["error"] == "login_unknown"
@@ -568,9 +573,9 @@ def test_two_applications_from_one_extension_object(
     )[-1]
     clients = [app.test_client() for app in apps for _ in range(3)]
     at_once([partial(sign_in, client) for client in clients])
-    asked = sorted(seen.json["client_id"] for seen in server.seen if seen.path == GET_TOKEN)
-    assert asked == [CLIENT_ID] * 3 + ["the-second"] * 3
-    # Nor does a session of one mean anything to the other.
+    client_ids = sorted(seen.json["client_id"] for seen in server.seen if seen.path == GET_TOKEN)
+    assert client_ids == [CLIENT_ID] * 3 + ["the-second"] * 3
+    # A session of one application is not valid in the other.
     stranger = apps[1].test_client()
     carry_cookies(clients[0], stranger)
     assert not stranger.get("/who").json["is_authenticated"]
@@ -578,7 +583,7 @@ def test_two_applications_from_one_extension_object(
 
 
 @pytest.mark.parametrize("host", ["evil.example", "x" * 300, "a b", ""])
-def test_a_host_that_the_application_does_not_trust(make_app: AppMaker, host: str) -> None:
+def test_an_untrusted_host(make_app: AppMaker, host: str) -> None:
     app = make_app()
     app.config["TRUSTED_HOSTS"] = ["localhost"]
     for path in ("/", "/private", "/sso/authorize", "/sso/callback?code=C", "/nowhere"):

@@ -1,4 +1,4 @@
-"""Logout: here at once, then at the server, and the truth about both (section 6)."""
+"""Logout from the application, then at the server, and the outcome (docs/protocol.md section 6)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def signed_in(client: FlaskClient) -> bool:
     return bool(client.get("/who").json["is_authenticated"])
 
 
-def test_get_asks_and_ends_nothing(client: FlaskClient, server: ScriptedServer) -> None:
+def test_get_asks_for_confirmation_and_ends_nothing(
+    client: FlaskClient, server: ScriptedServer
+) -> None:
     sign_in(client)
     response = client.get("/sso/logout")
     assert response.status_code == 200
@@ -42,7 +44,7 @@ def test_get_asks_and_ends_nothing(client: FlaskClient, server: ScriptedServer) 
     assert LOGOUT not in server.paths
 
 
-def test_post_ends_both(app: Flask, client: FlaskClient, server: ScriptedServer) -> None:
+def test_post_ends_both_sessions(app: Flask, client: FlaskClient, server: ScriptedServer) -> None:
     sign_in(client)
     copy = app.test_client()
     carry_cookies(client, copy)
@@ -61,7 +63,7 @@ def test_post_ends_both(app: Flask, client: FlaskClient, server: ScriptedServer)
 
 
 @pytest.mark.parametrize("how", ["8205", "8500", "gone"])
-def test_a_server_that_cannot_be_told(
+def test_a_logout_that_the_server_does_not_accept(
     client: FlaskClient, server: ScriptedServer, how: str
 ) -> None:
     sign_in(client)
@@ -118,7 +120,7 @@ def test_json(client: FlaskClient, server: ScriptedServer) -> None:
     ],
     ids=str,
 )
-def test_only_our_own_pages_may_post(
+def test_only_the_applications_pages_may_post(
     client: FlaskClient, headers: dict[str, str], allowed: bool
 ) -> None:
     sign_in(client)
@@ -130,7 +132,7 @@ def test_only_our_own_pages_may_post(
     assert signed_in(client) is not allowed
 
 
-def test_the_origin_is_the_settings_not_the_hosts(make_app: AppMaker) -> None:
+def test_the_allowed_origin_comes_from_the_settings(make_app: AppMaker) -> None:
     client = make_app(redirect_uri="https://app.example:8443/sso/callback").test_client()
     for origin, status in [("https://app.example:8443", 303), ("http://evil.example", 403)]:
         response = client.post(
@@ -148,16 +150,14 @@ def test_the_origin_is_the_settings_not_the_hosts(make_app: AppMaker) -> None:
         ("https://app.example:80/#/login", "https://app.example", 403),
     ],
 )
-def test_an_origin_has_no_default_port(
+def test_the_allowed_origin_omits_the_default_port(
     make_app: AppMaker, redirect_uri: str, origin: str, status: int
 ) -> None:
     client = make_app(redirect_uri=redirect_uri).test_client()
     assert client.post("/sso/logout", headers={"Origin": origin}).status_code == status
 
 
-def test_the_signed_out_page_claims_nothing_it_does_not_know(
-    app: Flask, client: FlaskClient
-) -> None:
+def test_the_signed_out_page_reports_only_a_known_outcome(app: Flask, client: FlaskClient) -> None:
     for query in ("", "?outcome=told", "?outcome=dHJ1ZQ.x.y"):
         assert 'data-outcome="unknown"' in client.get(f"/sso/signed-out{query}").text
     login_as(client, "bob")
@@ -166,9 +166,7 @@ def test_the_signed_out_page_claims_nothing_it_does_not_know(
     assert "bob" in page
 
 
-def test_who_is_not_signed_in_has_nothing_to_end(
-    client: FlaskClient, server: ScriptedServer
-) -> None:
+def test_logging_out_anonymously_does_nothing(client: FlaskClient, server: ScriptedServer) -> None:
     assert client.get("/sso/logout").location == "/sso/signed-out"
     response = client.post("/sso/logout", headers=SAME_ORIGIN)
     assert response.location == "/sso/signed-out"
@@ -176,20 +174,20 @@ def test_who_is_not_signed_in_has_nothing_to_end(
 
 
 @pytest.mark.parametrize("url", ["/bye", "https://intranet.example/bye"])
-def test_where_a_logout_leads_is_a_setting(make_app: AppMaker, url: str) -> None:
+def test_the_page_after_a_logout_is_a_setting(make_app: AppMaker, url: str) -> None:
     client = make_app(after_logout_url=url).test_client()
     sign_in(client)
     assert client.post("/sso/logout", headers=SAME_ORIGIN).location == url
 
 
 def test_the_signal(app: Flask, client: FlaskClient) -> None:
-    heard: list[Any] = []
+    received: list[Any] = []
 
     def listen(sender: Flask, user: Any, server_told: bool) -> None:
-        heard.append((sender, user.username, server_told))
+        received.append((sender, user.username, server_told))
 
     with logged_out.connected_to(listen, app):
         sign_in(client)
         client.post("/sso/logout", headers=SAME_ORIGIN)
         client.post("/sso/logout", headers=SAME_ORIGIN)
-    assert heard == [(app, "ada", True)]
+    assert received == [(app, "ada", True)]

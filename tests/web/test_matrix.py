@@ -1,7 +1,7 @@
-"""An application that does not change: what else is on it, and what stands before it.
+"""Applications with other extensions, settings and proxies.
 
-Each row is a whole login in Chromium whose code comes back in a fragment at the application's own
-home page, from a page with a hash route and back to it, and a logout.
+Each test is a complete login in Chromium, which returns the code in the fragment of the home page
+and starts and ends at a page with a hash route, and a logout.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Build = Callable[..., Flask]
 
 @pytest.fixture
 def build(server: ScriptedServer, tmp_path: Path) -> Build:
-    """Make an application with a public home page, which the redirect_uri leads to."""
+    """Make an application with a public home page, to which the redirect_uri points."""
 
     def make(
         redirect_uri: str,
@@ -104,7 +104,7 @@ def tls_site(tls: ssl.SSLContext) -> Iterator[Site]:
 
 
 def signs_in_and_out(page: Page, server: ScriptedServer, base: str) -> None:
-    """The whole login, with the application at ``base``, and the logout."""
+    """Complete a login, with the application at ``base``, and a logout."""
     watch = Watch(page)
     page.goto(f"{base}/reports#/files?x=1")
     expect(page.locator("h1")).to_have_text("ada")
@@ -147,7 +147,7 @@ def flask_session(app: Flask) -> None:
 
 
 def moved_home(app: Flask) -> None:
-    """The application's own view at the redirect_uri's path is never reached."""
+    """Redirect from the path of the redirect_uri, so that its view is never called."""
 
     @app.before_request
     def move() -> Any:
@@ -158,8 +158,8 @@ def moved_home(app: Flask) -> None:
         return "<!doctype html><title>app</title><h1>nobody</h1>"
 
 
-def sends_everybody_to_sign_in(app: Flask) -> None:
-    """A guard of its own, which knows no login but our routes."""
+def redirects_everybody_to_the_login(app: Flask) -> None:
+    """Add the application's own guard, which lets anonymous people only reach the login routes."""
 
     @app.before_request
     def check() -> Any:
@@ -170,7 +170,7 @@ def sends_everybody_to_sign_in(app: Flask) -> None:
 
 
 def canonical(app: Flask) -> None:
-    """One that redirects each address with a query, or of another host."""
+    """Redirect each URL that has a query or another host."""
 
     @app.before_request
     def check() -> Any:
@@ -193,12 +193,12 @@ def all_of_them(app: Flask) -> None:
         flask_login,
         flask_session,
         moved_home,
-        sends_everybody_to_sign_in,
+        redirects_everybody_to_the_login,
         canonical,
         all_of_them,
     ],
 )
-def test_beside_others(
+def test_with_other_extensions(
     build: Build, site: Site, server: ScriptedServer, page: Page, extend: Extend, order: str
 ) -> None:
     site.app = build(site.url("/#/login"), **{order: extend})
@@ -207,10 +207,10 @@ def test_beside_others(
 
 @pytest.mark.parametrize("extend", [csrf, moved_home, canonical])
 @pytest.mark.parametrize("position", ["end", "query"])
-def test_beside_others_with_confirm(
+def test_with_other_extensions_and_confirm(
     build: Build, site: Site, server: ScriptedServer, page: Page, extend: Extend, position: str
 ) -> None:
-    """... and its form, and a code that the server puts before the fragment."""
+    """With the binding confirm, its form works, also if the code comes before the fragment."""
     site.app = build(site.url("/#/login"), before=extend, DEVKIT_SSO_BINDING="confirm")
     server.answers[AUTHORIZE] = sends_back(position=position, echo_state=False)
     page.goto(site.url("/reports#/files"))
@@ -219,10 +219,10 @@ def test_beside_others_with_confirm(
     assert page.url == site.url("/reports#/files")
 
 
-def test_cors_opens_nothing_of_ours(
+def test_cors_exposes_no_login_routes(
     build: Build, site: Site, server: ScriptedServer, page: Page
 ) -> None:
-    """A foreign page may read what the application lets it, with cookies; it gets no login."""
+    """A foreign page that may read the application's pages with cookies still cannot sign in."""
     site.app = build(site.url("/#/login"), before=cors, SESSION_COOKIE_SAMESITE="None")
     server.answers[AUTHORIZE] = sends_back(wait=True)
     evil = Site()
@@ -263,7 +263,7 @@ def test_flask_login_keeps_its_current_user(build: Build) -> None:
 def test_talisman(
     build: Build, tls_site: Site, server: ScriptedServer, page: Page, order: str
 ) -> None:
-    """Its defaults: https is forced, and Content-Security-Policy and others are replaced."""
+    """By default Talisman forces https and replaces Content-Security-Policy and other headers."""
     tls_site.app = build(tls_site.url("/#/login"), **{order: Talisman})
     signs_in_and_out(page, server, tls_site.url(""))
 
@@ -273,7 +273,7 @@ def test_talisman_without_tls(build: Build, site: Site, server: ScriptedServer, 
     signs_in_and_out(page, server, site.url(""))
 
 
-def test_talismans_headers_leave_our_policies_in_force(build: Build) -> None:
+def test_talismans_headers_do_not_replace_our_policies(build: Build) -> None:
     app = build("http://localhost/#/login", after=lambda app: Talisman(app, force_https=False))
     client = app.test_client()
     client.get("/sso/authorize")
@@ -346,7 +346,7 @@ def test_below_a_prefix(
 def test_two_applications_below_prefixes(
     build: Build, site: Site, server: ScriptedServer, page: Page
 ) -> None:
-    """They share a host, and so the browser's cookies; a login of one is none of the other's."""
+    """They share a host and therefore the browser's cookies, but not their logins."""
     apps = {name: build(site.url(f"/{name}/#/login")) for name in ("one", "two")}
     site.app = DispatcherMiddleware(Flask("other"), {f"/{name}": apps[name] for name in apps})
     for name in apps:
@@ -370,7 +370,7 @@ def test_behind_a_tls_proxy(
     host: str | None,
     fixed: bool,
 ) -> None:
-    """redirect_uri, cookie flags and links stay what the settings say."""
+    """redirect_uri, cookie flags and links follow the settings."""
     proxy = TlsProxy(tls, site, host=host, forwarded=forwarded)
     try:
         app = build(proxy.url("/#/login"))
@@ -393,7 +393,7 @@ def test_behind_a_tls_proxy(
         proxy.stop()
 
 
-def test_behind_a_tls_proxy_that_takes_a_prefix_away(
+def test_behind_a_tls_proxy_that_strips_a_prefix(
     build: Build, tls: ssl.SSLContext, site: Site, server: ScriptedServer, page: Page
 ) -> None:
     proxy = TlsProxy(tls, site, forwarded=True, prefix="/app")
@@ -418,7 +418,7 @@ def test_testing_set_late(build: Build, site: Site, server: ScriptedServer, page
 def test_a_protected_application(
     build: Build, site: Site, server: ScriptedServer, page: Page, tmp_path: Path
 ) -> None:
-    """Static files and health checks stay open, and what is open cannot be told apart after."""
+    """Static files and health checks stay public in a protected application."""
     (tmp_path / "static").mkdir()
     (tmp_path / "static" / "app.css").write_text("h1 { color: green }")
     sso = DevKitSSO()

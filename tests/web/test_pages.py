@@ -1,4 +1,4 @@
-"""What people read: each failure in both languages, and what an application puts in its place."""
+"""The texts of all pages in both languages, and templates and texts of the application."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from werkzeug.test import TestResponse
 import flask_devkit_sso
 
 from ..conftest import AppMaker, come_back, sign_in, start
+from ..login_failures import FAILURES
 from ..scripted import GET_USER_INFO, LOGOUT, ScriptedServer, fails, says
-from ..ways import WAYS
 
 MESSAGES = Path(flask_devkit_sso.__file__).parent / "templates/devkit_sso/messages"
 TEXTS = {
@@ -49,45 +49,45 @@ TITLES = {
     "not_configured": ("Sign-in isn’t set up yet", "登录功能尚未配置"),
     "store_unavailable": ("This site can’t check your sign-in right now", "暂时无法获取登录状态"),
 }
-AGAIN = {
+RETRY_LINKS = {
     "cross_site": ("/sso/logout", "Try again", "重试"),
     "not_configured": ("/sso/authorize?next=/private", "Try again", "重试"),
     "store_unavailable": ("/sso/authorize", "Try again", "重试"),
 }
-"""Where the way to try again is another than signing in."""
-LEADS_ON = (
+"""Reasons whose page has another link than one to sign in again."""
+WITH_NEXT = (
     *("code_missing", "denied", "authorize_error", "server_rejected", "server_unavailable"),
     *("server_answer_invalid", "refused"),
 )
-"""Where it is known which page the login was for."""
+"""Reasons for which the page that the login was for is known."""
 NO_LOGIN = ("cross_site", "not_configured", "store_unavailable")
 
 
-def spoken(response: TestResponse, language: str) -> None:
+def check_language(response: TestResponse, language: str) -> None:
     assert response.headers["Content-Language"] == language
     assert "Accept-Language" in response.headers["Vary"]
     if response.mimetype == "text/html":
         assert re.findall(r"<html lang=\"([^\"]*)\"", response.text) == [language]
 
 
-@pytest.mark.parametrize("reason", WAYS)
-def test_every_reason_in_both_languages_for_people_and_scripts(
+@pytest.mark.parametrize("reason", FAILURES)
+def test_every_reason_in_both_languages_as_html_and_json(
     make_app: AppMaker,
     server: ScriptedServer,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     reason: str,
 ) -> None:
-    status, way = WAYS[reason]
-    ask = way(make_app, server, tmp_path)
-    login_url = "/sso/authorize?next=/" if reason in LEADS_ON else "/sso/authorize"
-    url, *labels = AGAIN.get(reason, (login_url, "Sign in again", "重新登录"))
+    status, set_up = FAILURES[reason]
+    fail = set_up(make_app, server, tmp_path)
+    login_url = "/sso/authorize?next=/" if reason in WITH_NEXT else "/sso/authorize"
+    url, *labels = RETRY_LINKS.get(reason, (login_url, "Sign in again", "重新登录"))
     for place, language in enumerate(("en", "zh")):
         texts = TEXTS[language]["failure"][reason]
 
-        page = ask({**HTML, "Accept-Language": language})
+        page = fail({**HTML, "Accept-Language": language})
         assert page.status_code == status
-        spoken(page, language)
+        check_language(page, language)
         title = str(escape(TITLES[reason][place]))
         assert f'data-reason="{reason}"' in page.text
         assert f"<title>{title}</title>" in page.text
@@ -97,26 +97,26 @@ def test_every_reason_in_both_languages_for_people_and_scripts(
         assert f'<a class="button primary" href="{url}">{labels[place]}</a>' in page.text
         assert "docs/failures.md" not in page.text
 
-        told = ask({**JSON, "Accept-Language": language})
-        assert told.status_code == status
-        spoken(told, language)
-        assert told.json == {
+        script = fail({**JSON, "Accept-Language": language})
+        assert script.status_code == status
+        check_language(script, language)
+        assert script.json == {
             "error": reason,
             "message": texts["message"],
-            "reference": told.json["reference"],
+            "reference": script.json["reference"],
             "login_url": None if reason in NO_LOGIN else "/sso/authorize",
         }
 
         what = "request" if reason in NO_LOGIN else "login"
         lines = [line for line in caplog.messages if line.startswith(f"{what} failed: ")]
         for reference, line in zip(
-            (re.findall(r"<code>(\w+)</code>", page.text)[0], told.json["reference"]),
+            (re.findall(r"<code>(\w+)</code>", page.text)[0], script.json["reference"]),
             lines[-2:],
             strict=True,
         ):
             head = f"{what} failed: {reason} (reference {reference}, see docs/failures.md#{reason})"
             assert line.startswith(head)
-        for response in (page, told):
+        for response in (page, script):
             assert ("Retry-After" in response.headers) == (status == 503)
 
 
@@ -124,7 +124,7 @@ def test_every_reason_in_both_languages_for_people_and_scripts(
     ("binding", "others"),
     [("state", ("'redirect_uri'", "'confirm'")), ("redirect_uri", ("'state'", "'confirm'"))],
 )
-def test_state_missing_names_what_to_do(
+def test_state_missing_logs_the_fix(
     make_app: AppMaker, caplog: pytest.LogCaptureFixture, binding: str, others: tuple[str, ...]
 ) -> None:
     app = make_app(binding=binding)
@@ -140,7 +140,7 @@ def test_state_missing_names_what_to_do(
         assert f"set DEVKIT_SSO_BINDING to {others[0]}" in caplog.messages[-1]
 
 
-def test_not_configured_names_the_command(
+def test_not_configured_logs_the_command(
     make_app: AppMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_app(client_id=None).test_client().get("/sso/authorize")
@@ -149,14 +149,14 @@ def test_not_configured_names_the_command(
     assert caplog.records[-1].levelno == logging.ERROR
 
 
-def test_a_page_that_can_be_asked_for_again_is(make_app: AppMaker) -> None:
+def test_a_failed_page_load_can_be_repeated(make_app: AppMaker) -> None:
     client = make_app(client_id=None).test_client()
     page = client.get("/private?a=1&b=%22", headers=HTML)
     assert '<a class="button primary" href="/private?a=1&amp;b=%22">Try again</a>' in page.text
     assert "<a " not in client.post("/private", headers=HTML).text
 
 
-# Which language.
+# The language of a page.
 
 ACCEPT: list[tuple[str | None, str]] = [
     (None, "en"),
@@ -193,20 +193,18 @@ ACCEPT: list[tuple[str | None, str]] = [
 
 
 @pytest.mark.parametrize(("accept", "language"), ACCEPT)
-def test_the_language_that_is_asked_for(
-    client: FlaskClient, accept: str | None, language: str
-) -> None:
+def test_the_requested_language(client: FlaskClient, accept: str | None, language: str) -> None:
     headers = {} if accept is None else {"Accept-Language": accept}
     for response in (
         client.get("/sso/signed-out", headers={**HTML, **headers}),
         client.get("/sso/callback", headers={**JSON, **headers}),
         client.get("/sso/landing.js", headers=headers),
     ):
-        spoken(response, language)
+        check_language(response, language)
 
 
 def test_every_other_page_in_chinese(make_app: AppMaker, server: ScriptedServer) -> None:
-    """With a name that is markup, and the roles as the server calls them."""
+    """The username contains markup, and role names are not translated."""
     name = "<b>小明</b>{roles}"
     user = {"uid": "u-2", "username": name, "role": "User"}
     server.answers[GET_USER_INFO] = says({"code": "2000", "data": user})
@@ -215,7 +213,7 @@ def test_every_other_page_in_chinese(make_app: AppMaker, server: ScriptedServer)
     client = make_app().test_client()
 
     def expect(response: TestResponse, *texts: str) -> TestResponse:
-        spoken(response, "zh")
+        check_language(response, "zh")
         for text in texts:
             assert text in response.text
         assert "<b>小明" not in response.text
@@ -231,8 +229,8 @@ def test_every_other_page_in_chinese(make_app: AppMaker, server: ScriptedServer)
         client.get("/admin", headers=zh), "<h1>您没有权限访问此页面</h1>", "仅限 Admin 角色", shown
     )
     same = {"Sec-Fetch-Site": "same-origin"}
-    told = client.get(client.post("/sso/logout", headers=same).location, headers=zh)
-    expect(told, "<h1>您已退出登录</h1>")
+    signed_out = client.get(client.post("/sso/logout", headers=same).location, headers=zh)
+    expect(signed_out, "<h1>您已退出登录</h1>")
     sign_in(client)
     server.answers[LOGOUT] = fails("8500")
     not_told = client.get(client.post("/sso/logout", headers=same).location, headers=zh)
@@ -242,8 +240,8 @@ def test_every_other_page_in_chinese(make_app: AppMaker, server: ScriptedServer)
     expect(client.get("/sso/authorize", headers=zh), "<h1>要登录本站吗？</h1>")
     started = client.get("/sso/authorize", headers={"Sec-Fetch-Site": "none"})
     assert started.status_code == 303
-    asked = client.get(client.get("/sso/callback?code=C").location, headers=zh)
-    expect(asked, f"<h1>以 {shown} 的身份登录？</h1>", "不是我的账号</button>")
+    question = client.get(client.get("/sso/callback?code=C").location, headers=zh)
+    expect(question, f"<h1>以 {shown} 的身份登录？</h1>", "不是我的账号</button>")
 
     client = make_app(redirect_uri="http://localhost/#/login").test_client()
     leaving = client.get("/sso/authorize", headers={**zh, "Sec-Fetch-Dest": "document"})
@@ -251,18 +249,18 @@ def test_every_other_page_in_chinese(make_app: AppMaker, server: ScriptedServer)
     landing = client.get("/", headers=zh)
     expect(landing, "<h1>正在登录</h1>", "<p>请稍候…</p>", ">重新登录</a>")
     script = client.get("/sso/landing.js", headers=zh)
-    told_by_script = script.text.encode().decode("unicode_escape")
+    script_text = script.text.encode().decode("unicode_escape")
     for text in ("<h1>网站没有响应</h1>", "重新登录"):
-        assert text in told_by_script
+        assert text in script_text
     assert len(script.data) < 4096
 
 
-# What an application puts in its place.
+# Templates and texts of the application.
 
 
 @pytest.fixture
 def with_templates(make_app: AppMaker, tmp_path: Path) -> Callable[[dict[str, bytes]], Flask]:
-    """Make an application that has these files in its own templates folder."""
+    """Make an application with these files in its templates folder."""
 
     def make(files: dict[str, bytes]) -> Flask:
         app = make_app()
@@ -276,7 +274,7 @@ def with_templates(make_app: AppMaker, tmp_path: Path) -> Callable[[dict[str, by
     return make
 
 
-def test_a_template_of_the_application_wins(
+def test_the_applications_template_takes_precedence(
     with_templates: Callable[[dict[str, bytes]], Flask],
 ) -> None:
     app = with_templates(
@@ -307,12 +305,12 @@ def test_a_third_language(with_templates: Callable[[dict[str, bytes]], Flask]) -
     client = app.test_client()
     for accept in ("fr", "fr-CH,en;q=0.5", "de,fr;q=0.9,en;q=0.8"):
         page = client.get("/sso/signed-out", headers={"Accept-Language": accept})
-        spoken(page, "fr")
+        check_language(page, "fr")
         assert "<h1>Vous n’êtes pas connecté</h1>" in page.text
         assert ">Se connecter &lt;b&gt;</a>" in page.text
-        # Not translated: in English.
+        # Missing texts fall back to English.
         assert "This site can’t tell whether" in page.text
-    spoken(client.get("/sso/signed-out", headers={"Accept-Language": "en,fr;q=0.9"}), "en")
+    check_language(client.get("/sso/signed-out", headers={"Accept-Language": "en,fr;q=0.9"}), "en")
 
 
 def test_other_wording(with_templates: Callable[[dict[str, bytes]], Flask]) -> None:
@@ -332,9 +330,9 @@ def test_other_wording(with_templates: Callable[[dict[str, bytes]], Flask]) -> N
     assert "<p>Once more!</p>" in page
     assert "<h1>This sign-in is no longer valid</h1>" in page
     brazilian = client.get("/sso/signed-out", headers={"Accept-Language": "pt-br"})
-    spoken(brazilian, "pt-BR")
+    check_language(brazilian, "pt-BR")
     assert ">Entrar</a>" in brazilian.text
-    spoken(client.get("/sso/signed-out", headers={"Accept-Language": "pt"}), "en")
+    check_language(client.get("/sso/signed-out", headers={"Accept-Language": "pt"}), "en")
 
 
 BROKEN = {
@@ -347,7 +345,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("language", ["en", "zh", "fr"])
-def test_a_broken_catalogue_breaks_nothing(
+def test_an_invalid_catalogue_breaks_nothing(
     with_templates: Callable[[dict[str, bytes]], Flask],
     caplog: pytest.LogCaptureFixture,
     language: str,
@@ -359,9 +357,9 @@ def test_a_broken_catalogue_breaks_nothing(
     for _ in range(2):
         page = client.get("/sso/signed-out", headers={"Accept-Language": language})
         assert page.status_code == 200
-        spoken(page, "zh" if language == "zh" else "en")
+        check_language(page, "zh" if language == "zh" else "en")
         assert f"<h1>{title}</h1>" in page.text
-    # Read once.
+    # The file is read only once.
     (line,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert f"templates/devkit_sso/messages/{language}.toml is ignored" in line.getMessage()
 
@@ -382,7 +380,7 @@ def test_unknown_names_and_placeholders_break_nothing(
     assert page.startswith("no.such: ")
 
 
-def test_catalogues_are_read_anew_where_templates_are(
+def test_catalogues_are_reloaded_with_templates(
     with_templates: Callable[[dict[str, bytes]], Flask], tmp_path: Path
 ) -> None:
     name = "devkit_sso/messages/en.toml"
@@ -398,7 +396,7 @@ def test_catalogues_are_read_anew_where_templates_are(
 
 @pytest.mark.parametrize("can_list", [True, False])
 def test_other_loaders(make_app: AppMaker, can_list: bool) -> None:
-    """One that can't tell what it has still rewords the languages there are."""
+    """A loader that cannot list its templates can still replace texts of the built-in languages."""
     texts = {"devkit_sso/messages/zh.toml": '[action]\nsign_in = "登入"'}
     loader: Any = DictLoader(texts) if can_list else FunctionLoader(texts.get)
     app = make_app()
@@ -407,7 +405,7 @@ def test_other_loaders(make_app: AppMaker, can_list: bool) -> None:
     assert ">登入</a>" in page.text
 
 
-def test_two_applications_have_their_own(
+def test_two_applications_have_their_own_catalogues(
     make_app: AppMaker, with_templates: Callable[[dict[str, bytes]], Flask]
 ) -> None:
     french = with_templates({"devkit_sso/messages/fr.toml": FRENCH})
@@ -415,10 +413,10 @@ def test_two_applications_have_their_own(
     other.jinja_loader = DictLoader({})
     for app, language in ((french, "fr"), (other, "en"), (french, "fr")):
         response = app.test_client().get("/sso/signed-out", headers={"Accept-Language": "fr"})
-        spoken(response, language)
+        check_language(response, language)
 
 
-def test_the_reason_given_by_the_application_is_shown_as_it_is(make_app: AppMaker) -> None:
+def test_the_reason_given_by_the_application_is_shown_unchanged(make_app: AppMaker) -> None:
     sso = flask_devkit_sso.DevKitSSO()
 
     @sso.on_login

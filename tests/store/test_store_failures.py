@@ -1,4 +1,4 @@
-"""Store trouble is not "not signed in": 503 soon, the cookie kept, and all well when it is over."""
+"""A failing store causes a prompt 503, and neither a logout nor a lost cookie."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ from ..scripted import GET_TOKEN, TOKEN, ScriptedServer, says
 
 JSON = {"Accept": "application/json"}
 BOUND = 3 * 2.0
-"""Three times what is promised."""
+"""Seconds: three times the documented limit."""
 
 
-def timely(ask: Callable[[], TestResponse]) -> TestResponse:
+def timely(send: Callable[[], TestResponse]) -> TestResponse:
     began = time.monotonic()
-    response = ask()
+    response = send()
     assert time.monotonic() - began < BOUND
     return response
 
 
-def is_store_trouble(response: TestResponse) -> None:
+def check_store_unavailable(response: TestResponse) -> None:
     assert response.status_code == 503
     assert int(response.headers["Retry-After"]) > 0
     if response.is_json:
@@ -59,30 +59,30 @@ def is_store_trouble(response: TestResponse) -> None:
         assert reason(response) == "store_unavailable"
 
 
-def cannot_read(client: FlaskClient) -> None:
-    """Neither a guarded page nor an open one that asks who it is, for a person or a script."""
+def check_reads_fail(client: FlaskClient) -> None:
+    """Check that guarded pages and pages that use current_user fail, as HTML and as JSON."""
     before = cookies(client)
     for path, headers in [("/private", {}), ("/private", JSON), ("/who", {})]:
         response = timely(partial(client.get, path, headers=headers))
-        is_store_trouble(response)
+        check_store_unavailable(response)
         assert "Set-Cookie" not in response.headers
     assert cookies(client) == before
-    assert client.get("/").text == "home", "who does not ask is not told"
+    assert client.get("/").text == "home", "a page without current_user works"
 
 
-def cannot_write(client: FlaskClient, fresh: FlaskClient) -> None:
-    """Neither a login nor a logout, which leaves everything as it was."""
+def check_writes_fail(client: FlaskClient, fresh: FlaskClient) -> None:
+    """Check that logins and logouts fail, and that they change nothing."""
     pending = start(fresh)["state"]
-    is_store_trouble(timely(lambda: come_back(fresh, pending)))
+    check_store_unavailable(timely(lambda: come_back(fresh, pending)))
     before = cookies(client)
-    is_store_trouble(
+    check_store_unavailable(
         timely(lambda: client.post("/sso/logout", headers={"Sec-Fetch-Site": "same-origin"}))
     )
     assert cookies(client) == before
 
 
-def all_is_well(client: FlaskClient, fresh: FlaskClient) -> None:
-    """At the very next request."""
+def check_recovery(client: FlaskClient, fresh: FlaskClient) -> None:
+    """Check that everything works again from the next request on."""
     assert client.get("/private").text == "private ada"
     sign_in(fresh)
     assert fresh.get("/private").text == "private ada"
@@ -100,12 +100,12 @@ def stopped(server: RedisServer) -> Iterator[None]:
 
 @contextmanager
 def hung(server: RedisServer) -> Iterator[None]:
-    """It takes connections and what is sent, and answers nothing."""
+    """Let Redis accept connections and requests without responding."""
     assert server.process is not None
     server.process.send_signal(signal.SIGSTOP)
     yield
     server.process.send_signal(signal.SIGCONT)
-    # It first does what nobody waits for any more.
+    # It first processes the requests whose clients have given up.
     with server.admin() as admin:
         admin.ping()
 
@@ -147,21 +147,21 @@ def loading(server: RedisServer) -> Iterator[None]:
 
 @pytest.mark.redis
 @pytest.mark.parametrize(
-    "trouble",
+    "fault",
     [stopped, hung, wrong_password, pytest.param(loading, marks=pytest.mark.slow)],
 )
-def test_redis_that_can_not_be_used(
-    tmp_path: Path, make_app: AppMaker, trouble: Callable[[RedisServer], Any]
+def test_unusable_redis(
+    tmp_path: Path, make_app: AppMaker, fault: Callable[[RedisServer], Any]
 ) -> None:
-    server = RedisServer(tmp_path, appendonly=trouble is stopped)
+    server = RedisServer(tmp_path, appendonly=fault is stopped)
     try:
         app = make_app(store_url=server.url)
         client = app.test_client()
         sign_in(client)
-        with trouble(server):
-            cannot_read(client)
-            cannot_write(client, app.test_client())
-        all_is_well(client, app.test_client())
+        with fault(server):
+            check_reads_fail(client)
+            check_writes_fail(client, app.test_client())
+        check_recovery(client, app.test_client())
     finally:
         server.stop(signal.SIGKILL)
 
@@ -177,7 +177,7 @@ def read_only(server: RedisServer) -> Iterator[None]:
 
 @contextmanager
 def misconf(server: RedisServer) -> Iterator[None]:
-    """Redis can't save, and therefore takes no writes."""
+    """Make Redis refuse writes because it cannot save."""
     with server.admin() as admin:
         name = admin.config_get("dbfilename")["dbfilename"]
         (server.folder / name).unlink(missing_ok=True)
@@ -207,20 +207,20 @@ def slow_to_write(server: RedisServer) -> Iterator[None]:
         admin.client_unpause()
 
 
-@pytest.mark.parametrize("trouble", [read_only, misconf, out_of_memory, slow_to_write])
+@pytest.mark.parametrize("fault", [read_only, misconf, out_of_memory, slow_to_write])
 @pytest.mark.own_redis
-def test_redis_that_can_be_read_only(
-    redis_server: RedisServer, make_app: AppMaker, trouble: Callable[[RedisServer], Any]
+def test_read_only_redis(
+    redis_server: RedisServer, make_app: AppMaker, fault: Callable[[RedisServer], Any]
 ) -> None:
     app = make_app(store_url=redis_server.url, idle_timeout=12)
     client = app.test_client()
     sign_in(client)
-    with trouble(redis_server):
-        # Long enough for a last use to be written.
+    with fault(redis_server):
+        # Long enough that the last use is due to be written.
         advance(3.1)
         assert client.get("/private").text == "private ada"
-        cannot_write(client, app.test_client())
-    all_is_well(client, app.test_client())
+        check_writes_fail(client, app.test_client())
+    check_recovery(client, app.test_client())
 
 
 @pytest.mark.parametrize(
@@ -234,10 +234,10 @@ def test_redis_that_can_be_read_only(
     ],
     ids=str,
 )
-def test_what_somebody_else_wrote_to_redis(
+def test_foreign_data_in_redis(
     redis_server: RedisServer, make_app: AppMaker, odd: dict[str, Any] | None
 ) -> None:
-    """Nobody is signed in by it, and nothing is our fault."""
+    """Foreign data signs nobody in and causes no internal error."""
     app = make_app(store_url=redis_server.url)
     client, fresh = app.test_client(), app.test_client()
     sign_in(client)
@@ -250,7 +250,7 @@ def test_what_somebody_else_wrote_to_redis(
             admin.hset(key, mapping=odd)
     response = client.get("/private")
     if response.status_code == 503:
-        is_store_trouble(response)
+        check_store_unavailable(response)
     else:
         assert response.status_code == 302
     sign_in(fresh)
@@ -258,31 +258,31 @@ def test_what_somebody_else_wrote_to_redis(
 
 
 @pytest.mark.own_redis
-def test_redis_that_can_be_read_only_keeps_from_asking_about_users(
+def test_read_only_redis_prevents_revalidation(
     redis_server: RedisServer, make_app: AppMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The last answer holds until it is OUTAGE_GRACE old, as when the server cannot be asked."""
+    """The last verified user counts for OUTAGE_GRACE seconds, as in an outage of the server."""
     settings = {"revalidate_after": 1, "outage_grace": 6}
     client = make_app(store_url=redis_server.url, **settings).test_client()
     sign_in(client)
     with out_of_memory(redis_server):
         advance(1.1)
         assert client.get("/private").text == "private ada"
-        # By a thread of its own.
+        # A background thread logs this.
         wait_until(lambda: "kept up to date" in caplog.text)
-        told = next(r for r in caplog.records if "kept up to date" in r.getMessage())
-        assert (told.levelname, told.exc_info) == ("WARNING", None)
+        record = next(r for r in caplog.records if "kept up to date" in r.getMessage())
+        assert (record.levelname, record.exc_info) == ("WARNING", None)
         advance(5)
-        is_store_trouble(timely(partial(client.get, "/private")))
+        check_store_unavailable(timely(partial(client.get, "/private")))
     assert client.get("/private").text == "private ada"
 
 
 @pytest.mark.parametrize("own_handler", [False, True])
 @pytest.mark.own_redis
-def test_views_that_need_more_than_the_session(
+def test_a_store_failure_inside_a_view(
     redis_server: RedisServer, make_app: AppMaker, server: ScriptedServer, own_handler: bool
 ) -> None:
-    """The store fails in the middle of them: it is a 503 for them as well."""
+    """A store that fails in the middle of a view causes a 503 as well."""
     server.answers[GET_TOKEN] = says(TOKEN | {"data": TOKEN["data"] | {"expires_in": 1}})  # type: ignore[operator]
     sso = DevKitSSO()
     app = make_app(sso, store_url=redis_server.url)
@@ -301,7 +301,7 @@ def test_views_that_need_more_than_the_session(
         if own_handler:
             assert (answer.status_code, answer.text) == (503, "ours: store_unavailable")
         else:
-            is_store_trouble(answer)
+            check_store_unavailable(answer)
 
 
 # SQLite
@@ -320,29 +320,29 @@ def test_sqlite_locked_by_another_process(make_app: AppMaker, tmp_path: Path) ->
     client = app.test_client()
     sign_in(client)
     with locked(tmp_path / "devkit_sso.db"):
-        # Long enough for a last use to be written.
+        # Long enough that the last use is due to be written.
         advance(3.1)
         assert timely(lambda: client.get("/private")).text == "private ada"
-        cannot_write(client, app.test_client())
-        # A worker that starts now has to open the file.
+        check_writes_fail(client, app.test_client())
+        # A worker that starts now must open the file.
         late = make_app().test_client()
         pending = start(late)["state"]
-        is_store_trouble(timely(lambda: come_back(late, pending)))
-    all_is_well(client, app.test_client())
+        check_store_unavailable(timely(lambda: come_back(late, pending)))
+    check_recovery(client, app.test_client())
 
 
 connections: list[sqlite3.Connection] = []
 
 
-def _note_connection(event: str, args: tuple[Any, ...]) -> None:
+def _record_connection(event: str, args: tuple[Any, ...]) -> None:
     if event == "sqlite3.connect/handle":
         connections.append(args[0])
 
 
-sys.addaudithook(_note_connection)
+sys.addaudithook(_record_connection)
 
 
-def test_sqlite_full(make_app: AppMaker) -> None:
+def test_full_sqlite(make_app: AppMaker) -> None:
     app = make_app()
     connections.clear()
     client = app.test_client()
@@ -356,12 +356,12 @@ def test_sqlite_full(make_app: AppMaker) -> None:
         answers.append(come_back(person, start(person)["state"]))
         if answers[-1].status_code != 303:
             break
-    is_store_trouble(answers[-1])
+    check_store_unavailable(answers[-1])
     assert client.get("/private").text == "private ada"
-    all_is_well(client, app.test_client())
+    check_recovery(client, app.test_client())
 
 
-def _spoil(path: Path) -> None:
+def _corrupt(path: Path) -> None:
     path.write_bytes(b"no database at all, but long enough to look like one" * 100)
 
 
@@ -374,10 +374,8 @@ def _folder(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize("trouble", [_spoil, _other_version, _folder])
-def test_sqlite_that_can_not_be_used(
-    make_app: AppMaker, tmp_path: Path, trouble: Callable[[Path], None]
-) -> None:
+@pytest.mark.parametrize("fault", [_corrupt, _other_version, _folder])
+def test_unusable_sqlite(make_app: AppMaker, tmp_path: Path, fault: Callable[[Path], None]) -> None:
     app = make_app()
     client = app.test_client()
     sign_in(client)
@@ -386,25 +384,25 @@ def test_sqlite_that_can_not_be_used(
     files = [path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))]
     for file in files:
         file.rename(aside / file.name)
-    trouble(path)
-    cannot_read(client)
-    cannot_write(client, app.test_client())
+    fault(path)
+    check_reads_fail(client)
+    check_writes_fail(client, app.test_client())
     for file in files:
         if file.is_dir():
             file.rmdir()
         file.unlink(missing_ok=True)
         (aside / file.name).rename(file)
-    all_is_well(client, app.test_client())
+    check_recovery(client, app.test_client())
 
 
 def write_below(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Sign in, in a process of its own, with a session store below a folder."""
+    """Try to sign in, in a separate process, with a store below a folder."""
     program = """
 from tests.apps import create_app
 from tests.conftest import come_back, start
-from tests.store.test_store_trouble import is_store_trouble
+from tests.store.test_store_failures import check_store_unavailable
 client = create_app().test_client()
-is_store_trouble(come_back(client, start(client)["state"]))
+check_store_unavailable(come_back(client, start(client)["state"]))
 """
     settings = {
         "SECRET_KEY": SECRET_KEY,
@@ -424,7 +422,7 @@ is_store_trouble(come_back(client, start(client)["state"]))
     )
 
 
-def test_a_folder_that_is_read_only(make_app: AppMaker, tmp_path: Path) -> None:
+def test_a_read_only_folder(make_app: AppMaker, tmp_path: Path) -> None:
     folder = tmp_path / "closed"
     folder.mkdir(mode=0o555)
     done = write_below(folder)

@@ -1,5 +1,4 @@
-"""Hours later: tokens are refreshed by one of many, and the server's word on a user is kept young
-(docs/protocol.md sections 3 to 5)."""
+"""Token refresh and user revalidation in the background (docs/protocol.md sections 3 to 5)."""
 
 from __future__ import annotations
 
@@ -45,7 +44,7 @@ SECOND = says({"code": "2000", "data": {"access_token": "second", "expires_in": 
 
 @pytest.fixture
 def make_token_app(make_app: AppMaker) -> Callable[..., Flask]:
-    """An application that shows its access token, and asks about users each second."""
+    """Make an application that shows its access token and revalidates users every second."""
 
     def make(**settings: Any) -> Flask:
         sso = DevKitSSO()
@@ -62,12 +61,12 @@ def token_app(make_token_app: Callable[..., Flask]) -> Flask:
     return make_token_app(revalidate_after=300)
 
 
-def short_lived(server: ScriptedServer) -> None:
-    """Access tokens that live a second."""
+def issue_short_lived_tokens(server: ScriptedServer) -> None:
+    """Let the server issue access tokens with a lifetime of one second."""
     server.answers[GET_TOKEN] = says(TOKEN | {"data": TOKEN["data"] | {"expires_in": 1}})  # type: ignore[operator]
 
 
-def until_old() -> None:
+def let_it_expire() -> None:
     advance(1.1)
 
 
@@ -87,36 +86,36 @@ def test_a_valid_token_is_not_refreshed(token_app: Flask, server: ScriptedServer
 
 
 @pytest.mark.parametrize("new_one", [None, "canary-rotated-55"])
-def test_a_refresh_keeps_the_refresh_token_unless_a_new_one_comes(
+def test_a_refresh_keeps_the_refresh_token_unless_it_is_replaced(
     token_app: Flask, server: ScriptedServer, new_one: str | None
 ) -> None:
-    short_lived(server)
+    issue_short_lived_tokens(server)
     data: dict[str, Any] = {"access_token": "second", "expires_in": 1}
     server.answers[REFRESH_TOKEN] = says(
         {"code": "2000", "data": data | ({"refresh_token": new_one} if new_one else {})}
     )
     client = token_app.test_client()
-    heard: list[str] = []
+    received: list[str] = []
 
     def listen(sender: Flask, user: Any) -> None:
-        heard.append(user.username)
+        received.append(user.username)
 
     with token_refreshed.connected_to(listen, token_app):
         sign_in(client)
         for _ in range(2):
-            until_old()
+            let_it_expire()
             assert client.get("/token").text == "second"
     first, second = (seen for seen in server.seen if seen.path == REFRESH_TOKEN)
     assert first.body == (
         b'{"client_id": "20221017000000001", "refresh_token": "canary-refresh-token-9b2c"}'
     )
     assert second.json["refresh_token"] == (new_one or "canary-refresh-token-9b2c")
-    assert heard == ["ada", "ada"]
+    assert received == ["ada", "ada"]
 
 
 @pytest.mark.parametrize("path", ["/token", "/private"])
 def test_many_requests_refresh_once(token_app: Flask, server: ScriptedServer, path: str) -> None:
-    short_lived(server)
+    issue_short_lived_tokens(server)
 
     def slow(handler: Handler) -> None:
         time.sleep(0.5)
@@ -125,7 +124,7 @@ def test_many_requests_refresh_once(token_app: Flask, server: ScriptedServer, pa
     server.answers[REFRESH_TOKEN] = slow
     client = token_app.test_client()
     sign_in(client)
-    until_old()
+    let_it_expire()
     (cookie,) = cookies(client)
     answers: list[tuple[int, str]] = []
 
@@ -142,8 +141,8 @@ def test_many_requests_refresh_once(token_app: Flask, server: ScriptedServer, pa
 
 
 def test_pages_do_not_wait_for_a_refresh(token_app: Flask, server: ScriptedServer) -> None:
-    """The server's answer comes only once the pages have been answered."""
-    short_lived(server)
+    """The server responds only after the pages have been served."""
+    issue_short_lived_tokens(server)
     answered = threading.Event()
 
     def after_the_pages(handler: Handler) -> None:
@@ -153,7 +152,7 @@ def test_pages_do_not_wait_for_a_refresh(token_app: Flask, server: ScriptedServe
     server.answers[REFRESH_TOKEN] = after_the_pages
     client = token_app.test_client()
     sign_in(client)
-    until_old()
+    let_it_expire()
     for _ in range(5):
         assert client.get("/private").text == "private ada"
     answered.set()
@@ -162,34 +161,34 @@ def test_pages_do_not_wait_for_a_refresh(token_app: Flask, server: ScriptedServe
 
 
 def test_a_refused_refresh_token_ends_the_session(token_app: Flask, server: ScriptedServer) -> None:
-    short_lived(server)
+    issue_short_lived_tokens(server)
     server.answers[REFRESH_TOKEN] = fails("8206")
     client = token_app.test_client()
     sign_in(client)
-    until_old()
+    let_it_expire()
     assert client.get("/token").status_code == 401
     assert username(client) is None
 
 
 @pytest.mark.parametrize("code", ["8500", "8201", "8101"])
-def test_a_fault_of_the_server_ends_no_session(
+def test_a_server_error_ends_no_session(
     token_app: Flask, server: ScriptedServer, code: str
 ) -> None:
-    short_lived(server)
+    issue_short_lived_tokens(server)
     server.answers[REFRESH_TOKEN] = fails(code)
     client = token_app.test_client()
     sign_in(client)
-    until_old()
+    let_it_expire()
     assert client.get("/token").status_code == 502
     assert username(client) == "ada"
-    # Nor is the server asked again at once, by however many requests.
+    # The next requests do not call the server again at once.
     for _ in range(5):
         assert client.get("/token").status_code == 503
     assert server.paths.count(REFRESH_TOKEN) == 1
 
 
 def test_a_logout_during_a_refresh_is_final(token_app: Flask, server: ScriptedServer) -> None:
-    short_lived(server)
+    issue_short_lived_tokens(server)
     begun, signed_out = threading.Event(), threading.Event()
 
     def slow(handler: Handler) -> None:
@@ -200,7 +199,7 @@ def test_a_logout_during_a_refresh_is_final(token_app: Flask, server: ScriptedSe
     server.answers[REFRESH_TOKEN] = slow
     client = token_app.test_client()
     sign_in(client)
-    until_old()
+    let_it_expire()
     (cookie,) = cookies(client)
     asking = Background(lambda: client.get("/private"))
     assert begun.wait(60)
@@ -215,11 +214,11 @@ def test_a_logout_during_a_refresh_is_final(token_app: Flask, server: ScriptedSe
     assert username(client) is None
 
 
-def test_a_logout_waits_for_a_refresh_and_tells_the_server_with_what_it_brings(
+def test_a_logout_waits_for_a_refresh_and_sends_the_new_token(
     token_app: Flask, server: ScriptedServer
 ) -> None:
-    """The old tokens are spent: with them the server's own sign-in would not end."""
-    short_lived(server)
+    """The refresh uses up the old tokens, which could not end the sign-in at the server."""
+    issue_short_lived_tokens(server)
     begun, go_on = threading.Event(), threading.Event()
 
     def slow(handler: Handler) -> None:
@@ -230,7 +229,7 @@ def test_a_logout_waits_for_a_refresh_and_tells_the_server_with_what_it_brings(
     server.answers[REFRESH_TOKEN] = slow
     client = token_app.test_client()
     sign_in(client)
-    until_old()
+    let_it_expire()
     (cookie,) = cookies(client)
     assert client.get("/private").status_code == 200
     assert begun.wait(60)
@@ -256,10 +255,10 @@ def test_a_logout_waits_for_a_refresh_and_tells_the_server_with_what_it_brings(
     ]
 
 
-def test_a_store_that_fails_for_a_moment_loses_no_new_token(
+def test_a_short_store_failure_loses_no_new_token(
     make_token_app: Callable[..., Flask], server: ScriptedServer, tmp_path: Path
 ) -> None:
-    short_lived(server)
+    issue_short_lived_tokens(server)
     app = make_token_app(revalidate_after=300, store_url=f"sqlite:///{tmp_path}/sessions.db")
     with closing(sqlite3.connect(tmp_path / "sessions.db", check_same_thread=False)) as other:
 
@@ -270,19 +269,19 @@ def test_a_store_that_fails_for_a_moment_loses_no_new_token(
         server.answers[REFRESH_TOKEN] = locks
         client = app.test_client()
         sign_in(client)
-        until_old()
+        let_it_expire()
         assert client.get("/private").status_code == 200
-        # Longer than one try of the store lasts.
+        # Longer than one attempt of the store.
         time.sleep(3)
         other.rollback()
     assert client.get("/token").text == "second"
     assert server.paths.count(REFRESH_TOKEN) == 1
 
 
-def test_what_nobody_waited_for_is_logged(
+def test_an_error_in_the_background_is_logged(
     token_app: Flask, server: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    short_lived(server)
+    issue_short_lived_tokens(server)
     server.answers[REFRESH_TOKEN] = SECOND
     client = token_app.test_client()
 
@@ -291,7 +290,7 @@ def test_what_nobody_waited_for_is_logged(
 
     with token_refreshed.connected_to(receiver, token_app):
         sign_in(client)
-        until_old()
+        let_it_expire()
         assert client.get("/private").status_code == 200
         wait_until(lambda: any(r.levelno >= logging.ERROR for r in caplog.records))
     (record,) = (r for r in caplog.records if r.levelno >= logging.ERROR)
@@ -301,27 +300,27 @@ def test_what_nobody_waited_for_is_logged(
     assert client.get("/token").text == "second"
 
 
-def test_nobody_signed_in(token_app: Flask) -> None:
+def test_the_token_of_an_anonymous_user(token_app: Flask) -> None:
     assert token_app.test_client().get("/token").status_code == 401
 
 
-def test_outside_a_request(token_app: Flask) -> None:
+def test_the_token_outside_a_request(token_app: Flask) -> None:
     with token_app.app_context(), pytest.raises(RuntimeError, match="needs a request"):
         DevKitSSO().access_token()
 
 
-def test_a_session_of_tests_has_none_and_is_not_asked_about(
+def test_a_login_as_session_has_no_token_and_is_not_revalidated(
     make_token_app: Callable[..., Flask], server: ScriptedServer
 ) -> None:
     client = make_token_app().test_client()
     login_as(client, "bob")
     assert client.get("/token").status_code == 503
-    until_old()
+    let_it_expire()
     assert username(client) == "bob"
     assert server.seen == []
 
 
-def test_a_session_of_tests_has_none_where_no_server_is_configured(
+def test_a_login_as_session_has_no_token_without_a_configured_server(
     make_token_app: Callable[..., Flask],
 ) -> None:
     client = make_token_app(client_id=None).test_client()
@@ -338,12 +337,12 @@ def person(**changes: Any) -> Callable[[Handler], None]:
 
 
 def two_browsers(app: Flask, server: ScriptedServer) -> tuple[FlaskClient, FlaskClient]:
-    """One person in two browsers, whose answers are old."""
+    """Return two browsers of one user, whose verification has expired."""
     first, second = app.test_client(), app.test_client()
     sign_in(first)
     sign_in(second)
     server.seen.clear()
-    until_old()
+    let_it_expire()
     return first, second
 
 
@@ -352,7 +351,7 @@ def two_browsers(app: Flask, server: ScriptedServer) -> tuple[FlaskClient, Flask
     [(person(role="User"), "User"), (person(role="x"), None), (person(username="eve"), "Admin")],
     ids=["lowered", "unknown", "renamed"],
 )
-def test_what_the_server_says_of_a_user_takes_effect_in_every_session(
+def test_a_changed_user_takes_effect_in_every_session(
     make_token_app: Callable[..., Flask],
     server: ScriptedServer,
     answer: Callable[[Handler], None],
@@ -363,15 +362,15 @@ def test_what_the_server_says_of_a_user_takes_effect_in_every_session(
     for client in clients:
         assert client.get("/who").json["role"] == role
         assert client.get("/admin").status_code == (200 if role == "Admin" else 403)
-    # One question does for both.
+    # One request serves both sessions.
     assert server.paths == [GET_USER_INFO]
-    until_old()
+    let_it_expire()
     server.answers[GET_USER_INFO] = person()
     assert [client.get("/admin").status_code for client in clients] == [200, 200]
     assert server.paths == [GET_USER_INFO] * 2
 
 
-def test_with_a_users_sessions_goes_what_the_server_said_of_the_user(
+def test_ending_a_users_sessions_deletes_the_verified_user(
     make_token_app: Callable[..., Flask], server: ScriptedServer, tmp_path: Path
 ) -> None:
     app = make_token_app()
@@ -385,7 +384,7 @@ def test_with_a_users_sessions_goes_what_the_server_said_of_the_user(
 
 
 @pytest.mark.parametrize("data", ["{", "{}", '{"info": {"uid": 1}, "verified_at": 0}', "[]"])
-def test_what_another_version_wrote_of_a_user_is_asked_for_anew(
+def test_an_unreadable_verified_user_is_requested_again(
     make_token_app: Callable[..., Flask], server: ScriptedServer, tmp_path: Path, data: str
 ) -> None:
     clients = two_browsers(make_token_app(), server)
@@ -398,7 +397,7 @@ def test_what_another_version_wrote_of_a_user_is_asked_for_anew(
     assert server.paths == [GET_USER_INFO] * 2
 
 
-def test_one_question_an_interval_however_many_requests(
+def test_many_requests_revalidate_once_per_interval(
     make_token_app: Callable[..., Flask], server: ScriptedServer
 ) -> None:
     app = make_token_app()
@@ -420,10 +419,10 @@ def test_one_question_an_interval_however_many_requests(
     assert server.paths == [GET_USER_INFO]
 
 
-def test_pages_do_not_wait_while_the_answer_is_young(
+def test_pages_do_not_wait_for_an_early_revalidation(
     make_token_app: Callable[..., Flask], server: ScriptedServer
 ) -> None:
-    """Asked early enough, the server answers before anybody has to wait."""
+    """An early request to the server completes before anybody has to wait."""
     clock.stop()
     client = make_token_app(revalidate_after=10).test_client()
     sign_in(client)
@@ -442,7 +441,8 @@ def test_pages_do_not_wait_while_the_answer_is_young(
 
 
 ENDED = [
-    # What getUserInfo answers at first and after a refresh, what refreshToken does, why it ends.
+    # Responses of getUserInfo before and after a refresh, the response of refreshToken, and the
+    # reason for which the session ends.
     pytest.param([fails("8205")] * 2, SECOND, "token_refused", id="8205 stands"),
     pytest.param([fails("8205")], fails("8206"), "refresh_refused", id="8205, then 8206"),
     pytest.param([person(uid="u-2")], SECOND, "another_user", id="another user"),
@@ -450,7 +450,7 @@ ENDED = [
 
 
 @pytest.mark.parametrize(("answers", "refresh", "why"), ENDED)
-def test_a_verdict_on_one_session_ends_that_one(
+def test_a_refusal_for_one_session_ends_only_that_session(
     make_token_app: Callable[..., Flask],
     server: ScriptedServer,
     answers: list[Callable[[Handler], None]],
@@ -466,20 +466,20 @@ def test_a_verdict_on_one_session_ends_that_one(
 
     server.answers[GET_USER_INFO] = next_answer
     server.answers[REFRESH_TOKEN] = refresh
-    heard: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
 
     def listen(sender: Flask, uid: str, why: str) -> None:
-        heard.append((uid, why))
+        received.append((uid, why))
 
     with session_ended.connected_to(listen, app):
         assert first.get("/private").status_code == 302
-    assert heard == [("u-1", why)]
+    assert received == [("u-1", why)]
     assert not waiting
     assert username(second) == "ada"
     assert username(first) is None
 
 
-def test_a_receiver_that_fails_leaves_nobody_signed_in(
+def test_a_failing_receiver_leaves_nobody_signed_in(
     make_token_app: Callable[..., Flask], server: ScriptedServer
 ) -> None:
     app = make_token_app()
@@ -495,7 +495,7 @@ def test_a_receiver_that_fails_leaves_nobody_signed_in(
     sign_in(client)
     server.answers[GET_USER_INFO] = fails("8205")
     server.answers[REFRESH_TOKEN] = fails("8206")
-    until_old()
+    let_it_expire()
     with session_ended.connected_to(fail, app):
         response = client.get("/private")
     assert (response.status_code, response.json) == (500, {"is_authenticated": False})
@@ -527,7 +527,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_an_outage_never_a_yes_and_never_a_logout(
+def test_an_error_is_an_outage_and_neither_confirms_nor_ends_a_session(
     make_token_app: Callable[..., Flask],
     server: ScriptedServer,
     fault: str,
@@ -538,13 +538,13 @@ def test_a_fault_is_an_outage_never_a_yes_and_never_a_logout(
     server.answers[GET_USER_INFO] = FAULTS[fault]
     assert first.get("/admin").status_code == second.get("/admin").status_code == 200
     level = logging.WARNING if fault == "closes" else logging.ERROR
-    (told,) = [r.getMessage() for r in caplog.records if "kept up to date" in r.getMessage()]
-    assert [r.levelno for r in caplog.records if r.getMessage() == told] == [level]
+    (message,) = [r.getMessage() for r in caplog.records if "kept up to date" in r.getMessage()]
+    assert [r.levelno for r in caplog.records if r.getMessage() == message] == [level]
     if fault == "8201":
-        assert "check DEVKIT_SSO_CLIENT_ID" in told
+        assert "check DEVKIT_SSO_CLIENT_ID" in message
     section = "server_rejected" if fault.isdecimal() else "server_answer_invalid"
     section = "server_unavailable" if fault == "closes" else section
-    assert told.endswith(f" See docs/failures.md#{section}")
+    assert message.endswith(f" See docs/failures.md#{section}")
     advance(2.1)
     for client in (first, second):
         response = client.get("/admin")
@@ -552,21 +552,21 @@ def test_a_fault_is_an_outage_never_a_yes_and_never_a_logout(
         assert response.headers["Retry-After"] == "5"
         assert "Set-Cookie" not in response.headers
         assert client.get("/ping").text == "pong"
-    # Who is signed in needs no other login.
+    # People who are signed in do not have to sign in again.
     assert '<a class="button primary" href="/admin">Try again</a>' in response.text
     assert "If you were signed in, you still are." in response.text
     assert client.get("/admin", headers={"Accept": "application/json"}).json["login_url"] is None
     assert "request failed: server_unavailable (reference " in caplog.text
     assert "login failed" not in caplog.text
-    # However many requests, one try each five seconds.
+    # One attempt every five seconds, regardless of the number of requests.
     assert len(server.paths) == (2 if fault == "closes" else 1)
-    # Full service within five seconds of the server's return, and nobody signs in again.
+    # Pages work again within five seconds of the server's return, without another login.
     server.answers[GET_USER_INFO] = person()
     advance(5)
     assert first.get("/admin").status_code == second.get("/admin").status_code == 200
 
 
-def test_when_the_server_hangs_a_page_waits_a_moment_and_then_not_at_all(
+def test_a_hanging_server_delays_only_the_first_page(
     make_token_app: Callable[..., Flask], server: ScriptedServer
 ) -> None:
     app = make_token_app(outage_grace=60)
@@ -578,13 +578,13 @@ def test_when_the_server_hangs_a_page_waits_a_moment_and_then_not_at_all(
     assert time.monotonic() - began < 3 * 1
     for client in (first, second):
         assert client.get("/ping").text == "pong"
-    # Signing out works, and tells the server what it can.
+    # Signing out works during the outage.
     second.post("/sso/logout", headers={"Origin": "http://localhost"})
     assert username(second) is None
     hanging.set()
 
 
-# The user validity interface, where the three settings are given (section 5)
+# The user validity interface, with its three settings (section 5)
 
 
 def with_validity(
@@ -606,39 +606,39 @@ def test_the_validity_interface_on_the_wire(
     server.answers[VALIDITY] = says({"code": "2000", "data": {"validation_list": [True]}})
     server.answers[GET_USER_INFO] = person(role="User")
     assert [client.get("/who").json["role"] for client in (first, second)] == ["User"] * 2
-    question, _ = server.seen
-    assert (question.method, question.path) == ("POST", "/validity/of-users")
-    assert question.headers["content-type"] == "application/json"
-    assert question.body == (
+    request, _ = server.seen
+    assert (request.method, request.path) == ("POST", "/validity/of-users")
+    assert request.headers["content-type"] == "application/json"
+    assert request.body == (
         b'{"client_id": "20221017000000001", "access_token": "canary-access-token-1f6a",'
         b' "accounts": ["%s"]}' % value.encode()
     )
     assert server.paths == [VALIDITY, GET_USER_INFO]
 
 
-def test_a_user_who_is_not_valid_is_out_everywhere(
+def test_an_invalid_user_loses_every_session(
     make_token_app: Callable[..., Flask], server: ScriptedServer
 ) -> None:
     app = with_validity(make_token_app, server, "uid")
     first, second = two_browsers(app, server)
     server.answers[VALIDITY] = says({"code": "2000", "data": {"validation_list": [False]}})
-    heard: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
 
     def listen(sender: Flask, uid: str, why: str) -> None:
-        heard.append((uid, why))
+        received.append((uid, why))
 
     with session_ended.connected_to(listen, app):
         assert first.get("/private").status_code == 302
         server.seen.clear()
         assert username(second) is None
-    assert heard == [("u-1", "user_invalid")]
+    assert received == [("u-1", "user_invalid")]
     assert server.seen == []
 
 
-def test_a_user_who_is_not_valid_is_out_though_the_list_of_sessions_is_lost(
+def test_an_invalid_user_loses_every_session_without_the_index_too(
     make_token_app: Callable[..., Flask], server: ScriptedServer, redis_server: RedisServer
 ) -> None:
-    """Redis throws it away, where it is set up to throw things away."""
+    """Redis may evict the index if an eviction policy is configured."""
     app = with_validity(make_token_app, server, "uid", store_url=redis_server.url)
     first, second = two_browsers(app, server)
     server.answers[VALIDITY] = says({"code": "2000", "data": {"validation_list": [False]}})
@@ -654,7 +654,7 @@ def test_a_user_who_is_not_valid_is_out_though_the_list_of_sessions_is_lost(
     [[], [True, True], [False, False], ["true"], [1], [None], True, None, {"0": True}],
     ids=str,
 )
-def test_an_odd_list_is_an_outage(
+def test_a_malformed_validity_list_is_an_outage(
     make_token_app: Callable[..., Flask], server: ScriptedServer, answer: Any
 ) -> None:
     first, second = two_browsers(with_validity(make_token_app, server, "uid"), server)

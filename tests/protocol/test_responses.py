@@ -1,6 +1,6 @@
-"""Judging the server's answers: docs/protocol.md "Common to all", sections 2 and 3.
+"""Validation of the server's responses: docs/protocol.md "Common to all", sections 2 and 3.
 
-Each answer is spelled out as bytes or JSON here, and sent over a socket.
+The responses are written out as bytes or JSON and sent over a socket.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def user(**data: Any) -> dict[str, Any]:
 
 
 def outcome(client: FlaskClient) -> str:
-    """How a login ends: "in", or the reason why not; never anything in between."""
+    """Return "in" after a successful login, and the reason after a failed one."""
     response = come_back(client, start(client)["state"])
     signed_in = client.get("/who").json["is_authenticated"]
     if response.status_code == 303:
@@ -55,9 +55,7 @@ ACCEPTED = [
 
 
 @pytest.mark.parametrize("answer", ACCEPTED, ids=str)
-def test_token_answers_that_are_accepted(
-    client: FlaskClient, server: ScriptedServer, answer: Any
-) -> None:
+def test_accepted_token_responses(client: FlaskClient, server: ScriptedServer, answer: Any) -> None:
     server.answers[GET_TOKEN] = says(answer)
     assert outcome(client) == "in"
     assert server.paths == [GET_TOKEN, GET_USER_INFO]
@@ -113,16 +111,14 @@ INVALID: list[Any] = [
 
 
 @pytest.mark.parametrize("answer", INVALID, ids=lambda answer: str(answer)[:60])
-def test_token_answers_that_make_no_sense(
-    client: FlaskClient, server: ScriptedServer, answer: Any
-) -> None:
+def test_invalid_token_responses(client: FlaskClient, server: ScriptedServer, answer: Any) -> None:
     server.answers[GET_TOKEN] = says(answer)
     assert outcome(client) == "server_answer_invalid"
     assert server.paths == [GET_TOKEN]
 
 
 @pytest.mark.parametrize(("status", "hint"), [(200, True), (404, True), (302, True), (500, False)])
-def test_an_answer_of_something_else_names_what_was_asked(
+def test_a_response_of_another_service_names_the_requested_url(
     make_app: AppMaker,
     server: ScriptedServer,
     status: int,
@@ -140,7 +136,7 @@ def test_an_answer_of_something_else_names_what_was_asked(
 
 
 @pytest.mark.parametrize("code", ERROR_CODES)
-def test_a_failure_under_http_200_is_a_failure(
+def test_an_error_code_with_http_200_is_a_failure(
     client: FlaskClient, server: ScriptedServer, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.answers[GET_TOKEN] = says(
@@ -169,7 +165,7 @@ def test_a_failure_under_http_200_is_a_failure(
         (504, b"", "server_unavailable"),
     ],
 )
-def test_http_status_and_envelope_together(
+def test_combinations_of_http_status_and_envelope(
     client: FlaskClient, server: ScriptedServer, status: int, answer: Any, expected: str
 ) -> None:
     server.answers[GET_TOKEN] = says(answer, status, {"Location": server.url + "/elsewhere"})
@@ -206,8 +202,8 @@ def test_a_role_is_admin_or_user_or_none(
     who = client.get("/who").json
     assert (who["role"], who["is_admin"]) == (role, role == "Admin")
     sign_in(client.application.test_client())
-    told = [line for line in caplog.messages if "a role other than Admin or User" in line]
-    assert len(told) == (role is None), "once in a process"
+    warnings = [line for line in caplog.messages if "a role other than Admin or User" in line]
+    assert len(warnings) == (role is None), "once per process"
     assert client.get("/admin").status_code == (200 if role == "Admin" else 403)
 
 
@@ -227,15 +223,13 @@ def test_a_role_is_admin_or_user_or_none(
     ],
     ids=str,
 )
-def test_user_answers_that_make_no_sense(
-    client: FlaskClient, server: ScriptedServer, answer: Any
-) -> None:
+def test_invalid_user_responses(client: FlaskClient, server: ScriptedServer, answer: Any) -> None:
     server.answers[GET_USER_INFO] = says(answer)
     assert outcome(client) == "server_answer_invalid"
     assert server.paths == [GET_TOKEN, GET_USER_INFO]
 
 
-def test_a_user_whom_the_server_refuses(client: FlaskClient, server: ScriptedServer) -> None:
+def test_a_user_that_the_server_refuses(client: FlaskClient, server: ScriptedServer) -> None:
     server.answers[GET_USER_INFO] = fails("8205")
     assert outcome(client) == "server_rejected"
 
@@ -247,14 +241,14 @@ def test_a_name_in_any_script(client: FlaskClient, server: ScriptedServer) -> No
     assert "王小明 &lt;b&gt;&amp;" in client.get("/sso/logout").text
 
 
-def test_a_compressed_answer_is_understood(client: FlaskClient, server: ScriptedServer) -> None:
+def test_a_compressed_response(client: FlaskClient, server: ScriptedServer) -> None:
     packed = gzip.compress(b'{"code":"2000","data":{"access_token":"a","refresh_token":"r"}}')
     server.answers[GET_TOKEN] = says(packed, headers={"Content-Encoding": "gzip"})
     assert outcome(client) == "in"
 
 
 @pytest.mark.parametrize("size", [1024 * 1024 + 1, 20 * 1024 * 1024])
-def test_a_body_is_cut_at_one_mebibyte_after_decompression(
+def test_a_body_is_limited_to_one_mebibyte_after_decompression(
     client: FlaskClient, server: ScriptedServer, size: int
 ) -> None:
     body = b'{"code":"2000","data":{"access_token":"a","refresh_token":"r"}}'.ljust(size)

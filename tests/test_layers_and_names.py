@@ -1,4 +1,4 @@
-"""The house: imports run one way, and the public names are those that others rely on."""
+"""The layers of the package import only lower ones, and the public names are stable."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ extension
 cli
 testing
 """.split()
-"""Modules and folders of the package: each imports only what stands before it."""
+"""Modules and folders of the package, lowest first: each imports only earlier ones."""
 
 
 def modules() -> dict[str, Path]:
@@ -63,7 +63,7 @@ def layer(name: str) -> str:
     return name.partition(".")[0]
 
 
-def test_imports_go_one_way() -> None:
+def test_each_layer_imports_only_lower_ones() -> None:
     assert {layer(name) for name in modules() if name} == set(LAYERS)
     for name, path in modules().items():
         allowed = LAYERS[: LAYERS.index(layer(name))] if name else LAYERS
@@ -80,7 +80,7 @@ def test_there_are_no_import_cycles() -> None:
 
 
 @pytest.mark.parametrize("name", ["authorization", "contract", "error_codes", "server"])
-def test_the_contract_is_pure(name: str) -> None:
+def test_the_protocol_modules_import_only_the_standard_library(name: str) -> None:
     roots = set()
     for node in ast.walk(ast.parse((PACKAGE / f"protocol/{name}.py").read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -105,8 +105,8 @@ def test_the_sandbox_shares_nothing_with_the_client() -> None:
         assert not any(layer(other) == "sandbox" for other in imported(name, path)), name
 
 
-def test_the_pytest_plugin_imports_nothing_of_ours_before_it_is_used() -> None:
-    """pytest imports it at each start, in whatever project it is installed."""
+def test_the_pytest_plugin_imports_the_package_only_on_use() -> None:
+    """pytest imports the plugin at each start, in every project of its environment."""
     program = """
 import pytest, sys
 before = set(sys.modules)
@@ -155,7 +155,7 @@ def test_the_public_names() -> None:
     assert callable(testing.logout)
 
 
-def test_the_errors() -> None:
+def test_the_exception_hierarchy() -> None:
     for name in """ConfigError LoginFailed LoginRefused ServerError ServerUnavailable
             StoreUnavailable""".split():
         assert issubclass(getattr(flask_devkit_sso, name), flask_devkit_sso.SSOError)
@@ -169,7 +169,7 @@ def test_the_errors() -> None:
     )
 
 
-def test_the_catalogues_say_the_same() -> None:
+def test_the_catalogues_have_the_same_texts() -> None:
     folder = PACKAGE / "templates/devkit_sso/messages"
     assert {path.name for path in folder.iterdir()} == {"en.toml", "zh.toml"}
     reasons = importlib.import_module("flask_devkit_sso.errors").REASONS
@@ -187,7 +187,7 @@ def test_the_catalogues_say_the_same() -> None:
 
 
 def shape(texts: Any) -> Any:
-    """Which texts there are, and what is to be filled in."""
+    """Return the names of all texts and their placeholders."""
     if isinstance(texts, dict):
         return {name: shape(inner) for name, inner in texts.items()}
     return sorted(re.findall(r"\{(\w+)\}", texts))
