@@ -33,7 +33,7 @@ suite: .venv/tools system  ## the whole test suite
 	$(PY) -m $(SUITE)
 
 quick: .venv/tools  ## the tests that need neither a browser nor Redis, for use at every save
-	$(PY) -m pytest -q -n 3 -m "not (browser or redis or slow or hours)"
+	$(PY) -m pytest -q -n 6 -m "not (browser or redis or slow or hours)"
 
 hours: .venv/tools system  ## refreshes, outages and clocks under gunicorn; no part of test
 	$(PY) -m pytest -m hours

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ testing
 """Modules and folders of the package, lowest first: each imports only earlier ones."""
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Return all modules but those of the sandbox, by their dotted names."""
     found = {}

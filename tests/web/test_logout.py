@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from flask_devkit_sso import logged_out
+from flask_devkit_sso import DevKitSSO, logged_out
 from flask_devkit_sso.testing import login_as
 
 from ..clock import advance
@@ -191,3 +191,26 @@ def test_the_signal(app: Flask, client: FlaskClient) -> None:
         client.post("/sso/logout", headers=SAME_ORIGIN)
         client.post("/sso/logout", headers=SAME_ORIGIN)
     assert received == [(app, "ada", True)]
+
+
+def test_a_logout_needs_only_the_session_store(make_app: AppMaker, server: ScriptedServer) -> None:
+    """While a setting for the server is missing, the session ends here all the same."""
+    client = make_app().test_client()
+    sign_in(client)
+    incomplete = make_app(DevKitSSO(), client_secret=None).test_client()
+    carry_cookies(client, incomplete)
+    server.seen.clear()
+    headers = SAME_ORIGIN | {"Accept": "application/json"}
+    assert incomplete.post("/sso/logout", headers=headers).json["server_told"] is False
+    assert not signed_in(client)
+    assert server.seen == []
+
+
+def test_the_signed_out_page_works_without_a_secret_key(make_app: AppMaker) -> None:
+    app = make_app()
+    other = Flask("tests")
+    other.config.update(app.config, SECRET_KEY=None)
+    DevKitSSO(other)
+    page = other.test_client().get("/sso/signed-out?outcome=x", headers={"Accept": "text/html"})
+    assert page.status_code == 200
+    assert 'data-outcome="unknown"' in page.text
