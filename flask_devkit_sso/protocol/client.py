@@ -21,6 +21,8 @@ log: Final = logging.getLogger("flask_devkit_sso")
 class Client:
     """The OAuth client of one installation. It keeps nothing about a user, so threads may share it.
 
+    ``background=True`` says that nobody is waiting for the response, so that other calls go first.
+
     It logs a warning when the server first sends an unknown role.
     """
 
@@ -68,13 +70,15 @@ class Client:
         )
         return Tokens(**{item.name: token[item.name] for item in fields(Tokens)})
 
-    def user_info(self, access_token: str) -> UserInfo:
+    def user_info(self, access_token: str, *, background: bool = False) -> UserInfo:
         """Ask whose access token this is (docs/protocol.md section 3).
 
         :raises ServerError, ServerUnavailable: as :func:`contract.user_info`.
         """
         url = self._server.user_info_url
-        user = contract.user_info(self._post_token(url, access_token, repeatable=True))
+        user = contract.user_info(
+            self._post_token(url, access_token, repeatable=True, background=background)
+        )
         if user.role is None and not self._has_logged_role:
             self._has_logged_role = True
             log.warning(
@@ -82,7 +86,7 @@ class Client:
             )
         return user
 
-    def is_valid(self, user: UserInfo, access_token: str) -> bool:
+    def is_valid(self, user: UserInfo, access_token: str, *, background: bool = False) -> bool:
         """Ask whether a user is still valid (docs/protocol.md section 5).
 
         :return: True if the interface is not configured.
@@ -97,10 +101,10 @@ class Client:
             field=validity.field,
             user=user.uid if validity.key == "uid" else user.username,
         )
-        response = self._transport.post(validity.url, body, repeatable=True)
+        response = self._transport.post(validity.url, body, repeatable=True, background=background)
         return contract.validity_response(response)
 
-    def refresh(self, tokens: Tokens) -> Tokens:
+    def refresh(self, tokens: Tokens, *, background: bool = False) -> Tokens:
         """Refresh an access token with its refresh token (docs/protocol.md section 4).
 
         :raises ServerError, ServerUnavailable: as :func:`contract.refresh_response`.
@@ -109,21 +113,24 @@ class Client:
         body = contract.refresh_request(
             client_id=self._server.client_id, refresh_token=tokens.refresh_token or ""
         )
-        response = self._transport.post(self._server.refresh_url, body)
+        response = self._transport.post(self._server.refresh_url, body, background=background)
         return tokens.refreshed_by(contract.refresh_response(response, requested_at))
 
-    def logout(self, access_token: str) -> None:
+    def logout(self, access_token: str, *, background: bool = False) -> None:
         """Sign the user out at the server (docs/protocol.md section 6).
 
         :raises ServerError, ServerUnavailable: if the server did not confirm it.
         """
-        contract.envelope_data(self._post_token(self._server.logout_url, access_token), "logout")
+        response = self._post_token(self._server.logout_url, access_token, background=background)
+        contract.envelope_data(response, "logout")
 
-    def _post_token(self, url: str, access_token: str, *, repeatable: bool = False) -> RawResponse:
+    def _post_token(
+        self, url: str, access_token: str, *, repeatable: bool = False, background: bool
+    ) -> RawResponse:
         body = contract.access_token_request(
             client_id=self._server.client_id, access_token=access_token
         )
-        return self._transport.post(url, body, repeatable=repeatable)
+        return self._transport.post(url, body, repeatable=repeatable, background=background)
 
 
 class _Session:

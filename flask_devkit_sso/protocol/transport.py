@@ -67,12 +67,15 @@ class Transport:
         self._timeout = timeout
         self._process = PerProcess(self._create_process)
 
-    def post(self, url: str, body: bytes, *, repeatable: bool = False) -> RawResponse:
+    def post(
+        self, url: str, body: bytes, *, repeatable: bool = False, background: bool = False
+    ) -> RawResponse:
         """Send a JSON body and return the response, whatever its status.
 
         :param repeatable: whether to send the request once more if the connection breaks without a
             response. Do not set it for a request that uses something up, such as an authorization
             code.
+        :param background: whether nobody is waiting for the response, so that other calls go first.
         :raises ServerUnavailable: if there is no complete response within the deadline, or if the
             last calls got none (:data:`~flask_devkit_sso.protocol.breaker.BREAK_AFTER`).
         :raises ServerError: if the response is larger than 1 MiB.
