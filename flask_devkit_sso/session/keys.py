@@ -5,16 +5,66 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
+import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any, Final
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from itsdangerous import URLSafeTimedSerializer
+from itsdangerous import BadData, URLSafeSerializer
 
 from ..protocol.contract import Tokens
+
+_SIGNED: Final = re.compile(r"\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
+"""The only form of a signed value: base64url without padding, whose unused last two bits are zero.
+itsdangerous would also accept other spellings of the same signature."""
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A value whose signature is valid. ``at`` is when it was signed, in Unix seconds by the clock
+    of the host that signed it."""
+
+    value: Any
+    at: float
+
+
+class Signer:
+    """Signs JSON values for one purpose, together with the time.
+
+    The time is part of the value rather than of the signature: a time of itsdangerous is in whole
+    seconds, and it rejects one from a host whose clock is ahead.
+    """
+
+    def __init__(self, serializer: URLSafeSerializer) -> None:
+        self._serializer = serializer
+
+    def sign(self, value: object, *, at: float | None = None) -> str:
+        """Return a value as signed text, for a URL or a cookie.
+
+        :param at: the time to sign, in Unix seconds; by default now.
+        """
+        now = time.time() if at is None else at
+        return str(self._serializer.dumps([value, round(now, 3)]))
+
+    def read(self, text: str) -> Signed | None:
+        """Return a signed value, whatever its age, or None if :meth:`sign` did not return exactly
+        this text.
+
+        Check the age with :func:`~flask_devkit_sso.store.base.is_recent`. If it may be only a few
+        seconds, allow for the difference between clocks there.
+        """
+        if not _SIGNED.fullmatch(text):
+            return None
+        try:
+            value, at = self._serializer.loads(text)
+        except (BadData, ValueError, TypeError):
+            return None
+        return Signed(value, at)
 
 
 class Keys:
@@ -30,13 +80,15 @@ class Keys:
         self._secrets = secrets
         self._installation = installation
 
-    def signer(self, purpose: str) -> URLSafeTimedSerializer:
+    def signer(self, purpose: str) -> Signer:
         """Return a signer whose signatures are valid for this purpose only."""
-        return URLSafeTimedSerializer(
-            # itsdangerous signs with the last key.
-            [self._derive(secret, purpose) for secret in reversed(self._secrets)],
-            salt=f"flask-devkit-sso.{purpose}",
-            signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
+        return Signer(
+            URLSafeSerializer(
+                # itsdangerous signs with the last key.
+                [self._derive(secret, purpose) for secret in reversed(self._secrets)],
+                salt=f"flask-devkit-sso.{purpose}",
+                signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
+            )
         )
 
     def seal(self, text: str) -> str:

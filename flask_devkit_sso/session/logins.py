@@ -15,12 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from itsdangerous import BadData, SignatureExpired
-
 from ..config.settings import Settings
 from ..errors import LoginFailed
 from ..protocol.authorization import AuthorizationResponse, add_nonce
-from ..store.base import Store
+from ..store.base import SKEW, Store, is_recent
 from .keys import Keys
 
 COOKIE_BUDGET: Final = 3000
@@ -34,6 +32,8 @@ _ONE_KEY: Final = (
     "If this happens often, check that all workers use the same SECRET_KEY, and that it never "
     "changes."
 )
+
+_CLOCKS: Final = "It was started in the future: set the clocks of all hosts."
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,10 @@ class Logins:
         """
         nonce = secrets.token_urlsafe(24)
         verifier = secrets.token_urlsafe(32) if self._pkce else None
-        signed_nonce = str(self._nonces.dumps(nonce))
-        # The signature's own timestamp is in whole seconds, too coarse to find the newest of
-        # several logins.
-        now = round(time.time(), 3)
+        now = time.time()
+        signed_nonce = self._nonces.sign(nonce, at=now)
         sealed = None if verifier is None else self._keys.seal(verifier)
-        cookie = str(self._cookies.dumps([nonce, next_url, sealed, now]))
+        cookie = self._cookies.sign([nonce, next_url, sealed], at=now)
         name = self._prefix + nonce[:_NAME_LENGTH]
         return StartedLogin(
             login=PendingLogin(nonce, name, next_url, verifier, now + self._ttl),
@@ -121,9 +119,10 @@ class Logins:
         """
         find = self._find_newest if self._binding == "confirm" else self._find_proven
         login = find(response, cookies)
-        # A signature's age is in whole seconds, so it may be valid for a second longer than the
-        # login.
-        if not self._store.add(self._used_key(login.nonce), "", expires=login.expires_at + 2):
+        # The mark has to be there as long as any host accepts the login: a host whose clock is
+        # behind does so for longer, and one whose clock is ahead deletes the mark earlier.
+        expires = login.expires_at + SKEW
+        if not self._store.add(self._used_key(login.nonce), "", expires=expires):
             raise LoginFailed("login_unknown")
         return login, self._with_nonce(redirect_uri, "".join(response.s))
 
@@ -139,9 +138,7 @@ class Logins:
             for name, value in cookies.items()
             if name.startswith(self._prefix)
         ]
-        now = time.time()
-        alive = [login for login in found if login is not None and login.expires_at > now]
-        return sorted(alive, key=lambda login: login.expires_at, reverse=True)
+        return sorted(filter(None, found), key=lambda login: login.expires_at, reverse=True)
 
     def _find_proven(
         self, response: AuthorizationResponse, cookies: Mapping[str, str]
@@ -156,14 +153,12 @@ class Logins:
             raise self._state_missing() if has_logins else LoginFailed("login_unknown")
         if len(signed_nonces) > 1:
             raise LoginFailed("state_mismatch", hint="The signed nonce arrived more than once.")
-        try:
-            nonce = self._nonces.loads(signed_nonces[0], max_age=self._ttl)
-        except SignatureExpired:
-            raise LoginFailed("login_expired") from None
-        except BadData:
-            raise LoginFailed(
-                "state_mismatch" if has_logins else "login_unknown", hint=_ONE_KEY
-            ) from None
+        signed = self._nonces.read(signed_nonces[0])
+        if signed is None:
+            raise LoginFailed("state_mismatch" if has_logins else "login_unknown", hint=_ONE_KEY)
+        if not is_recent(signed.at, self._ttl):
+            raise LoginFailed("login_expired", hint=_CLOCKS if signed.at > time.time() else "")
+        nonce: str = signed.value
         login = self.find(nonce[:_NAME_LENGTH], cookies)
         if login is None or login.nonce != nonce:
             is_lost = not has_logins and self._store.read(self._used_key(nonce)) is None
@@ -192,12 +187,14 @@ class Logins:
         return next((login for login in pending if login.name == response.login), pending[0])
 
     def _parse(self, name: str, cookie: str) -> PendingLogin | None:
-        try:
-            nonce, next_url, sealed, started_at = self._cookies.loads(cookie, max_age=self._ttl)
-        except BadData:
+        signed = self._cookies.read(cookie)
+        if signed is None or not is_recent(signed.at, self._ttl):
+            return None
+        nonce, next_url, sealed = signed.value
+        if name != self._prefix + nonce[:_NAME_LENGTH]:
             return None
         verifier = sealed and self._keys.unseal(sealed)
-        return PendingLogin(nonce, name, next_url, verifier, started_at + self._ttl)
+        return PendingLogin(nonce, name, next_url, verifier, signed.at + self._ttl)
 
     def _stale(self, cookies: Mapping[str, str], budget: int) -> list[str]:
         """Return the login cookies to delete: those that are not valid any more, and the oldest if

@@ -16,8 +16,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from itsdangerous import BadData
-
 from ..config.settings import Settings
 from ..errors import StoreUnavailable
 from ..protocol.contract import Tokens, UserInfo
@@ -83,7 +81,7 @@ class Sessions:
             expires=self._expires(now, now),
             owner=self._owner(user.uid),
         )
-        return str(self._signer.dumps(session_id))
+        return self._signer.sign(session_id)
 
     def load(self, cookie: str) -> Session | None:
         """Return the session of a cookie, or None, and record its use. This reads the store once.
@@ -91,11 +89,10 @@ class Sessions:
         :raises StoreUnavailable: if the store cannot be read. Somebody may be signed in all the
             same.
         """
-        try:
-            session_id = self._signer.loads(cookie)
-        except BadData:
+        signed = self._signer.read(cookie)
+        if signed is None:
             return None
-        key = self._key(session_id)
+        key = self._key(signed.value)
         row = self._store.read(key)
         session = self._alive(key, row) if row else None
         if session is None:

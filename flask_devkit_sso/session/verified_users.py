@@ -10,7 +10,7 @@ from typing import Final
 
 from ..config.settings import Settings
 from ..protocol.contract import UserInfo
-from ..store.base import SKEW, Store
+from ..store.base import Store, is_recent
 
 REVALIDATE_EARLY: Final = 0.8
 """Fraction of ``DEVKIT_SSO_REVALIDATE_AFTER`` after which a user is revalidated in the
@@ -68,16 +68,13 @@ class VerifiedUsers:
 
     def is_fresh(self, verified_at: float) -> bool:
         """Return whether a verification is recent enough to rely on without asking the server."""
-        return self._is_younger(verified_at, self._settings.revalidate_after)
+        return is_recent(verified_at, self._settings.revalidate_after)
 
     def should_revalidate(self, verified_at: float) -> bool:
         """Return whether it is time to ask the server again, at least in the background."""
-        return not self._is_younger(verified_at, REVALIDATE_EARLY * self._settings.revalidate_after)
+        return not is_recent(verified_at, REVALIDATE_EARLY * self._settings.revalidate_after)
 
     def is_usable(self, verified_at: float) -> bool:
         """Return whether a verification may be relied on while the server cannot be asked."""
         # If the clock was set back, a verification seems to be from the future: limit that as well.
         return abs(time.time() - verified_at) < self._settings.outage_grace
-
-    def _is_younger(self, verified_at: float, seconds: float) -> bool:
-        return -SKEW <= time.time() - verified_at < seconds

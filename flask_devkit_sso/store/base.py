@@ -6,6 +6,7 @@ records have an owner. All times are Unix seconds, compared with the clock of th
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -14,6 +15,16 @@ DEADLINE: Final = 1.5
 
 SKEW: Final = 60.0
 """Seconds by which the clocks of two hosts may differ."""
+
+
+def is_recent(then: float, seconds: float) -> bool:
+    """Return whether less than a number of seconds has passed since a time that another host may
+    have written.
+
+    If that host's clock is ahead, the time is in the future, by at most :data:`SKEW`. The limit
+    itself is never extended.
+    """
+    return -SKEW <= time.time() - then < seconds
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from flask import Response, after_this_request, jsonify, request, url_for
-from itsdangerous import BadData
 
 from .. import signals
 from ..service import get_app, get_session_service, get_state
 from ..session.sessions import Session
+from ..store.base import is_recent
 from ..users import Anonymous
 from .cookies import delete_cookie
 from .failures import handles_failures
@@ -77,7 +77,7 @@ def signed_out_url(is_confirmed: bool | None) -> str:
     local = get_state().session_service
     outcome = None
     if local is not None and is_confirmed is not None:
-        outcome = local.keys.signer("logout-outcome").dumps(is_confirmed)
+        outcome = local.keys.signer("logout-outcome").sign(is_confirmed)
     return url_for("devkit_sso_authorize.signed_out", outcome=outcome)
 
 
@@ -99,9 +99,7 @@ def _outcome() -> str:
     local = get_state().session_service
     if local is None:
         return "unknown"
-    signer = local.keys.signer("logout-outcome")
-    try:
-        is_confirmed = signer.loads(request.args.get("outcome", ""), max_age=_OUTCOME_TTL)
-    except BadData:
+    signed = local.keys.signer("logout-outcome").read(request.args.get("outcome", ""))
+    if signed is None or not is_recent(signed.at, _OUTCOME_TTL):
         return "unknown"
-    return "told" if is_confirmed else "not_told"
+    return "told" if signed.value else "not_told"
