@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
-from flask import Blueprint, Flask, Response, has_request_context, request, url_for
+from flask import Blueprint, Flask, Response, abort, has_request_context, request, url_for
 
 from .config.problem import describe
 from .config.secret_key import CREATE_KEY
@@ -16,12 +16,12 @@ from .service import EXTENSION, AppState, collect, get_app, get_session_service,
 from .users import Hooks
 from .web.blueprints import create_authorize_blueprint, create_callback_blueprint
 from .web.failures import as_login_failed, handle_store_unavailable
-from .web.guard import check_views, is_guardable, require_user
+from .web.guard import check_views, is_guardable, is_one_of, require_user
 from .web.headers import add_cache_headers
 from .web.landing import landing_page
 from .web.request_user import current_access_token, current_user
 from .web.requests import is_ours
-from .web.urls import current_url, safe_next
+from .web.urls import current_url, is_our_path, safe_next
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -89,13 +89,8 @@ class DevKitSSO:
 
         @target.before_request
         def guard() -> None:
-            if not is_guardable(request) or request.endpoint in open_endpoints:
-                return
-            if isinstance(target, Blueprint):
-                names = [name for name in request.blueprints if _last_part(name) == target.name]
-                if any(request.endpoint == f"{b}.{e}" for b in names for e in open_endpoints):
-                    return
-            require_user()
+            if is_guardable(request) and not is_one_of(open_endpoints, target):
+                require_user()
 
     def on_login(self, function: F) -> F:
         """Register ``function(user)``, which runs at each login before there is a session.
@@ -149,6 +144,9 @@ class DevKitSSO:
     def end_sessions(self, uid: str) -> int:
         """End every session of a user, on every worker and host, and return how many there were.
 
+        A login that waits for the user's confirmation (binding ``confirm``) ends too, but does not
+        count.
+
         Needs an application context, but no settings other than SECRET_KEY and
         DEVKIT_SSO_STORE_URL.
 
@@ -173,6 +171,10 @@ class DevKitSSO:
             state.has_checked_views = True
         if state.service is not None:
             state.service.logouts.start_round()
+        is_apps = request.url_rule is not None and not is_ours(request)
+        if is_apps and is_our_path(request.script_root + request.path):
+            # A view for every path would otherwise see another spelling of one of our addresses.
+            abort(404)
         return landing_page()
 
     def _template_context(self, app: Flask) -> dict[str, Any]:
@@ -197,7 +199,3 @@ def _log_problems(state: AppState) -> None:
         )
     if state.settings.insecure_http:
         log.warning("DEVKIT_SSO_INSECURE_HTTP is on: others may be able to read secrets")
-
-
-def _last_part(name: str) -> str:
-    return name.rpartition(".")[2]

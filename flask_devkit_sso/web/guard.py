@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import partial, wraps
 from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
-from flask import Flask, Response, abort, current_app, jsonify, redirect, request, url_for
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    abort,
+    current_app,
+    jsonify,
+    redirect,
+    request,
+    url_for,
+)
 from werkzeug.exceptions import Forbidden, Unauthorized
 
 from ..errors import ConfigError, LoginFailed
@@ -88,6 +98,21 @@ def is_guardable(request: Any) -> bool:
     # Only the class's own mark counts: a subclass of a public view is not public.
     own = vars(getattr(view, "view_class", object))
     return not (getattr(view, "devkit_sso_public", False) or "devkit_sso_public" in own)
+
+
+def is_one_of(endpoints: Set[str], target: Flask | Blueprint) -> bool:
+    """Return whether the current request is for one of a target's endpoints.
+
+    :param endpoints: complete names, or for a blueprint names with or without the blueprint's own.
+    """
+    if request.endpoint in endpoints:
+        return True
+    if not isinstance(target, Blueprint):
+        return False
+    # Look for the blueprint itself: another one may have its name, even one nested in it.
+    names = [name for name in request.blueprints if current_app.blueprints.get(name) is target]
+    own = [endpoint.removeprefix(f"{target.name}.") for endpoint in endpoints]
+    return any(request.endpoint == f"{name}.{endpoint}" for name in names for endpoint in own)
 
 
 def check_views(app: Flask) -> None:

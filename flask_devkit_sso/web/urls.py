@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from posixpath import normpath
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -46,19 +47,24 @@ def safe_next(url: str | None) -> str:
     if lands and re.search(r"[?&]code=", url):
         # An authorization code is not part of a page's address.
         return default
-    return default if _is_our_path(path) else url
+    return default if is_our_path(path) else url
 
 
-def _is_our_path(path: str) -> bool:
-    adapter = current_app.create_url_adapter(request)
-    root = request.script_root
-    if adapter is None or not path.startswith(root):
+def is_our_path(path: str) -> bool:
+    """Return whether a path, decoded and with the mount point, leads to one of our routes.
+
+    Another spelling counts as well, such as ``/sso//logout``, ``/sso/./logout`` or
+    ``/sso/logout/``: browsers and proxies resolve dots, and some proxies merge slashes.
+    """
+    root, adapter = request.script_root, current_app.create_url_adapter(request)
+    path = normpath("/" + path.lstrip("/"))
+    if adapter is None or not path.startswith(f"{root}{get_state().settings.url_prefix}/"):
         return False
     try:
         endpoint: str = adapter.match(path.removeprefix(root), method="GET")[0]
     except RequestRedirect:
         return False
     except HTTPException:
-        # Nothing responds to a GET of this path. Below our prefix it still counts as ours.
-        return path.startswith(f"{root}{get_state().settings.url_prefix}/")
+        # Nothing responds to a GET of this path.
+        return True
     return endpoint.startswith(OUR_ENDPOINTS)

@@ -332,6 +332,37 @@ def test_protect(make_app: AppMaker, target: str, tmp_path: Any) -> None:
     assert client.get("/bp/child").text == "deep"
 
 
+@pytest.mark.parametrize("entry", ["index", "admin.index"])
+def test_a_public_endpoint_is_that_of_the_blueprint_itself(make_app: AppMaker, entry: str) -> None:
+    """Blueprints of the same name are nested in the protected one, beside it and around it, and it
+    is registered again under the name of another one."""
+    sso = DevKitSSO()
+    app = make_app(sso)
+
+    def blueprint(name: str, prefix: str) -> Blueprint:
+        made = Blueprint(name, __name__, url_prefix=prefix)
+        for endpoint in ("index", "secret"):
+            made.add_url_rule(f"/{endpoint}", endpoint, lambda: "shown")
+        return made
+
+    inner, target, outer = (blueprint("admin", f"/{name}") for name in ("inner", "target", "outer"))
+    target.register_blueprint(inner)
+    target.register_blueprint(blueprint("index", "/index"))
+    sso.protect(target, public=[entry])
+    sso.protect(outer)
+    outer.register_blueprint(target)
+    app.register_blueprint(outer)
+    app.register_blueprint(target, name="other", url_prefix="/other")
+    client = app.test_client()
+    shown = [
+        rule.rule
+        for rule in app.url_map.iter_rules()
+        if rule.rule.endswith(("/index", "/secret")) and client.get(rule.rule).text == "shown"
+    ]
+    assert shown == ["/other/index"]  # "outer" guards all of its own
+    assert client.get("/other/inner/index").status_code == 302
+
+
 def test_static_files_are_guarded_unless_they_are_public(make_app: AppMaker) -> None:
     sso = DevKitSSO()
     app = make_app(sso)
