@@ -44,14 +44,18 @@ class SessionService:
     keys: Keys
     sessions: Sessions
     verified_users: VerifiedUsers
+    login_results: LoginResults
 
     def end_sessions(self, uid: str) -> int:
-        """End all sessions of a user, forget what the server said about the user, and return how
-        many sessions there were. Needs an application context.
+        """End all sessions of a user and all logins that wait for the user's confirmation, forget
+        what the server said about the user, and return how many sessions there were. Needs an
+        application context.
 
         :raises StoreUnavailable: if the store fails. Some sessions may have ended already, so call
             it again.
         """
+        # First, because a login that was confirmed just before this is one of the sessions.
+        self.login_results.remove_all(uid)
         count = self.sessions.end_all(uid)
         self.verified_users.forget(uid)
         if count:
@@ -65,7 +69,6 @@ class Service(SessionService):
 
     client: Client
     logins: Logins
-    login_results: LoginResults
     logouts: PendingLogouts
     maintenance: Maintenance
 
@@ -121,6 +124,7 @@ class AppState:
             keys=keys,
             sessions=Sessions(store, keys, self.settings),
             verified_users=VerifiedUsers(store, self.settings),
+            login_results=LoginResults(store, keys, self.settings),
         )
 
     def _create_service(self, app: Flask) -> Service | None:
@@ -137,7 +141,6 @@ class AppState:
             **vars(base),
             client=client,
             logins=Logins(store, base.keys, settings, f"{self.session_cookie}_login_"),
-            login_results=LoginResults(store, base.keys, settings),
             logouts=logouts,
             maintenance=Maintenance(app, sessions, users, refresh, revalidation, settings),
         )

@@ -33,7 +33,8 @@ class LoginResults:
     def put(self, login: PendingLogin, result: LoginResult) -> None:
         """Store a result until the login expires."""
         data = self._keys.seal(json.dumps(asdict(result)))
-        self._store.add(self._key(login), data, expires=login.expires_at)
+        owner = self._owner(result.user.uid)
+        self._store.add(self._key(login), data, expires=login.expires_at, owner=owner)
 
     def get(self, login: PendingLogin) -> LoginResult | None:
         """Return a login's result."""
@@ -44,6 +45,10 @@ class LoginResults:
         """Remove a login's result and return it. If several callers do so, only one gets it."""
         data = self._store.remove(self._key(login))
         return self._parse(data) if data else None
+
+    def remove_all(self, uid: str) -> None:
+        """Remove all results of a user, so that nobody can confirm them any more."""
+        self._store.remove_owner(self._owner(uid))
 
     def _parse(self, data: str) -> LoginResult | None:
         opened = self._keys.unseal(data)
@@ -56,6 +61,9 @@ class LoginResults:
         except (LookupError, TypeError):
             # Another version wrote it.
             return None
+
+    def _owner(self, uid: str) -> str:
+        return f"{self._installation}:results:{uid}"
 
     def _key(self, login: PendingLogin) -> str:
         digest = hashlib.sha256(login.nonce.encode()).hexdigest()

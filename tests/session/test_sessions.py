@@ -23,7 +23,7 @@ from flask_devkit_sso.testing import login_as, logout
 from .. import clock
 from ..clock import advance
 from ..conftest import SECRET_KEY, AppMaker, come_back, cookies, reason, sign_in, start
-from ..scripted import ScriptedServer
+from ..scripted import GET_USER_INFO, ScriptedServer, says
 from ..threads import at_once
 
 connections: list[sqlite3.Connection] = []
@@ -185,6 +185,29 @@ def test_end_sessions(make_app: AppMaker) -> None:
         assert sso.end_sessions("u-7") == 0
     assert received == [("u-7", "ended")]
     assert [signed_in(client) for client in clients] == [False, False, True]
+
+
+def test_end_sessions_ends_a_login_that_waits_for_confirmation(
+    make_app: AppMaker, server: ScriptedServer, any_store: str
+) -> None:
+    sso = DevKitSSO()
+    app = make_app(sso, store_url=any_store, binding="confirm")
+    asked = {}
+    for uid in ("u-7", "u-8"):
+        server.answers[GET_USER_INFO] = says(
+            {"code": "2000", "data": {"uid": uid, "username": "b"}}
+        )
+        client = app.test_client()
+        start(client)
+        asked[uid] = client, client.get("/sso/callback?code=C").location
+    with app.app_context():
+        assert sso.end_sessions("u-7") == 0
+    for uid, (client, question) in asked.items():
+        answer = client.post(
+            question, data={"answer": "yes"}, headers={"Origin": "http://localhost"}
+        )
+        assert (answer.status_code == 400) is (uid == "u-7")
+        assert signed_in(client) is (uid == "u-8")
 
 
 def test_end_sessions_without_a_secret_key_reports_the_missing_key(
