@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -106,6 +107,15 @@ def load_settings(config: Mapping[str, Any], instance_path: str | None) -> Loade
 
     settings = Settings(**{name: values[name] for name in origins})
     errors += _check_together(settings)
+    if settings.cookie_name and _bare_name(settings.cookie_name) == _bare_name(
+        str(config.get("SESSION_COOKIE_NAME") or "session")
+    ):
+        errors.append(
+            Problem(
+                f"{PREFIX}COOKIE_NAME is the name of Flask's own cookie (SESSION_COOKIE_NAME): "
+                "choose another one"
+            )
+        )
     if not errors and not settings.insecure_http:
         for name in origins:
             if is_plain_http(name, values[name]):
@@ -157,6 +167,11 @@ def _find_credentials(named: str | None, instance_path: str | None) -> Credentia
     if instance_path is None and not path.is_absolute():
         return None
     return read_credentials(path, required=named is not None)
+
+
+def _bare_name(cookie: str) -> str:
+    """Return a cookie's name without the prefix that its flags allow (RFC 6265bis)."""
+    return re.sub(r"^__(Host|Secure)-", "", cookie, flags=re.IGNORECASE)
 
 
 def _check_together(settings: Settings) -> list[Problem]:

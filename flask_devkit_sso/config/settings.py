@@ -96,8 +96,8 @@ class Settings:
     cookie_name: str | None = _setting(
         None,
         values.token,
-        "Base name of the extension's cookies. If it is unset, it is derived from the "
-        "installation.",
+        "Base name of the extension's cookies, which must not be Flask's `SESSION_COOKIE_NAME`. If "
+        "it is unset, it is derived from the installation.",
     )
     store_url: str = _setting(
         "sqlite:///devkit_sso.db",

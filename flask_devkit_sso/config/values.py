@@ -68,6 +68,8 @@ def url(
         raise InvalidValue(f"must be an absolute URL, like {example}")
     if parts.username is not None or "\\" in found:
         raise InvalidValue("must not contain a user name or a backslash")
+    if "*" in found:
+        raise InvalidValue("must not contain a wildcard (*): write the address in full")
     if "#" in found and not fragment:
         raise InvalidValue("must not have a fragment (#…)")
     if parts.query and not query:

@@ -70,6 +70,13 @@ from ..scripted import ScriptedServer
         ),
         ({"store_url": "redis://:canary#x@h"}, "%23 for #"),
         ({"cookie_name": "a b"}, "may contain only letters, digits"),
+        ({"cookie_name": "session"}, "COOKIE_NAME is the name of Flask's own cookie"),
+        ({"cookie_name": "__Host-session"}, "COOKIE_NAME is the name of Flask's own cookie"),
+        ({"server_url": "https://*.example.com"}, "must not contain a wildcard (*)"),
+        ({"redirect_uri": "https://*.example.com/#/login"}, "must not contain a wildcard (*)"),
+        ({"redirect_uri": "https://app.example.com/*"}, "must not contain a wildcard (*)"),
+        ({"after_logout_url": "https://*.example.com/"}, "must not contain a wildcard (*)"),
+        ({"token_url": "https://*/token"}, "must not contain a wildcard (*)"),
         ({"ca_bundle": "/nowhere/ca.pem"}, "is not a readable PEM file"),
         ({"revalidate_after": 1000}, "OUTAGE_GRACE (900) must be at least"),
         ({"validity_url": "https://a.example/v"}, "VALIDITY_FIELD and DEVKIT_SSO_VALIDITY_KEY"),
@@ -84,6 +91,27 @@ def test_an_invalid_setting_is_refused(
     assert text in str(refused.value)
     assert "canary" not in str(refused.value)
     assert isinstance(refused.value, SSOError)
+
+
+@pytest.mark.parametrize(
+    ("flasks", "ours", "is_refused"),
+    [
+        ("app", "app", True),
+        ("__Host-app", "app", True),
+        ("app", "__Secure-app", True),
+        ("app", "session", False),
+        ("app", "app2", False),
+        ("session", None, False),
+    ],
+)
+def test_our_cookie_is_not_flasks(flasks: str, ours: str | None, is_refused: bool) -> None:
+    app = Flask("tests")
+    app.config.update(SESSION_COOKIE_NAME=flasks, DEVKIT_SSO_COOKIE_NAME=ours)
+    if is_refused:
+        with pytest.raises(ConfigError, match="SESSION_COOKIE_NAME"):
+            DevKitSSO(app)
+    else:
+        DevKitSSO(app)
 
 
 def test_null_is_refused_for_a_required_value() -> None:
