@@ -6,9 +6,11 @@ the callback.
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 from flask import Response, after_this_request, make_response, render_template, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from ..errors import LoginFailed
 from ..protocol.authorization import AuthorizationResponse
@@ -82,14 +84,15 @@ def read_post() -> tuple[AuthorizationResponse, str]:
     """Return the authorization response that the landing script posts, and the hash (``#…``) of the
     page that was requested before the login.
 
-    :raises LoginFailed: ``code_missing`` if the body has another form.
+    :raises LoginFailed: ``code_missing`` if the body has another form or is too long.
     """
     request.max_content_length = _MAX_POST
     try:
-        data = request.get_json(silent=True)
-    except RecursionError:
-        data = None
-    fields = data if isinstance(data, dict) else {}
+        fields = json.loads(request.get_data().decode(), object_pairs_hook=_unique_names)
+    except (RequestEntityTooLarge, ValueError, RecursionError):
+        raise LoginFailed("code_missing") from None
+    if not (isinstance(fields, dict) and request.is_json):
+        raise LoginFailed("code_missing")
     lists = {name: fields.get(name, []) for name in ("code", "error", "state", "s")}
     texts = {name: fields.get(name, "") for name in ("login", "hash")}
     flat = [*texts.values(), *(item for found in lists.values() for item in _as_list(found))]
@@ -97,6 +100,14 @@ def read_post() -> tuple[AuthorizationResponse, str]:
     if not all(isinstance(item, str) and item.isprintable() for item in flat):
         raise LoginFailed("code_missing")
     return AuthorizationResponse(**lists, login=texts["login"]), texts["hash"]
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Reject a name that occurs twice: the script never sends one."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
 
 
 def _as_list(value: Any) -> list[Any]:
