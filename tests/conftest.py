@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -205,10 +207,24 @@ def start(client: FlaskClient, next_url: str | None = None, **kwargs: Any) -> di
     """Start a login and return the query of the authorize URL."""
     query = None if next_url is None else {"next": next_url}
     response = client.get("/sso/authorize", query_string=query, **kwargs)
-    assert response.status_code == 303, response.text
-    pairs = parse_qs(urlsplit(response.location).query, strict_parsing=True)
+    if response.status_code == 200:
+        # The binding confirm: a page with a button.
+        kwargs["headers"] = {**kwargs.get("headers", {}), "Sec-Fetch-Site": "same-origin"}
+        response = client.post("/sso/authorize", query_string=query, **kwargs)
+        location = leads_to(response)
+    else:
+        assert response.status_code == 303, response.text
+        location = response.location
+    pairs = parse_qs(urlsplit(location).query, strict_parsing=True)
     assert all(len(values) == 1 for values in pairs.values())
     return {name: values[0] for name, values in pairs.items()}
+
+
+def leads_to(response: TestResponse) -> str:
+    """Return the address to which a page leads by itself."""
+    assert response.status_code == 200, response.text
+    (found,) = re.findall(r'content="0; url=(.*?)"|data-authorize="(.*?)"', response.text)
+    return unescape("".join(found))
 
 
 def come_back(client: FlaskClient, state: str, code: str = CODE, **kwargs: Any) -> TestResponse:

@@ -8,7 +8,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ class Signed:
     """A value whose signature is valid. ``at`` is when it was signed, in Unix seconds by the clock
     of the host that signed it."""
 
-    value: Any
+    value: Any = field(repr=False)
     at: float
 
 

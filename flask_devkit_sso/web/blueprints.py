@@ -17,7 +17,7 @@ def create_authorize_blueprint() -> Blueprint:
     blueprint = Blueprint(
         "devkit_sso_authorize", _PACKAGE, template_folder="templates", static_folder="static"
     )
-    blueprint.add_url_rule("/authorize", view_func=login)
+    blueprint.add_url_rule("/authorize", view_func=login, methods=["GET", "POST"])
     blueprint.add_url_rule("/logout", view_func=logout, methods=["GET", "POST"])
     blueprint.add_url_rule("/signed-out", view_func=signed_out)
     return blueprint

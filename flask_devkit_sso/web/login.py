@@ -9,20 +9,22 @@ from contextlib import contextmanager
 from typing import Final
 
 from flask import Response, after_this_request, current_app, jsonify, request, url_for
+from werkzeug.exceptions import MethodNotAllowed
 
 from .. import signals
 from ..errors import LoginFailed, LoginRefused, ServerError, ServerUnavailable
 from ..protocol.authorization import AuthorizationResponse, parse_query
+from ..protocol.contract import Tokens, UserInfo
 from ..service import get_app, get_redirect_uri, get_service, get_state, request_host
 from ..session.login_results import LoginResult
 from ..session.logins import PendingLogin
 from .cookies import delete_cookie, set_cookie
 from .failures import handles_failures
 from .landing import read_post
-from .logout import signed_out_url
-from .pages import page, see_other, set_private
+from .logout import forget_outcome, signed_out_url
+from .pages import lead_to, page, see_other, set_private
 from .request_user import load_user
-from .requests import require_same_origin, starts_here
+from .requests import require_same_origin
 from .urls import safe_next
 
 log: Final = logging.getLogger("flask_devkit_sso")
@@ -30,9 +32,18 @@ log: Final = logging.getLogger("flask_devkit_sso")
 
 @handles_failures
 def login() -> Response:
-    """Start a login: redirect the browser to the server (docs/protocol.md section 1)."""
+    """Start a login: redirect the browser to the server (docs/protocol.md section 1).
+
+    With the binding ``confirm``, only the person can start a login, with the button of a page: any
+    site can open this address, and while a login is pending, it can have its own code exchanged.
+    """
     next_url = safe_next(request.args.get("next"))
-    if load_user().user.is_authenticated:
+    needs_button = get_state().settings.binding == "confirm"
+    if request.method == "POST":
+        if not needs_button:
+            raise MethodNotAllowed(["GET", "HEAD", "OPTIONS"])
+        require_same_origin(request)
+    elif load_user().user.is_authenticated and not needs_button:
         return see_other(next_url)
     if "lost" in request.args:
         # leaving.js noticed that the browser keeps none of our cookies.
@@ -43,13 +54,13 @@ def login() -> Response:
             "SECRET_KEYs.",
         )
     service, uri = get_service(), get_redirect_uri()
-    if uri.is_other_loopback_host(request_host()) and "bounced" not in request.args:
-        # "bounced" prevents a loop behind a proxy that changes the Host header.
-        url = url_for("devkit_sso_authorize.login", next=next_url, bounced=1)
-        return see_other(uri.site + url)
-    if get_state().settings.binding == "confirm" and not starts_here(request):
-        again = url_for("devkit_sso_authorize.login", next=next_url)
-        return page("start.html", form=True, start_url=again)
+    if request.method != "POST":
+        if uri.is_other_loopback_host(request_host()) and "bounced" not in request.args:
+            # "bounced" prevents a loop behind a proxy that changes the Host header.
+            url = url_for("devkit_sso_authorize.login", next=next_url, bounced=1)
+            return see_other(uri.site + url)
+        if needs_button:
+            return _start_page(next_url)
     started = service.logins.start(next_url, uri.uri, request.cookies)
 
     @after_this_request
@@ -64,7 +75,8 @@ def login() -> Response:
         state=started.state,
         code_verifier=started.login.code_verifier,
     )
-    if uri.needs_landing and request.headers.get("Sec-Fetch-Dest") == "document":
+    is_page = needs_button or request.headers.get("Sec-Fetch-Dest") == "document"
+    if uri.needs_landing and is_page:
         # Only the browser knows the hash of the requested page. A script on this page stores it.
         return page(
             "leaving.html",
@@ -73,13 +85,28 @@ def login() -> Response:
             login_name=started.login.name,
             redirect_uri=uri.uri,
         )
-    return see_other(url)
+    return lead_to(url) if needs_button else see_other(url)
+
+
+def _start_page(next_url: str) -> Response:
+    """Return the page that says who is signed in, with the button that starts a login."""
+    user = load_user().user
+    return page(
+        "start.html",
+        form=True,
+        script=True,
+        user=user if user.is_authenticated else None,
+        action_url=url_for("devkit_sso_authorize.login", next=next_url),
+        next_url=next_url,
+    )
 
 
 @handles_failures
 def callback() -> Response:
     """Complete a login. The landing script sends a POST. If the redirect URI is this route, the
-    server redirects the browser here with a GET."""
+    server redirects the browser here with a GET. A HEAD request uses nothing up."""
+    if request.method == "HEAD":
+        raise MethodNotAllowed(["GET", "POST", "OPTIONS"])
     if request.method == "GET":
         query = request.query_string.decode(errors="replace")
         is_in_uri = get_state().settings.binding == "redirect_uri"
@@ -104,6 +131,7 @@ def confirm() -> Response:
             "confirm.html",
             form=True,
             username=result.user.username,
+            uid=result.user.uid,
             action_url=url_for("devkit_sso_callback.confirm", login=login.name),
         )
     require_same_origin(request)
@@ -113,11 +141,10 @@ def confirm() -> Response:
         raise LoginFailed("login_unknown")
     if request.form.get("answer") != "yes":
         # Sign out at the server too: otherwise it would sign in the same account again.
-        pending = service.logouts.record(secrets.token_hex(16), result.user.uid, result.tokens)
-        return see_other(signed_out_url(service.logouts.report(pending, result.tokens)))
+        return see_other(signed_out_url(_sign_out_at_server(result.user, result.tokens)))
     with _ending_at(result.next):
         _sign_in(result)
-    return see_other(result.next)
+    return lead_to(result.next)
 
 
 def _complete(response: AuthorizationResponse, hash_route: str = "") -> str:
@@ -162,9 +189,25 @@ def _exchange(
     code, client = response.require_code(), get_service().client
     try:
         tokens = client.exchange(code, redirect_uri=redirect_uri, code_verifier=login.code_verifier)
-        return LoginResult(client.user_info(tokens.access_token), tokens, next_url)
+        user = client.user_info(tokens.access_token)
+        is_valid = client.is_valid(user, tokens.access_token)
     except (ServerError, ServerUnavailable) as error:
         raise LoginFailed(error.reason, hint=error.description or "") from error
+    if not is_valid:
+        # Otherwise the next login would continue with the same account, without a question.
+        _sign_out_at_server(user, tokens)
+        raise LoginFailed("denied", hint="The server says that the user is not valid.")
+    return LoginResult(user, tokens, next_url)
+
+
+def _sign_out_at_server(user: UserInfo, tokens: Tokens) -> bool:
+    """End a sign-in at the server that is not used here, and return whether that is confirmed.
+
+    If the server cannot be reached, any worker reports it later.
+    """
+    logouts = get_service().logouts
+    pending = logouts.record(secrets.token_hex(16), user.uid, tokens)
+    return logouts.report(pending, tokens)
 
 
 def _sign_in(result: LoginResult) -> None:
@@ -181,6 +224,7 @@ def _sign_in(result: LoginResult) -> None:
         # Do not notify the server: if both logins share a grant there, both would end.
         signals.session_ended.send(get_app(), uid=current.session.user.uid, why="replaced")
     current.set_user(user)
+    forget_outcome()
     after_this_request(lambda response: set_cookie(response, state.session_cookie, cookie))
     log.info("login succeeded: uid %r", user.uid)
     signals.login_succeeded.send(get_app(), user=user)

@@ -11,9 +11,9 @@ from ..service import get_app, get_session_service, get_state
 from ..session.sessions import Session
 from ..store.base import is_recent
 from ..users import Anonymous
-from .cookies import delete_cookie
+from .cookies import delete_cookie, set_cookie
 from .failures import handles_failures
-from .pages import page, see_other, set_private
+from .pages import lead_to, page, see_other, set_private
 from .request_user import load_user
 from .requests import require_same_origin, wants_json
 from .urls import safe_next
@@ -38,6 +38,8 @@ def logout() -> Response:
             cancel_url=safe_next(None),
         )
     require_same_origin(request)
+    # Only the form of our own page has this field. An application's form gets a redirect.
+    is_our_form = "asked" in request.form
     state, session, user = get_state(), current.session, current.user
     is_confirmed = False
     if session is not None:
@@ -45,12 +47,11 @@ def logout() -> Response:
         current.set_session(None)
         signals.logged_out.send(get_app(), user=user, server_told=is_confirmed)
     after_this_request(lambda response: delete_cookie(response, state.session_cookie))
-    next_url = state.settings.after_logout_url
-    if next_url is None:
-        next_url = signed_out_url(is_confirmed if session is not None else None)
+    chosen_url = state.settings.after_logout_url
+    next_url = chosen_url or signed_out_url(is_confirmed if session is not None else None)
     if wants_json(request):
         return set_private(jsonify(server_told=is_confirmed, next=next_url))
-    return see_other(next_url)
+    return lead_to(next_url) if chosen_url and is_our_form else see_other(next_url)
 
 
 def _end_session(session: Session) -> bool:
@@ -70,15 +71,25 @@ def _end_session(session: Session) -> bool:
 
 
 def signed_out_url(is_confirmed: bool | None) -> str:
-    """Return the URL of the signed-out page.
+    """Return the URL of the signed-out page, and let this browser's page show the outcome.
+
+    The outcome is in a cookie, because an address convinces anybody it is sent to.
 
     :param is_confirmed: whether the server confirmed the logout, or None if nothing is known.
     """
     local = get_state().session_service
-    outcome = None
     if local is not None and is_confirmed is not None:
         outcome = local.keys.signer("logout-outcome").sign(is_confirmed)
-    return url_for("devkit_sso_authorize.signed_out", outcome=outcome)
+        after_this_request(
+            lambda response: set_cookie(response, _outcome_cookie(), outcome, _OUTCOME_TTL)
+        )
+    return url_for("devkit_sso_authorize.signed_out")
+
+
+def forget_outcome() -> None:
+    """Delete the outcome of an earlier logout from the browser: somebody has signed in again."""
+    if _outcome_cookie() in request.cookies:
+        after_this_request(lambda response: delete_cookie(response, _outcome_cookie()))
 
 
 @handles_failures
@@ -95,11 +106,15 @@ def signed_out() -> Response:
     )
 
 
+def _outcome_cookie() -> str:
+    return f"{get_state().session_cookie}_outcome"
+
+
 def _outcome() -> str:
     local = get_state().session_service
     if local is None:
         return "unknown"
-    signed = local.keys.signer("logout-outcome").read(request.args.get("outcome", ""))
+    signed = local.keys.signer("logout-outcome").read(request.cookies.get(_outcome_cookie(), ""))
     if signed is None or not is_recent(signed.at, _OUTCOME_TTL):
         return "unknown"
     return "told" if signed.value else "not_told"

@@ -42,7 +42,7 @@ def page(
     :param script: whether the page loads one of our scripts.
     """
     referrer = "same-origin" if form else "no-referrer"
-    policy = "default-src 'none'; style-src 'self'; base-uri 'none'"
+    policy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'"
     if script:
         policy += "; script-src 'self'; connect-src 'self'"
     texts = catalogue()
@@ -60,6 +60,15 @@ def page(
     response.headers["Content-Security-Policy"] = f"{policy}; frame-ancestors 'none'"
     response.headers["X-Frame-Options"] = "DENY"
     return set_private(set_language(response, texts.language))
+
+
+def lead_to(url: str) -> Response:
+    """Answer a form of one of our pages with a page that leads to another address.
+
+    Chromium applies ``form-action`` to every redirect that follows a form, so it would block a
+    redirect that leads to another site, even one of the application's or at the login that follows.
+    """
+    return page("forward.html", url=url)
 
 
 def see_other(url: str) -> Response:

@@ -52,15 +52,6 @@ def require_same_origin(request: Request) -> None:
         raise LoginFailed("cross_site")
 
 
-def starts_here(request: Request) -> bool:
-    """Return whether a navigation started on this site or in the address bar."""
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        return site in ("same-origin", "none")
-    origin = _origin()
-    return bool(origin) and f"{request.referrer}/".startswith(f"{origin}/")
-
-
 def is_ours(request: Request) -> bool:
     """Return whether a request is for one of the extension's routes."""
     return (request.endpoint or "").startswith(OUR_ENDPOINTS)

@@ -90,6 +90,7 @@ def test_the_binding_confirm_with_pkce(
     site.app = run("docs/bindings.md", monkeypatch, tmp_path, site, server.url)
     server.answers["/sso/oauth2/authorize"] = sends_back(position=position, echo_state=False)
     page.goto(site.url("/#/files"))
+    page.get_by_role("button", name="Sign in").click()
     page.get_by_role("button", name="Continue as ada").click()
     expect(page.locator("h1")).to_have_text("Hello ada")
     assert page.url == site.url("/#/files")

@@ -590,6 +590,8 @@ def test_a_hanging_server_delays_only_the_first_page(
 def with_validity(
     make_token_app: Callable[..., Flask], server: ScriptedServer, key: str, **settings: Any
 ) -> Flask:
+    # A login asks as well.
+    server.answers[VALIDITY] = says({"code": "2000", "data": {"validation_list": [True]}})
     return make_token_app(
         validity_url=server.url + VALIDITY,
         validity_field="accounts",
@@ -603,7 +605,6 @@ def test_the_validity_interface_on_the_wire(
     make_token_app: Callable[..., Flask], server: ScriptedServer, key: str, value: str
 ) -> None:
     first, second = two_browsers(with_validity(make_token_app, server, key), server)
-    server.answers[VALIDITY] = says({"code": "2000", "data": {"validation_list": [True]}})
     server.answers[GET_USER_INFO] = person(role="User")
     assert [client.get("/who").json["role"] for client in (first, second)] == ["User"] * 2
     request, _ = server.seen

@@ -140,8 +140,14 @@ def test_the_other_pages(
 
     client = make_app(binding="confirm").test_client()
     show_it("start", client.get("/sso/authorize", headers=html))
-    client.get("/sso/authorize", headers={"Sec-Fetch-Site": "none"})
-    show_it("confirm", client.get(client.get("/sso/callback?code=C").location, headers=html))
+    forward = client.post("/sso/authorize", headers={**html, **same_origin})
+    # The page would leave at once.
+    forward.set_data(forward.text.replace('content="0; url', f'content="{24 * 3600}; url'))
+    show_it("forward", forward)
+    question = client.get("/sso/callback?code=C").location
+    show_it("confirm", client.get(question, headers=html))
+    client.post(question, data={"answer": "yes"}, headers=same_origin)
+    show_it("start-signed-in", client.get("/sso/authorize", headers=html))
 
     client = make_app(redirect_uri="http://localhost/#/login").test_client()
     leaving = client.get("/sso/authorize", headers={**html, "Sec-Fetch-Dest": "document"})

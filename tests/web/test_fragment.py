@@ -59,6 +59,11 @@ def exchanges(server: ScriptedServer) -> list[Any]:
     return [seen.json for seen in server.seen if seen.path == GET_TOKEN]
 
 
+def sign_in_if_asked(page: Page, binding: str) -> None:
+    if binding == "confirm":
+        page.get_by_role("button", name="Sign in").click()
+
+
 def confirm_if_asked(page: Page, binding: str) -> None:
     if binding == "confirm":
         expect(page.get_by_role("heading")).to_contain_text("ada")
@@ -91,6 +96,7 @@ def test_the_requested_page_is_reached(
         page.goto(site.url("/#/files?x=1"))
     else:
         page.goto(site.url("/sso/authorize?next=/%23/files?x=1"))
+    sign_in_if_asked(page, binding)
     confirm_if_asked(page, binding)
     expect(page.locator("h1")).to_have_text("ada")
     assert page.url == site.url("/#/files?x=1")
@@ -133,6 +139,7 @@ def test_each_tab_returns_to_its_own_page_in_any_order(
     tabs = [context.new_page() for _ in range(count)]
     for number, tab in enumerate(tabs):
         tab.goto(site.url(f"/sso/authorize?next=/%23/tab{number}"))
+        sign_in_if_asked(tab, binding)
         expect(tab.locator("#back")).to_be_visible()
     order = [(number * 3 + 1) % count for number in range(count)]
     assert sorted(order) == list(range(count))
@@ -223,7 +230,7 @@ def test_a_window_redirected_to_an_attackers_code(
         window = opened.value
         window.wait_for_load_state()
         if binding == "confirm":
-            expect(window.get_by_role("link", name="Sign in")).to_be_visible()
+            expect(window.get_by_role("button", name="Sign in")).to_be_visible()
         else:
             expect(window.locator("#back")).to_be_visible()
         for form in ("/#/login?code=EVIL", "/?code=EVIL#/login"):
@@ -247,7 +254,9 @@ def test_confirm_names_the_user_and_no_signs_nobody_in(
         {"code": "2000", "data": {"uid": "u-9", "username": "王<b>小明", "role": "User"}}
     )
     page.goto(site.url("/sso/authorize"))
+    sign_in_if_asked(page, "confirm")
     expect(page.get_by_role("button", name="Continue as 王<b>小明")).to_be_visible()
+    expect(page.locator("main")).to_contain_text("Account ID: u-9")
     address = page.url
     assert len(exchanges(server)) == 1
     other = page.context.new_page()
@@ -822,6 +831,7 @@ def test_back_and_forward_with_the_browsers_cache_of_pages(
         watch = Watch(page)
         page.goto(site.url("/start"))
         page.get_by_role("link").click()
+        sign_in_if_asked(page, binding)
         confirm_if_asked(page, binding)
         expect(page.locator("h1")).to_have_text("ada")
         for _ in range(2):
@@ -879,6 +889,7 @@ def test_without_storage_for_scripts(
     server.answers[AUTHORIZE] = sends_back(wait=True, echo_state=binding == "state")
     page, other = context.new_page(), context.new_page()
     page.goto(site.url("/sso/authorize?next=/%23/files"))
+    sign_in_if_asked(page, binding)
     expect(page.locator("#back")).to_be_visible()
     other.goto(site.url("/#/x"))
     expect(other.locator("h1")).to_have_text("nobody")
@@ -901,6 +912,7 @@ def test_a_login_that_finishes_in_another_tab(
     server.answers[AUTHORIZE] = sends_back(wait=True, echo_state=binding == "state")
     page = context.new_page()
     page.goto(site.url("/sso/authorize?next=/%23/files"))
+    sign_in_if_asked(page, binding)
     back = page.locator("#back").get_attribute("href") or ""
     other = context.new_page()
     other.goto(back, wait_until="commit")
@@ -926,13 +938,16 @@ def test_a_duplicated_tab(
     server.answers[AUTHORIZE] = sends_back(wait=True, echo_state=binding == "state")
     page = context.new_page()
     page.goto(site.url("/#/first"))
+    sign_in_if_asked(page, binding)
     expect(page.locator("#back")).to_be_visible()
     page.goto(site.url("/who"))
     with context.expect_page() as opened:
         page.evaluate("open('/#/second')")
     copy = opened.value
+    sign_in_if_asked(copy, binding)
     expect(copy.locator("#back")).to_be_visible()
     page.goto(site.url("/#/first"))
+    sign_in_if_asked(page, binding)
     expect(page.locator("#back")).to_be_visible()
     for tab, route in ((page, "/#/first"), (copy, "/#/second")):
         tab.locator("#back").click()
@@ -973,9 +988,9 @@ def test_confirm_starts_and_ends_on_our_own_site(
     try:
         page.goto(evil.url("/?to=" + _quoted(site.url("/private")), host))
         page.get_by_role("link").click()
-        expect(page.get_by_role("link", name="Sign in")).to_be_visible()
+        expect(page.get_by_role("button", name="Sign in")).to_be_visible()
         assert server.seen == []
-        page.get_by_role("link", name="Sign in").click()
+        page.get_by_role("button", name="Sign in").click()
         expect(page.get_by_role("button", name="Continue as ada")).to_be_visible()
         question = page.url
         page.goto(evil.url("/form?to=" + _quoted(question), host))

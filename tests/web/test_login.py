@@ -8,7 +8,7 @@ import string
 import threading
 from functools import partial
 from pathlib import Path
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
 from flask import Flask
@@ -22,6 +22,7 @@ from flask_devkit_sso import (
     login_failed,
     login_succeeded,
 )
+from flask_devkit_sso.testing import login_as
 
 from .. import clock
 from ..clock import advance
@@ -32,11 +33,12 @@ from ..conftest import (
     carry_cookies,
     come_back,
     cookies,
+    leads_to,
     reason,
     sign_in,
     start,
 )
-from ..scripted import GET_TOKEN, GET_USER_INFO, ScriptedServer, fails, says
+from ..scripted import GET_TOKEN, GET_USER_INFO, LOGOUT, Answer, ScriptedServer, closes, fails, says
 from ..threads import at_once
 
 
@@ -193,6 +195,67 @@ def respelled(signed: str) -> list[str]:
     return [unused_bits, *inside, *(signed + junk for junk in ("=", "==", "\n", "!", "%00"))]
 
 
+# With the binding confirm, the person starts the login.
+
+
+def test_confirm_starts_a_login_only_by_a_button_of_this_site(
+    make_app: AppMaker, server: ScriptedServer
+) -> None:
+    """A page of this site, such as a front end, may open the route because another site sent the
+    browser there. So it does not matter where the request comes from."""
+    client = make_app(binding="confirm").test_client()
+    for site in ("same-origin", "same-site", "cross-site", "none"):
+        page = client.get("/sso/authorize?next=/private", headers={"Sec-Fetch-Site": site})
+        assert page.status_code == 200
+        assert '<form method="post" action="/sso/authorize?next=/private"' in page.text
+        assert "no one is signed in" in page.text
+    for headers in (
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "http://evil.example"},
+        {},
+    ):
+        refused = client.post("/sso/authorize?next=/private", headers=headers)
+        assert (refused.status_code, reason(refused)) == (403, "cross_site")
+    assert cookies(client) == []
+    assert reason(client.get("/sso/callback?code=ATTACKER")) == "login_unknown"
+    started = client.post("/sso/authorize?next=/private", headers={"Origin": "http://localhost"})
+    assert leads_to(started).startswith(f"{server.url}/sso/oauth2/authorize?client_id=")
+    question = client.get("/sso/callback?code=C").location
+    assert "Account ID: <b><bdi>u-1</bdi></b>" in client.get(question).text
+    answered = client.post(
+        question, data={"answer": "yes"}, headers={"Sec-Fetch-Site": "same-origin"}
+    )
+    assert leads_to(answered) == "/private"
+
+
+def test_confirm_shows_who_is_signed_in_before_another_login(make_app: AppMaker) -> None:
+    client = make_app(binding="confirm").test_client()
+    login_as(client, "bob", uid="u-7")
+    page = client.get("/sso/authorize?next=/private").text
+    assert "signed in as <b><bdi>bob</bdi></b> (account ID <b><bdi>u-7</bdi></b>)" in page
+    assert '<a class="button primary" href="/private">Continue</a>' in page
+    assert '<form method="post" action="/sso/authorize?next=/private"' in page
+
+
+@pytest.mark.parametrize("binding", ["state", "redirect_uri"])
+def test_the_other_bindings_have_no_button(make_app: AppMaker, binding: str) -> None:
+    client = make_app(binding=binding).test_client()
+    response = client.post("/sso/authorize", headers={"Sec-Fetch-Site": "same-origin"})
+    assert response.status_code == 405
+    assert cookies(client) == []
+
+
+def test_a_head_request_does_not_complete_a_login(
+    client: FlaskClient, server: ScriptedServer
+) -> None:
+    query = {"code": CODE, "state": start(client)["state"]}
+    response = client.head("/sso/callback", query_string=query)
+    assert (response.status_code, set(response.allow)) == (405, {"GET", "POST", "OPTIONS"})
+    assert server.seen == []
+    assert client.get("/sso/callback", query_string=query).status_code == 303
+
+
 # A response that does not belong to a login of this browser causes no call to the server.
 
 
@@ -273,7 +336,7 @@ def test_the_clocks_of_two_hosts_may_differ(
 ) -> None:
     """The host that starts the login is ahead of the one that completes it, or behind it."""
     client = make_app(binding=binding).test_client()
-    sent = start(client, headers={"Sec-Fetch-Site": "none"})
+    sent = start(client)
     advance(-ahead)
     nonce = parse_qs(urlsplit(sent["redirect_uri"]).query).get("s", [])
     response = client.get(
@@ -371,6 +434,7 @@ def test_exactly_one_code_is_required(
         b"null",
         b"[" * 30_000,
         b'{"code": "x"}',
+        '{"code": ["x"], "state": []}'.encode("utf-16"),
         b'{"code": ["x", null], "state": []}',
         b'{"code": ["x"], "state": ["\\ud800"]}',
         b'{"code": ["\\ud800"], "state": ["x"], "hash": "\\ud800"}',
@@ -388,6 +452,35 @@ def test_a_post_from_outside_the_landing_script(
     assert response.status_code == 400
     assert response.json["error"] in ("code_missing", "state_missing", "state_mismatch")
     assert server.seen == []
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"code": ["x"], "code": ["y"], "state": ["STATE"]}',
+        '{"code": ["x"], "state": ["STATE"], "more": {"a": 1, "a": 2}}',
+        '{"code": ["x"], "state": ["STATE"], "more": "%s"}' % (32 * 1024 * "x"),
+    ],
+    ids=["twice", "twice-inside", "too-long"],
+)
+def test_an_ambiguous_or_long_post_uses_nothing_up(
+    client: FlaskClient, server: ScriptedServer, body: str, accept: str
+) -> None:
+    state = start(client)["state"]
+    headers = {
+        "Origin": "http://localhost",
+        "Content-Type": "application/json",
+        "Accept": accept,
+    }
+    response = client.post("/sso/callback", data=body.replace("STATE", state), headers=headers)
+    assert response.status_code == 400
+    if accept == "application/json":
+        assert response.json["error"] == "code_missing"
+    else:
+        assert reason(response) == "code_missing"
+    assert server.seen == []
+    assert come_back(client, state).status_code == 303
 
 
 def test_a_login_that_took_too_long(make_app: AppMaker, server: ScriptedServer) -> None:
@@ -423,6 +516,53 @@ def test_parameters_added_by_standard_servers_are_ignored(client: FlaskClient) -
     state = start(client)["state"]
     response = client.get(f"/sso/callback?code=x&state={state}&iss=https%3A%2F%2Fa&session_state=1")
     assert response.status_code == 303
+
+
+@pytest.mark.parametrize("key", ["uid", "username"])
+def test_a_login_of_an_invalid_user_is_denied(
+    make_app: AppMaker, server: ScriptedServer, key: str
+) -> None:
+    """The server is told to end its sign-in: otherwise the next login would not ask who it is."""
+    path = "/validity"
+    app = make_app(validity_url=server.url + path, validity_field="accounts", validity_key=key)
+    client = app.test_client()
+    for is_valid in (False, True, False):
+        server.answers[path] = says({"code": "2000", "data": {"validation_list": [is_valid]}})
+        server.seen.clear()
+        response = come_back(client, start(client, "/private")["state"])
+        asked = [GET_TOKEN, GET_USER_INFO, path]
+        assert server.seen[2].json == {
+            "client_id": CLIENT_ID,
+            "access_token": "canary-access-token-1f6a",
+            "accounts": ["u-1" if key == "uid" else "ada"],
+        }
+        if is_valid:
+            assert (response.status_code, server.paths) == (303, asked)
+            client.post("/sso/logout", headers={"Origin": "http://localhost"})
+        else:
+            assert (response.status_code, reason(response)) == (403, "denied")
+            assert server.paths == [*asked, LOGOUT]
+            assert client.get("/who").json["is_authenticated"] is False
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (fails("8500"), "server_rejected"),
+        (closes, "server_unavailable"),
+        (says({"code": "2000", "data": {"validation_list": []}}), "server_answer_invalid"),
+        (says({"code": "2000", "data": {"validation_list": ["true"]}}), "server_answer_invalid"),
+    ],
+)
+def test_nobody_signs_in_while_their_validity_is_unknown(
+    make_app: AppMaker, server: ScriptedServer, answer: Answer, expected: str
+) -> None:
+    server.answers["/validity"] = answer
+    client = make_app(
+        validity_url=server.url + "/validity", validity_field="accounts", validity_key="uid"
+    ).test_client()
+    assert reason(come_back(client, start(client)["state"])) == expected
+    assert client.get("/who").json["is_authenticated"] is False
 
 
 def test_every_login_starts_a_new_session_and_ends_the_old_one(
@@ -505,6 +645,51 @@ def test_a_local_next_is_kept(client: FlaskClient, url: str) -> None:
 def test_a_foreign_next_is_replaced(client: FlaskClient, url: str) -> None:
     assert come_back(client, start(client, url)["state"]).location == "/"
     assert client.get("/sso/authorize", query_string={"next": url}).location == "/"
+
+
+SPELLINGS = [
+    "/sso//logout",
+    "//sso/logout",
+    "///sso//logout",
+    "/sso/./logout",
+    "/sso/x/../logout",
+    "/x/../sso/logout",
+    "/sso/logout/",
+    "/sso/logout//",
+    "/sso/%2e/logout",
+    "/sso/%2E%2E/sso/logout",
+    "/sso%2F%2Flogout",
+    "/%2Fsso/logout",
+    "/sso//callback?code=x",
+    "/sso//static/devkit_sso.css",
+]
+
+
+@pytest.mark.parametrize("mount", ["", "/app"])
+@pytest.mark.parametrize("merges", [True, False])
+def test_another_spelling_of_one_of_our_addresses_is_ours(
+    make_app: AppMaker, merges: bool, mount: str
+) -> None:
+    """No view of the application sees it, guarded or not, even one for every path."""
+    sso = DevKitSSO()
+    app = make_app(sso)
+    app.url_map.merge_slashes = merges
+    app.add_url_rule("/<path:path>", "any", lambda path: f"any {path}")
+    app.add_url_rule("/sso/own", "own", lambda: "own")
+    sso.protect(app, public=["any", "own"])
+    client = app.test_client()
+    for spelling in SPELLINGS:
+        path, _, query = spelling.partition("?")
+        environ = {"SCRIPT_NAME": mount, "PATH_INFO": unquote(path), "QUERY_STRING": query}
+        response = client.open(environ_overrides=environ)
+        assert response.status_code in (303, 308, 404), spelling
+        assert "any" not in response.text
+        state = start(client, mount + spelling, base_url=f"http://localhost{mount}")["state"]
+        back = come_back(client, state, base_url=f"http://localhost{mount}")
+        assert back.location == f"{mount}/", spelling
+        client.post("/sso/logout", headers={"Origin": "http://localhost"})
+    for path in ("/sso/own", "/ssofa//x", "/x//sso/logout"):
+        assert client.get(path, follow_redirects=True).text.startswith(("own", "any")), path
 
 
 def test_a_login_returns_to_the_guarded_page(client: FlaskClient) -> None:

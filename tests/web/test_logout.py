@@ -12,7 +12,7 @@ from flask_devkit_sso import DevKitSSO, logged_out
 from flask_devkit_sso.testing import login_as
 
 from ..clock import advance
-from ..conftest import AppMaker, carry_cookies, reason, sign_in
+from ..conftest import AppMaker, carry_cookies, cookies, reason, sign_in
 from ..scripted import (
     GET_TOKEN,
     LOGOUT,
@@ -157,9 +157,59 @@ def test_the_allowed_origin_omits_the_default_port(
     assert client.post("/sso/logout", headers={"Origin": origin}).status_code == status
 
 
+def outcome(client: FlaskClient, url: str = "/sso/signed-out") -> str:
+    return client.get(url).text.split('data-outcome="')[1].split('"')[0]
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+def test_the_signed_out_page_reports_the_outcome_only_to_the_browser_that_signed_out(
+    app: Flask, client: FlaskClient, accept: str
+) -> None:
+    sign_in(client)
+    response = client.post("/sso/logout", headers={**SAME_ORIGIN, "Accept": accept})
+    url = response.json["next"] if response.is_json else response.location
+    assert outcome(app.test_client(), url) == "unknown"
+    assert [outcome(client, url) for _ in range(2)] == ["told", "told"]
+    (cookie,) = [cookie for cookie in cookies(client) if "outcome" in cookie.key]
+    assert (cookie.http_only, cookie.max_age) == (True, 300)
+    # Another tab signs out as well, and knows no more than this one.
+    client.post("/sso/logout", headers=SAME_ORIGIN)
+    assert outcome(client, url) == "told"
+
+
+@pytest.mark.parametrize(("ahead", "expected"), [(30, "told"), (-30, "told"), (61, "unknown")])
+def test_the_outcome_is_shown_by_a_host_with_another_clock(
+    client: FlaskClient, ahead: float, expected: str
+) -> None:
+    sign_in(client)
+    url = client.post("/sso/logout", headers=SAME_ORIGIN).location
+    advance(-ahead)
+    assert outcome(client, url) == expected
+
+
+def test_the_outcome_is_shown_for_five_minutes_and_until_the_next_login(
+    app: Flask, client: FlaskClient
+) -> None:
+    sign_in(client)
+    client.post("/sso/logout", headers=SAME_ORIGIN)
+    copy = app.test_client()
+    carry_cookies(client, copy)
+    advance(299)
+    assert outcome(client) == "told"
+    sign_in(client)
+    assert outcome(client) == "signed_in"
+    with app.app_context():
+        app.extensions["devkit_sso"].session_service.end_sessions("u-1")
+    assert outcome(client) == "unknown"
+    advance(2)
+    assert outcome(copy) == "unknown"
+
+
 def test_the_signed_out_page_reports_only_a_known_outcome(app: Flask, client: FlaskClient) -> None:
-    for query in ("", "?outcome=told", "?outcome=dHJ1ZQ.x.y"):
-        assert 'data-outcome="unknown"' in client.get(f"/sso/signed-out{query}").text
+    assert outcome(client) == "unknown"
+    for value in ("told", "true", "dHJ1ZQ.x.y"):
+        client.set_cookie(f"{app.extensions['devkit_sso'].session_cookie}_outcome", value)
+        assert outcome(client) == "unknown"
     login_as(client, "bob")
     page = client.get("/sso/signed-out").text
     assert 'data-outcome="signed_in"' in page
@@ -211,6 +261,6 @@ def test_the_signed_out_page_works_without_a_secret_key(make_app: AppMaker) -> N
     other = Flask("tests")
     other.config.update(app.config, SECRET_KEY=None)
     DevKitSSO(other)
-    page = other.test_client().get("/sso/signed-out?outcome=x", headers={"Accept": "text/html"})
+    page = other.test_client().get("/sso/signed-out", headers={"Accept": "text/html"})
     assert page.status_code == 200
     assert 'data-outcome="unknown"' in page.text

@@ -214,6 +214,7 @@ def test_with_other_extensions_and_confirm(
     site.app = build(site.url("/#/login"), before=extend, DEVKIT_SSO_BINDING="confirm")
     server.answers[AUTHORIZE] = sends_back(position=position, echo_state=False)
     page.goto(site.url("/reports#/files"))
+    page.get_by_role("button", name="Sign in").click()
     page.get_by_role("button", name="Continue as ada").click()
     expect(page.locator("h1")).to_have_text("ada")
     assert page.url == site.url("/reports#/files")

@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 
 import flask_devkit_sso
 
-from ..conftest import AppMaker, come_back, sign_in, start
+from ..conftest import AppMaker, come_back, leads_to, sign_in, start
 from ..login_failures import FAILURES
 from ..scripted import GET_USER_INFO, LOGOUT, ScriptedServer, fails, says
 
@@ -214,6 +214,7 @@ def test_every_other_page_in_chinese(make_app: AppMaker, server: ScriptedServer)
 
     def expect(response: TestResponse, *texts: str) -> TestResponse:
         check_language(response, "zh")
+        assert "form-action 'self'" in response.headers["Content-Security-Policy"]
         for text in texts:
             assert text in response.text
         assert "<b>小明" not in response.text
@@ -237,11 +238,19 @@ def test_every_other_page_in_chinese(make_app: AppMaker, server: ScriptedServer)
     expect(not_told, "<h1>您已退出本站</h1>", 'role="alert"')
 
     client = make_app(binding="confirm").test_client()
-    expect(client.get("/sso/authorize", headers=zh), "<h1>要登录本站吗？</h1>")
-    started = client.get("/sso/authorize", headers={"Sec-Fetch-Site": "none"})
-    assert started.status_code == 303
-    question = client.get(client.get("/sso/callback?code=C").location, headers=zh)
-    expect(question, f"<h1>以 {shown} 的身份登录？</h1>", "不是我的账号</button>")
+    expect(client.get("/sso/authorize", headers=zh), "<h1>要登录本站吗？</h1>", "尚未登录本站")
+    forward = client.post("/sso/authorize", headers={**zh, **same})
+    expect(forward, "<h1>请稍候</h1>", "<p>正在跳转到下一个页面…</p>", ">继续</a>")
+    address = client.get("/sso/callback?code=C").location
+    expect(
+        client.get(address, headers=zh),
+        f"<h1>以 {shown} 的身份登录？</h1>",
+        "<p>账号 ID：<b><bdi>u-2</bdi></b></p>",
+        "不是我的账号</button>",
+    )
+    answered = client.post(address, data={"answer": "yes"}, headers={**zh, **same})
+    assert leads_to(expect(answered, "<h1>请稍候</h1>")) == "/"
+    expect(client.get("/sso/authorize", headers=zh), shown, "（账号 ID：", ">重新登录</button>")
 
     client = make_app(redirect_uri="http://localhost/#/login").test_client()
     leaving = client.get("/sso/authorize", headers={**zh, "Sec-Fetch-Dest": "document"})
