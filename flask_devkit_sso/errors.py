@@ -110,4 +110,13 @@ class ServerUnavailable(SSOError, ServiceUnavailable):
 
 
 class StoreUnavailable(SSOError):
-    """The session store cannot be used now: it is locked, full, damaged or unreachable."""
+    """The session store cannot be used now: it is locked, full, damaged or unreachable.
+
+    ``text`` says what is wrong, and ``fix`` how an operator can fix it, if that is known. The text of
+    the exception contains both.
+    """
+
+    def __init__(self, text: str, fix: str = "") -> None:
+        super().__init__(f"{text}. {fix}." if fix else text)
+        self.text = text
+        self.fix = fix

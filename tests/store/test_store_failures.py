@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from flask_devkit_sso import DevKitSSO, LoginFailed
+from flask_devkit_sso.store.sqlite import SQLiteStore
 
+from .. import forked
 from ..clock import advance
 from ..conftest import (
     CLIENT_ID,
@@ -348,8 +352,9 @@ def test_full_sqlite(make_app: AppMaker) -> None:
     client = app.test_client()
     sign_in(client)
     for connection in connections:
-        (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        connection.execute(f"PRAGMA max_page_count = {pages}")
+        with suppress(sqlite3.ProgrammingError):  # closed
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            connection.execute(f"PRAGMA max_page_count = {pages}")
     people = [app.test_client() for _ in range(30)]
     answers = []
     for person in people:
@@ -365,34 +370,115 @@ def _corrupt(path: Path) -> None:
     path.write_bytes(b"no database at all, but long enough to look like one" * 100)
 
 
-def _other_version(path: Path) -> None:
+def _newer_version(path: Path) -> None:
+    SQLiteStore(path).read("k")
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
+
+
+def _of_the_application(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        # An application may count its versions in the same place.
+        connection.executescript("CREATE TABLE record (key TEXT); PRAGMA user_version = 1")
+
+
+def _of_a_killed_application(path: Path) -> None:
+    """Leave a database whose last changes are only in its WAL."""
+    with closing(sqlite3.connect(path.with_name("original.db"))) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE invoice (number)")
+        for end in ("", "-wal"):
+            shutil.copy(path.with_name(f"original.db{end}"), path.with_name(f"{path.name}{end}"))
+
+
+def _of_another_program(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("PRAGMA application_id = 7; PRAGMA user_version = 1")
 
 
 def _folder(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize("fault", [_corrupt, _other_version, _folder])
-def test_unusable_sqlite(make_app: AppMaker, tmp_path: Path, fault: Callable[[Path], None]) -> None:
-    app = make_app()
+UNUSABLE = {
+    _corrupt: "file is not a database",
+    _folder: "",
+    _newer_version: "it was written by another version of Flask-DevKit-SSO (schema 99, not 1). Use",
+    _of_the_application: "it is a database of another program. Set DEVKIT_SSO_STORE_URL to a file",
+    _of_a_killed_application: "it is a database of another program. Set DEVKIT_SSO_STORE_URL to a",
+    _of_another_program: "it is a database of another program. Set DEVKIT_SSO_STORE_URL to a file",
+}
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """Return the name, content and time of every file, without the content of memory that SQLite's
+    connections share."""
+    return {
+        file.name: file.is_file()
+        and not file.name.endswith("-shm")
+        and (file.read_bytes(), file.stat().st_mtime_ns)
+        for file in folder.iterdir()
+    }
+
+
+@pytest.mark.parametrize("fault", UNUSABLE)
+def test_unusable_sqlite(
+    make_app: AppMaker,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    fault: Callable[[Path], None],
+) -> None:
+    """A file that is not a session store is left unchanged, and nothing is left beside it."""
+    path = tmp_path / "store" / "sessions.db"
+    app = make_app(store_url=f"sqlite:///{path}")
     client = app.test_client()
     sign_in(client)
-    path, aside = tmp_path / "devkit_sso.db", tmp_path / "aside"
-    aside.mkdir()
-    files = [path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))]
-    for file in files:
-        file.rename(aside / file.name)
+    aside = path.parent.rename(tmp_path / "aside")
+    path.parent.mkdir()
     fault(path)
+    before = contents(path.parent)
     check_reads_fail(client)
     check_writes_fail(client, app.test_client())
-    for file in files:
-        if file.is_dir():
-            file.rmdir()
-        file.unlink(missing_ok=True)
-        (aside / file.name).rename(file)
+    assert f"The session store {path} cannot be used: {UNUSABLE[fault]}" in caplog.text
+    assert contents(path.parent) == before
+    path.parent.rename(tmp_path / "foreign")
+    aside.rename(path.parent)
     check_recovery(client, app.test_client())
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter names a system call of it")
+def test_a_file_system_without_shared_memory(tmp_path: Path) -> None:
+    """On some FUSE file systems, mmap fails with ENODEV for a mapping that others can see."""
+    path = tmp_path / "sessions.db"
+    program = f"""
+import ctypes, errno, struct
+from pathlib import Path
+from flask_devkit_sso.store.sqlite import SQLiteStore
+MMAP, MAP_SHARED, ALLOW, FAIL = 9, 1, 0x7FFF0000, 0x00050000 | errno.ENODEV
+LOAD, EQUAL, ANY_BIT, RETURN = 0x20, 0x15, 0x45, 0x06
+instructions = [
+    (LOAD, 0, 0, 0), (EQUAL, 0, 3, MMAP),
+    (LOAD, 0, 0, 40), (ANY_BIT, 0, 1, MAP_SHARED), (RETURN, 0, 0, FAIL), (RETURN, 0, 0, ALLOW),
+]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in instructions))
+class Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+libc = ctypes.CDLL(None, use_errno=True)
+NO_NEW_PRIVILEGES, SECCOMP = 38, 22
+assert libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0
+filter = Filter(len(instructions), ctypes.cast(code, ctypes.c_void_p).value)
+assert libc.prctl(SECCOMP, 2, ctypes.byref(filter), 0, 0) == 0, ctypes.get_errno()
+try:
+    SQLiteStore(Path({str(path)!r})).read("k")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = forked.run(["-c", program])
+    assert done.stdout == (
+        f"StoreUnavailable The session store {path} cannot be used: SQLite's WAL mode does not "
+        "work on its file system (SQLITE_IOERR_SHMMAP). Put the file on a local disk, or use "
+        "Redis: see DEVKIT_SSO_STORE_URL.\n"
+    ), done.stderr
 
 
 def write_below(folder: Path) -> subprocess.CompletedProcess[str]:
