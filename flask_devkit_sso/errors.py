@@ -112,8 +112,8 @@ class ServerUnavailable(SSOError, ServiceUnavailable):
 class StoreUnavailable(SSOError):
     """The session store cannot be used now: it is locked, full, damaged or unreachable.
 
-    ``text`` says what is wrong, and ``fix`` how an operator can fix it, if that is known. The text of
-    the exception contains both.
+    ``text`` says what is wrong, and ``fix`` how an operator can fix it, if that is known. The
+    exception's own text contains both.
     """
 
     def __init__(self, text: str, fix: str = "") -> None:

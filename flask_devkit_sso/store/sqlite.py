@@ -8,42 +8,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from ..errors import StoreUnavailable
 from ..per_process import PerProcess
 from .base import DEADLINE, Row
-
-APPLICATION_ID: Final = 0x64_6B_73_6F
-"""SQLite's ``application_id`` of a session store, "dkso". A file with another one belongs to another
-program: it is refused and left unchanged."""
-
-SCHEMA_VERSION: Final = 1
-"""SQLite's ``user_version``. A file with another version is refused and left unchanged."""
-
-_WAL_ERRORS: Final = {
-    "SQLITE_IOERR_SHMLOCK",
-    "SQLITE_IOERR_SHMMAP",
-    "SQLITE_IOERR_SHMOPEN",
-    "SQLITE_PROTOCOL",
-}
-"""What SQLite reports where the memory or the locks of its WAL mode cannot be shared, as on many
-FUSE and network file systems."""
-
-_WAL_FIX: Final = "Put the file on a local disk, or use Redis: see DEVKIT_SSO_STORE_URL"
-
-
-class _Unusable(Exception):
-    """The file cannot be used as a session store.
-
-    :param fix: how an operator can fix it.
-    """
-
-    def __init__(self, why: str, fix: str) -> None:
-        super().__init__(why)
-        self.fix = fix
+from .sqlite_schema import (
+    UnusableFile,
+    check_schema,
+    create_schema,
+    explain,
+    refuse_foreign_file,
+    use_wal,
+)
 
 
 class SQLiteStore:
@@ -151,11 +130,8 @@ class SQLiteStore:
                 connection.close()
                 raise
             idle.append(connection)
-        except (sqlite3.Error, OSError, _Unusable) as error:
-            why, fix = str(error), getattr(error, "fix", "")
-            name = getattr(error, "sqlite_errorname", "")
-            if name in _WAL_ERRORS:
-                why, fix = f"SQLite's WAL mode does not work on its file system ({name})", _WAL_FIX
+        except (sqlite3.Error, OSError, UnusableFile) as error:
+            why, fix = explain(error)
             raise StoreUnavailable(
                 f"The session store {self.path} cannot be used: {why}", fix
             ) from error
@@ -212,7 +188,7 @@ class SQLiteStore:
             finally:
                 os.close(descriptor)
         file = self._file()
-        self._refuse_foreign_file()
+        refuse_foreign_file(self.path)
         connection = sqlite3.connect(
             self.path,
             timeout=self._OPENING / 2,
@@ -222,12 +198,9 @@ class SQLiteStore:
         )
         connection.file = file
         try:
-            if _is_empty(connection):
-                _create_schema(connection)
-            _check_schema(connection)
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            if mode != "wal":
-                raise _Unusable("SQLite's WAL mode does not work on its file system", _WAL_FIX)
+            create_schema(connection)
+            check_schema(connection)
+            use_wal(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
             # Overwrite deleted records, because they name people. Only some builds of SQLite do so
             # by default.
@@ -238,80 +211,11 @@ class SQLiteStore:
             raise
         return connection
 
-    def _refuse_foreign_file(self) -> None:
-        """Check a file before it is opened normally, because that would create or remove files
-        beside a database in WAL mode.
-
-        The file's first page identifies a session store, since it is created before WAL mode is
-        switched on.
-
-        :raises _Unusable: if the file is not a session store.
-        """
-        # SQLite reads an immutable file without a lock. Do not read it without SQLite: closing the
-        # file would release the locks of this process's other connections to it.
-        uri = f"{self.path.absolute().as_uri()}?mode=ro&immutable=1"
-        with closing(sqlite3.connect(uri, uri=True)) as connection:
-            # Without a lock, SQLite may see a file that is being written. It is checked again
-            # later, with a lock.
-            with suppress(sqlite3.DatabaseError):
-                if not _is_empty(connection):
-                    _check_schema(connection)
-
-
-def _is_empty(connection: sqlite3.Connection) -> bool:
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    return bool(pages == 0)
-
-
-def _create_schema(connection: sqlite3.Connection) -> None:
-    """Create the tables, unless another process has just written to the file."""
-    connection.execute("BEGIN IMMEDIATE")
-    (count,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    for statement in _SCHEMA if count == 0 else ():
-        connection.execute(statement)
-    connection.execute("COMMIT")
-
-
-def _check_schema(connection: sqlite3.Connection) -> None:
-    """Check whether a database is a session store, without changing anything.
-
-    :raises _Unusable: if it is not.
-    """
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    if application_id != APPLICATION_ID:
-        raise _Unusable(
-            "it is a database of another program", "Set DEVKIT_SSO_STORE_URL to a file of its own"
-        )
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version != SCHEMA_VERSION:
-        raise _Unusable(
-            f"it was written by another version of Flask-DevKit-SSO (schema {version}, not "
-            f"{SCHEMA_VERSION})",
-            "Use that version, or delete the file, which signs everybody out",
-        )
-
 
 class _Connection(sqlite3.Connection):
     """A connection with the device and inode of its file."""
 
     file: tuple[int, int] | None = None
-
-
-_SCHEMA: Final = (
-    """
-    CREATE TABLE record (
-        key TEXT PRIMARY KEY,
-        owner TEXT,
-        data TEXT NOT NULL,
-        used REAL NOT NULL,
-        expires REAL NOT NULL
-    ) WITHOUT ROWID
-    """,
-    "CREATE INDEX record_owner ON record (owner) WHERE owner IS NOT NULL",
-    "CREATE INDEX record_expires ON record (expires)",
-    f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
-)
 
 
 class MemoryStore(SQLiteStore):
@@ -329,5 +233,5 @@ class MemoryStore(SQLiteStore):
                 self._only = sqlite3.connect(
                     ":memory:", isolation_level=None, check_same_thread=False
                 )
-                _create_schema(self._only)
+                create_schema(self._only)
             yield self._only
