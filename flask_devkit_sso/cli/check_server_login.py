@@ -8,11 +8,19 @@ import time
 
 from ..errors import ServerError, ServerUnavailable
 from ..protocol import contract
-from ..protocol.contract import MAX_EXPIRES_IN, Tokens
+from ..protocol.contract import MAX_EXPIRES_IN, Tokens, UserInfo
 from ..protocol.error_codes import INVALID_ACCESS_TOKEN, INVALID_CODE, SUCCESS
 from .check_server_authorize import Redirect
 from .check_server_person import Person
-from .check_server_target import AUTHORIZE, GET_TOKEN, GET_USER_INFO, LOGOUT, REFRESH_TOKEN, Target
+from .check_server_target import (
+    AUTHORIZE,
+    GET_TOKEN,
+    GET_USER_INFO,
+    LOGOUT,
+    REFRESH_TOKEN,
+    VALIDITY,
+    Target,
+)
 from .findings import describe_error
 
 
@@ -82,7 +90,7 @@ def _check_exchange(target: Target, redirect: Redirect) -> Tokens | None:
 
 
 def _check_user_and_refresh(target: Target, tokens: Tokens) -> str:
-    """Check getUserInfo and refreshToken, and return the newest access token."""
+    """Check getUserInfo, user validity and refreshToken, and return the newest access token."""
     found, client = target.found, target.client
     try:
         user = client.user_info(tokens.access_token)
@@ -93,6 +101,7 @@ def _check_user_and_refresh(target: Target, tokens: Tokens) -> str:
         found.error(GET_USER_INFO, "role is neither Admin nor User", "Return one of the two")
     else:
         found.ok(GET_USER_INFO, f"returns uid, username and role ({user.role})")
+    _check_validity(target, user, tokens.access_token)
     try:
         refreshed = client.refresh(tokens)
         user_afterwards = client.user_info(refreshed.access_token)
@@ -107,6 +116,26 @@ def _check_user_and_refresh(target: Target, tokens: Tokens) -> str:
     text = "returns a new refresh token each time" if rotates else "keeps the refresh token"
     found.note(REFRESH_TOKEN, text)
     return refreshed.access_token
+
+
+def _check_validity(target: Target, user: UserInfo, access_token: str) -> None:
+    """Check user validity, if it is configured: the person who has just signed in is valid."""
+    validity, found = target.server.validity, target.found
+    if validity is None:
+        return
+    try:
+        is_valid = target.client.is_valid(user, access_token)
+    except (ServerUnavailable, ServerError) as error:
+        found.error(VALIDITY, describe_error(error))
+        return
+    if is_valid:
+        found.ok(VALIDITY, "returns one boolean, true for the person who signed in")
+    else:
+        found.error(
+            VALIDITY,
+            "returns false for the person who signed in",
+            f"Return true for a valid user, who is named by {validity.key} in {validity.field}",
+        )
 
 
 def _check_logout(target: Target, access_token: str) -> None:

@@ -24,6 +24,8 @@ class _Interface:
     url: str
     parameters: Mapping[str, str] = field(repr=False)
     made_up: str
+    rest: Mapping[str, object] = field(default_factory=dict)
+    """What the request contains as well, for which the protocol has no error code."""
 
     @property
     def subject(self) -> str:
@@ -64,6 +66,9 @@ def _interfaces(target: Target) -> Iterator[_Interface]:
     yield _Interface(2, "getToken", server.token_url, token, "authorization_code")
     yield _Interface(3, "getUserInfo", server.user_info_url, access, "access_token")
     yield _Interface(4, "refreshToken", server.refresh_url, refresh, "refresh_token")
+    if server.validity is not None:
+        url, users = server.validity.url, {server.validity.field: [MADE_UP]}
+        yield _Interface(5, "user validity", url, access, "access_token", users)
     yield _Interface(6, "logout", server.logout_url, access, "access_token")
 
 
@@ -113,7 +118,8 @@ def _check_codes(target: Target, interface: _Interface) -> list[RawResponse]:
 
 def _post(target: Target, interface: _Interface, parameters: Mapping[str, str]) -> RawResponse:
     try:
-        return target.transport.post(interface.url, json.dumps(parameters).encode())
+        body = json.dumps({**parameters, **interface.rest}).encode()
+        return target.transport.post(interface.url, body)
     except (ServerUnavailable, ServerError) as error:
         target.found.error(interface.subject, describe_error(error), DOCTOR_HINT)
         raise _NoEnvelope from None

@@ -16,6 +16,7 @@ AUTHORIZE: Final = "1. authorize"
 GET_TOKEN: Final = "2. getToken"  # noqa: S105
 GET_USER_INFO: Final = "3. getUserInfo"
 REFRESH_TOKEN: Final = "4. refreshToken"  # noqa: S105
+VALIDITY: Final = "5. user validity"
 LOGOUT: Final = "6. logout"
 
 MADE_UP: Final = "made-up-by-check-server"

@@ -45,8 +45,10 @@ def _check(found: Findings, loaded_app: LoadedApp) -> None:
     if app is not None and state is not None:
         check_secret_key(found, app, state)
         check_redirect_uri(found, app, state)
-        store = find_store(app, loaded.settings)
-        if store is not None:
+        store = find_store(app, loaded)
+        if store is None:
+            found.warning("store", "not checked, because of the settings", "Fix the settings first")
+        else:
             check_store(found, store, loaded.settings)
         check_credentials_folder(found, loaded, store)
     check_proxies(found)
@@ -59,6 +61,8 @@ def _check(found: Findings, loaded_app: LoadedApp) -> None:
 
 def _check_server(found: Findings, server: Server, settings: Settings) -> None:
     called = [server.token_url, server.user_info_url, server.refresh_url, server.logout_url]
+    if server.validity is not None:
+        called.append(server.validity.url)
     origins = {urlsplit(url)[:2]: None for url in called}
     reached = {origin for origin in origins if check_origin(found, *origin, settings)}
     transport = Transport(ca_bundle=settings.ca_bundle, timeout=settings.timeout)

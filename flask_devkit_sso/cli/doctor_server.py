@@ -17,6 +17,7 @@ from ..protocol.error_codes import (
     INVALID_REFRESH_TOKEN,
     SUCCESS,
     explain,
+    missing,
 )
 from ..protocol.server import Server
 from ..protocol.transport import Transport
@@ -70,6 +71,12 @@ def _probes(server: Server, redirect_uri: str) -> Iterator[_Probe]:
     # do").
     expected = (INVALID_ACCESS_TOKEN, SUCCESS)
     yield _Probe("logout", server.logout_url, access, "token", expected)
+    if server.validity is not None:
+        validity = contract.validity_request(
+            client_id=client_id, access_token=_MADE_UP, field=server.validity.field, user=_MADE_UP
+        )
+        expected = (INVALID_ACCESS_TOKEN, missing("access_token"))
+        yield _Probe("user validity", server.validity.url, validity, "token", expected)
 
 
 def _check_interface(found: Findings, transport: Transport, probe: _Probe) -> None:

@@ -20,11 +20,16 @@ from ..store.sqlite import MemoryStore, SQLiteStore
 from .findings import Findings
 
 
-def find_store(app: Flask, settings: Settings) -> Store | None:
-    """Return the application's store, or None if it cannot be used. It needs no SECRET_KEY."""
-    # check_settings has reported the error.
+def find_store(app: Flask, loaded: LoadedSettings) -> Store | None:
+    """Return the application's store, or None if the settings do not say which it is.
+
+    It needs no SECRET_KEY.
+    """
+    # check_settings has reported the error. Do not create the default store instead.
+    if any(f"{PREFIX}STORE_URL" in problem.text for problem in loaded.errors):
+        return None
     with suppress(ConfigError):
-        return open_store(settings.store_url, app.instance_path)
+        return open_store(loaded.settings.store_url, app.instance_path)
     return None
 
 
@@ -45,7 +50,7 @@ def check_store(found: Findings, store: Store, settings: Settings) -> None:
                 "Check the free space on the disk, the permissions of the file and its folder, and "
                 "which user runs this command"
             )
-        found.error("store", str(error).rstrip("."), fix)
+        found.error("store", error.text.rstrip("."), error.fix or fix)
         return
     if row is None or (row.data, removed) != ("probe", "probe"):
         found.error("store", "does not return what was written", "Compare the clocks of all hosts")

@@ -47,6 +47,7 @@ WRITTEN = {
     "server_url": "https://auth.example.com/auth",
     "redirect_uri": "https://app.example.com/#/login",
 }
+VALIDITY = "/sso/oauth2/checkUsers"
 KEY = {"FLASK_SECRET_KEY": "0d9f6b1ac54e2378-no-one-knows-this"}
 
 
@@ -119,6 +120,15 @@ class Place:
         return self.run(
             "register", *OPTIONS, "--secret-stdin", *args, stdin=CANARY + "\n", **environment
         )
+
+
+def validity(server_url: str) -> dict[str, str]:
+    """Return the settings of user validity as the sandbox has it."""
+    return {
+        "VALIDITY_URL": f"{server_url}{VALIDITY}",
+        "VALIDITY_FIELD": "users",
+        "VALIDITY_KEY": "uid",
+    }
 
 
 def settings(**values: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from ..conftest import CLIENT_ID, REDIRECT_URI
 from ..processes import Person, free_port
 from ..scripted import (
     ADA,
+    DONE,
     GET_TOKEN,
     GET_USER_INFO,
     LOGOUT,
@@ -24,7 +25,7 @@ from ..scripted import (
     fails,
     says,
 )
-from .place import CANARY, Place, settings
+from .place import CANARY, VALIDITY, Place, settings, validity
 from .server_check import at_sandbox, check_server
 from .terminal import Opener
 
@@ -40,6 +41,10 @@ def findings(text: str) -> list[str]:
     ]
 
 
+VALIDITY_REFUSALS = [
+    "ok       5. user validity: returns 8101, 8105, 8201, 8205 as required",
+    "note     5. user validity: HTTP status of error responses: 200",
+]
 BEFORE_PERSON = [
     "note     2. getToken: 8202 instead of 8203 if grant_type is invalid; both are allowed",
     "note     2. getToken: 8202 instead of 8204 if client_secret is invalid; both are allowed",
@@ -109,7 +114,9 @@ SANDBOXES = {
         ["--drop-state"],
         [
             "note     1. authorize: does not return state",
-            *WITH_PERSON,
+            *WITH_PERSON[:2],
+            "ok       5. user validity: returns one boolean, true for the person who signed in",
+            *WITH_PERSON[2:],
             (
                 "DEVKIT_SSO_BINDING=confirm fits, because the server neither returns state nor "
                 "accepts a redirect_uri that varies (the current value is state)."
@@ -125,13 +132,17 @@ def test_on_a_sandbox(place: Place, name: str) -> None:
     """No application is needed: the settings are in the environment."""
     (place.folder / "app.py").unlink()
     uri, switches, expected = SANDBOXES[name]
+    before = [*BEFORE_PERSON]
     arguments = [f"--redirect-uri={uri}", f"--client-secret={CANARY}", *switches]
     with processes.sandbox(*arguments) as exported:
         url = exported["SERVER_URL"]
-        status, shown = check_server(
-            place, at_sandbox(url), **settings(SERVER_URL=url, REDIRECT_URI=uri)
-        )
-    assert findings(shown) == [*BEFORE_PERSON, *expected]
+        configured = settings(SERVER_URL=url, REDIRECT_URI=uri)
+        if any("user validity" in line for line in expected):
+            configured |= settings(SERVER_URL=url, REDIRECT_URI=uri, **validity(url))
+            at = before.index("ok       6. logout: returns 8101, 8105, 8201, 8205 as required")
+            before[at:at] = VALIDITY_REFUSALS
+        status, shown = check_server(place, at_sandbox(url), **configured)
+    assert findings(shown) == [*before, *expected]
     assert status == 0
 
 
@@ -163,8 +174,10 @@ def wrong_server() -> Iterator[WrongServer]:
 
 def test_on_a_server_that_accepts_everything(place: Place, wrong_server: WrongServer) -> None:
     browser = Person("ada")
+    wrong_server.answers[VALIDITY] = says(DONE | {"data": {"validation_list": [False]}})
+    url = wrong_server.url
     status, shown = check_server(
-        place, browser.response_url, **settings(SERVER_URL=wrong_server.url)
+        place, browser.response_url, **settings(SERVER_URL=url, **validity(url))
     )
     browser.close()
     found = findings(shown)
@@ -174,6 +187,7 @@ def test_on_a_server_that_accepts_everything(place: Place, wrong_server: WrongSe
         "error    1. authorize: returns state changed or repeated",
         "error    2. getToken: expires_in is not an integer of at most 3600",
         "error    3. getUserInfo: role is neither Admin nor User",
+        "error    5. user validity: returns false for the person who signed in",
         "ok       4. refreshToken: returns another access token of the same user",
         "note     4. refreshToken: keeps the refresh token",
         "error    6. logout: the access token still works afterwards",
@@ -192,6 +206,7 @@ def test_on_a_server_that_accepts_everything(place: Place, wrong_server: WrongSe
         "error    2. getToken: reports success if authorization_code is invalid",
         "error    3. getUserInfo: reports success if access_token is invalid",
         "error    4. refreshToken: reports success if client_id is invalid",
+        "error    5. user validity: reports success if access_token is invalid",
         "error    6. logout: reports success if client_id is missing",
         "note     6. logout: reports success for a made-up token, so success proves nothing",
         "error    1. authorize: redirects the registered client back without a login (HTTP 302)",
@@ -296,7 +311,12 @@ def test_on_responses_that_only_look_like_success(
 @pytest.mark.slow
 def test_on_a_server_that_uses_codes_up(place: Place) -> None:
     server, browser = StrictServer(), Person("ada")
-    environment = settings(SERVER_URL=server.url, REDIRECT_URI="https://app.example.com/#/login")
+    server.answers[VALIDITY] = says(DONE | {"data": {"validation_list": [True, True]}})
+    environment = settings(
+        SERVER_URL=server.url,
+        REDIRECT_URI="https://app.example.com/#/login",
+        **validity(server.url),
+    )
     try:
         status, shown = check_server(place, browser.response_url, **environment)
     finally:
@@ -312,6 +332,7 @@ def test_on_a_server_that_uses_codes_up(place: Place) -> None:
         "note     1. authorize: does not return state",
         "ok       2. getToken: exchanges the code; the access token lasts 3600 seconds",
         "ok       3. getUserInfo: returns uid, username and role (User)",
+        ("error    5. user validity: The server's response has no validation_list of one boolean"),
         "error    4. refreshToken: the new access token belongs to another user",
         "note     4. refreshToken: keeps the refresh token",
         "error    6. logout: The server returned 8500: the server reported an internal error",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import ssl
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import trustme
 
 from .. import processes
-from ..conftest import REDIRECT_URI
+from ..conftest import CLIENT_ID, REDIRECT_URI
 from ..processes import free_port
 from ..redis_server import RedisServer
 from ..scripted import (
@@ -27,7 +29,7 @@ from ..scripted import (
     fails,
     says,
 )
-from .place import APP, CANARY, KEY, Place, settings
+from .place import APP, CANARY, KEY, VALIDITY, Place, settings, validity
 
 
 @pytest.mark.slow
@@ -37,11 +39,13 @@ def test_without_any_problem(place: Place) -> None:
     with processes.sandbox(
         "--tls", "--client-secret", CANARY, "--redirect-uri", "https://app.example.com/#/login"
     ) as exported:
+        interface = validity(exported["SERVER_URL"])
         done = place.run(
             "doctor",
             HTTPS_PROXY=f"http://user:{CANARY}@127.0.0.1:9",
             FLASK_DEVKIT_SSO_SERVER_URL=exported["SERVER_URL"],
             FLASK_DEVKIT_SSO_CA_BUNDLE=exported["CA_BUNDLE"],
+            **{f"FLASK_DEVKIT_SSO_{key}": value for key, value in interface.items()},
             **KEY,
         )
     assert (done.returncode, done.stderr) == (0, "")
@@ -75,6 +79,7 @@ def test_without_any_problem(place: Place) -> None:
         "ok       getUserInfo: right response to a made-up token (8205)",
         "ok       refreshToken: right response to a made-up token (8206)",
         "ok       logout: right response to a made-up token (8205)",
+        "ok       user validity: right response to a made-up token (8205)",
     ]
 
 
@@ -164,6 +169,25 @@ def test_on_stores(place: Place, refusing: ScriptedServer, redis_server: RedisSe
     file.write_bytes(b"no database" * 1000)
     done = place.run("doctor", **on_file)
     assert f"error    store: The session store {file} cannot be used" in done.stdout
+    file.unlink()
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE invoice (number)")
+    done = place.run("doctor", **on_file)
+    assert (
+        f"error    store: The session store {file} cannot be used: it is a database of another "
+        "program\n         Fix: Set DEVKIT_SSO_STORE_URL to a file of its own\n"
+    ) in done.stdout
+
+
+@pytest.mark.parametrize(
+    "invalid", [{"STORE_URL": "sqlite:/x.db"}, {"STORE_URI": "redis://127.0.0.1/"}], ids=str
+)
+def test_on_an_invalid_store_url(place: Place, invalid: dict[str, str]) -> None:
+    done = place.run("doctor", **settings(SERVER_URL="http://127.0.0.1:9", **invalid))
+    assert done.returncode == 1
+    assert "error    settings: DEVKIT_SSO_STORE_UR" in done.stdout
+    assert "warning  store: not checked, because of the settings" in done.stdout
+    assert not (place.folder / "instance").exists()
 
 
 def test_on_a_world_writable_folder(place: Place) -> None:
@@ -204,8 +228,10 @@ def test_on_responses_of_the_server(place: Place, server: ScriptedServer) -> Non
         GET_TOKEN: refuses_at(past.strftime("%a, %d %b %Y %H:%M:%S GMT")),
         GET_USER_INFO: says(b"<html>" + CANARY.encode(), 404),
         LOGOUT: closes,
+        VALIDITY: says(b"true"),
     }
-    done = place.run("doctor", **settings(SERVER_URL=server.url))
+    configured = settings(SERVER_URL=server.url, **validity(server.url))
+    done = place.run("doctor", **configured)
     assert done.returncode == 1
     found = done.stdout.partition("TLS of 127.0.0.1")[2].splitlines()[1:]
     assert [re.sub(r"\d+(?= seconds)", "N", line) for line in found] == [
@@ -234,17 +260,37 @@ def test_on_responses_of_the_server(place: Place, server: ScriptedServer) -> Non
             f"         Fix: Check {server.url}/sso/oauth2/logout, its scheme and port too. If it "
             "is right, read the server's log"
         ),
+        (
+            f"error    user validity: The response of user validity at {server.url}{VALIDITY} "
+            "(HTTP 200) is not an envelope: check the URL, including its path"
+        ),
+        (
+            f"         Fix: Check that {server.url}{VALIDITY} belongs to the authentication "
+            "server. `flask devkit-sso show` shows where each setting comes from"
+        ),
     ]
-    assert server.paths == [GET_TOKEN, GET_USER_INFO, REFRESH_TOKEN, LOGOUT]
-    server.answers |= {GET_TOKEN: fails("8201"), GET_USER_INFO: fails("8500"), LOGOUT: says(TOKEN)}
-    done = place.run("doctor", **settings(SERVER_URL=server.url))
+    assert server.paths == [GET_TOKEN, GET_USER_INFO, REFRESH_TOKEN, LOGOUT, VALIDITY]
+    asked = server.seen[-1].json
+    assert asked.pop("access_token") == "made-up-by-doctor"
+    assert asked == {"client_id": CLIENT_ID, "users": ["made-up-by-doctor"]}
+    server.answers |= {
+        GET_TOKEN: fails("8201"),
+        GET_USER_INFO: fails("8500"),
+        LOGOUT: says(TOKEN),
+        VALIDITY: fails("8105"),
+    }
+    done = place.run("doctor", **configured)
     for text in (
         "error    getToken: 8201: the server does not know the client_id",
         "Fix: Run `flask devkit-sso register`, or have this client registered at the server",
         "warning  getUserInfo: 8500 instead of 8205: the server reported an internal error",
         "ok       logout: right response to a made-up token (2000)",
+        "ok       user validity: right response to a made-up token (8105)",
     ):
         assert text in done.stdout
+    unfinished = {key: value for key, value in configured.items() if not key.endswith("_FIELD")}
+    done = place.run("doctor", **unfinished)
+    assert "error    settings: DEVKIT_SSO_VALIDITY_FIELD must be set as well" in done.stdout
 
 
 def test_on_the_connection_to_the_server(place: Place) -> None:
