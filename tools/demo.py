@@ -141,4 +141,10 @@ def status(port: int, path: str) -> int | None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        # For example, the output cannot be written. Whatever is left of it must not be written when
+        # the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(f"The demo ended: {error.strerror}.")

@@ -19,6 +19,7 @@ from .check_server_target import Target
 from .check_server_variations import check_pkce, check_varying_redirect_uri, check_wrong_parameters
 from .findings import Findings, list_problems
 from .loading import ENVIRONMENT, load_app, print_loading_error
+from .output import echo
 
 
 @click.command()
@@ -47,7 +48,7 @@ def check_server(ctx: click.Context) -> None:
     found.section("Section 1, without a person")
     check_authorize(target)
     found.section("Sections 1 to 6, with a person")
-    click.echo(
+    echo(
         "Stop the application first: its landing page would remove the code from the address.\n"
         "Open each URL in the same browser, and sign in if you are asked to. Then copy the whole\n"
         "address that the server redirected you to, and paste it here."
@@ -60,7 +61,7 @@ def check_server(ctx: click.Context) -> None:
         check_wrong_parameters(target, person)
     person.sign_out()
     found.section("Binding")
-    click.echo(_recommend_binding(returns_state, accepts_nonce, binding))
+    echo(_recommend_binding(returns_state, accepts_nonce, binding))
     ctx.exit(1 if found.error_count else 0)
 
 
@@ -75,7 +76,7 @@ def _load_target(info: ScriptInfo) -> tuple[Target, str]:
     if loaded_app.app or not (server and redirect_uri):
         print_loading_error(loaded_app)
     if loaded_app.app is None:
-        click.echo(f"These tests use the settings in the environment ({ENVIRONMENT}_…).")
+        echo(f"These tests use the settings in the environment ({ENVIRONMENT}_…).")
     if loaded.errors:
         raise click.ClickException(
             f"There are problems with the settings:\n{list_problems(loaded.errors)}"
@@ -93,12 +94,10 @@ def _load_target(info: ScriptInfo) -> tuple[Target, str]:
 
 def _ask(prompt: str) -> str:
     """Ask for an address. Return "" if there is none, or nobody to ask."""
-    if sys.stdin is None:
-        return ""
     if sys.stdin.isatty():
         typed: str = click.prompt(prompt, default="", show_default=False, hide_input=True)
         return typed.strip()
-    click.echo(f"{prompt}:")
+    echo(f"{prompt}:")
     return sys.stdin.readline().strip()
 
 

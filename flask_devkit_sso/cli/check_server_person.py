@@ -6,12 +6,11 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 
-import click
-
 from ..errors import ServerError, ServerUnavailable
 from ..protocol.error_codes import SUCCESS
 from .check_server_authorize import Redirect, parse_redirect
 from .check_server_target import AUTHORIZE, Target
+from .output import echo
 
 
 class Person:
@@ -42,7 +41,7 @@ class Person:
         url = self._target.client.authorization_url(
             redirect_uri=redirect_uri, state=state, code_verifier=code_verifier
         )
-        click.echo(f"\nOpen this URL for {purpose}:\n  {url}")
+        echo(f"\nOpen this URL for {purpose}:\n  {url}")
         address = self._ask("The address that you were redirected to (not shown)")
         if not address:
             found.note(AUTHORIZE, f"no address given for {purpose.partition(' (')[0]}")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import click
-
 from ..config.problem import Problem, without_repeated_fixes
 from ..errors import ServerError, ServerUnavailable
+from .output import echo
 
 
 class Findings:
@@ -21,7 +20,7 @@ class Findings:
         self.error_count = 0
 
     def section(self, title: str) -> None:
-        click.echo(f"\n{title}")
+        echo(f"\n{title}")
 
     def ok(self, subject: str, text: str) -> None:
         self._print("ok", subject, text)
@@ -38,9 +37,9 @@ class Findings:
         self._print("error", subject, text, fix)
 
     def _print(self, level: str, subject: str, text: str, fix: str = "") -> None:
-        click.echo(f"{level:8} {subject}: {text}")
+        echo(f"{level:8} {subject}: {text}")
         if fix:
-            click.echo(f"{'':8} Fix: {fix}")
+            echo(f"{'':8} Fix: {fix}")
 
 
 def describe_error(error: ServerError | ServerUnavailable) -> str:

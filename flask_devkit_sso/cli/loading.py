@@ -6,14 +6,10 @@ type and place, because its text may contain a secret.
 
 from __future__ import annotations
 
-import sysconfig
-import traceback
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
-import click
 from flask import Config, Flask
 from flask.cli import NoAppException, ScriptInfo
 
@@ -23,6 +19,7 @@ from ..config.settings import PREFIX
 from ..errors import ConfigError
 from ..service import EXTENSION, AppState, collecting, get_state
 from ..web.guard import check_views
+from .output import LIBRARIES, PACKAGE, describe, echo
 
 ENVIRONMENT: Final = "FLASK_DEVKIT_SSO"
 """Prefix of the environment variables, without its last underscore."""
@@ -81,7 +78,9 @@ def load_app(info: ScriptInfo) -> LoadedApp:
     with collecting() as apps:
         try:
             return LoadedApp(info.load_app())
-        except (Exception, SystemExit) as error:  # noqa: BLE001
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001
             return LoadedApp(apps[-1] if apps else None, _describe(error))
 
 
@@ -95,7 +94,7 @@ def read_environment() -> dict[str, Any]:
 def print_loading_error(loaded_app: LoadedApp) -> None:
     """Print the error that occurred while the application was loaded, if any."""
     if loaded_app.error:
-        click.echo(f"The application could not be loaded: {loaded_app.error}\n", err=True)
+        echo(f"The application could not be loaded: {loaded_app.error}\n", error=True)
 
 
 def _describe(error: BaseException) -> str:
@@ -106,15 +105,7 @@ def _describe(error: BaseException) -> str:
             return error.message
         # The message is a traceback, which quotes lines of source.
         error = error.__context__
-    kind = type(error).__name__
-    if isinstance(error, ImportError) and error.name:
-        kind += f" ({error.name})"
     if isinstance(error, SyntaxError):
-        return f"{kind} in {error.filename}, line {error.lineno}"
+        return f"{type(error).__name__} in {error.filename}, line {error.lineno}"
     # The fix belongs in the application's own source, not in what it calls.
-    others = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
-    others += ["<", str(Path(__file__).parent.parent)]
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(tuple(others))]
-    frame = (own or frames)[-1]
-    return f"{kind} in {frame.filename}, line {frame.lineno}, in {frame.name}"
+    return describe(error, lambda file: not file.startswith((*LIBRARIES, PACKAGE)))

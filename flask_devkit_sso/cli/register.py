@@ -36,6 +36,7 @@ from .loading import (
     print_loading_error,
     read_environment,
 )
+from .output import echo
 
 _PROMPTS: Final = {
     "client_id": "Client id",
@@ -89,14 +90,14 @@ def register(
     loaded_app = load_app(info)
     print_loading_error(loaded_app)
     loaded = loaded_app.loaded_settings
-    has_terminal = sys.stdin is not None and sys.stdin.isatty()
-    if secret_stdin and (has_terminal or sys.stdin is None):
+    has_terminal = sys.stdin.isatty()
+    if secret_stdin and has_terminal:
         raise click.UsageError("--secret-stdin reads from a pipe: omit it to type the secret")
     path = path or _find_path(loaded, has_terminal)
     with _reporting_failed_writes(path):
         previous = read_credentials(follow_links(path), required=False)
     for error in previous.errors:
-        click.echo(f"The current file will be replaced: {error}", err=True)
+        echo(f"The current file will be replaced: {error}", error=True)
 
     given: dict[str, object] = {name: value for name, value in options.items() if value is not None}
     secret_variable = read_environment().get(f"{PREFIX}CLIENT_SECRET", "")
@@ -118,7 +119,7 @@ def register(
         if name == "client_secret" and uses_variable:
             # Say so in place of the prompt, because the variable may be left over from earlier.
             hint = " (unset it to type the secret)" if has_terminal else ""
-            click.echo(f"{label}: taken from {ENVIRONMENT}_CLIENT_SECRET{hint}")
+            echo(f"{label}: taken from {ENVIRONMENT}_CLIENT_SECRET{hint}")
         elif has_terminal and (name not in given or not values[name]):
             values[name] = _ask(name, values.get(name), name in required, parse)
     missing = [_option(name) for name in required if not values.get(name)]
@@ -128,9 +129,9 @@ def register(
     written = {name: value for name, value in values.items() if value}
     with _reporting_failed_writes(path):
         target = write_credentials(path, written)
-    click.echo(f"Wrote {target}, readable only by {_owner(target)}.\n\nNext steps:")
+    echo(f"Wrote {target}, readable only by {_owner(target)}.\n\nNext steps:")
     for number, step in enumerate(_next_steps(loaded_app, path, written), 1):
-        click.echo(f"  {number}. {step}")
+        echo(f"  {number}. {step}")
 
 
 @contextmanager
@@ -148,10 +149,10 @@ def _find_path(loaded: LoadedSettings, has_terminal: bool) -> Path:
     """Return the path of the file that the application reads, or ask for it."""
     if loaded.credentials_path is not None:
         return loaded.credentials_path
-    click.echo(
+    echo(
         "The credentials file belongs in the application's instance folder, which is unknown now. "
         "By default it is the folder `instance` beside the application's module or package.",
-        err=True,
+        error=True,
     )
     if not has_terminal:
         raise click.UsageError("name the file to write with --file PATH")
@@ -161,9 +162,12 @@ def _find_path(loaded: LoadedSettings, has_terminal: bool) -> Path:
 def _read_secret() -> str:
     content = sys.stdin.buffer.read(MAX_SIZE)
     try:
-        return content.decode().removesuffix("\n").removesuffix("\r")
+        secret = content.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise click.UsageError("the client secret on standard input is not UTF-8") from None
+    if not secret:
+        raise click.UsageError("standard input contains no client secret")
+    return secret
 
 
 def _create_parser(settings: Settings) -> Parser:
@@ -214,11 +218,11 @@ def _ask(name: str, current: str | None, required: bool, parse: Parser) -> str |
         try:
             value = parse(name, typed) or current
         except ValueError as error:
-            click.echo(f"  It {error}.")
+            echo(f"  It {error}.")
             continue
         if value or not required:
             return value
-        click.echo("  It is required.")
+        echo("  It is required.")
 
 
 def _owner(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime
 
 import click
@@ -15,6 +14,15 @@ from ..service import SessionService
 from ..session.sessions import Session
 from .findings import list_problems
 from .loading import load_app
+from .output import echo, printable
+
+
+def _check_uid(_context: click.Context, _parameter: click.Parameter, uid: str | None) -> str | None:
+    try:
+        (uid or "").encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("it is not valid UTF-8") from None
+    return uid
 
 
 @click.group()
@@ -23,7 +31,7 @@ def sessions() -> None:
 
 
 @sessions.command("list")
-@click.argument("uid", required=False)
+@click.argument("uid", required=False, callback=_check_uid)
 @pass_script_info
 def list_sessions(info: ScriptInfo, /, uid: str | None) -> None:
     """List the sessions of the user UID, or of everybody.
@@ -38,17 +46,17 @@ def list_sessions(info: ScriptInfo, /, uid: str | None) -> None:
     except StoreUnavailable as error:
         raise click.ClickException(str(error)) from None
     if not found:
-        click.echo("No sessions.")
+        echo("No sessions.")
         return
     rows = [("UID", "NAME", "ROLE", "SIGNED IN", "LAST USE"), *map(_format_row, found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+        echo("  ".join(cells).rstrip())
 
 
 @sessions.command("end")
-@click.argument("uid")
+@click.argument("uid", callback=_check_uid)
 @pass_script_info
 def end_sessions(info: ScriptInfo, /, uid: str) -> None:
     """End all sessions of the user UID, on every worker and host.
@@ -63,7 +71,7 @@ def end_sessions(info: ScriptInfo, /, uid: str) -> None:
     except StoreUnavailable as error:
         raise click.ClickException(f"{error} Some sessions may have ended: try again.") from None
     hint = "" if count else " (is this a UID, as `flask devkit-sso sessions list` shows them?)"
-    click.echo(f"Ended: {count} session{'' if count == 1 else 's'}{hint}.")
+    echo(f"Ended: {count} session{'' if count == 1 else 's'}{hint}.")
 
 
 def _load_service(info: ScriptInfo) -> tuple[Flask, SessionService]:
@@ -95,11 +103,6 @@ def _format_row(session: Session) -> tuple[str, ...]:
         datetime.fromtimestamp(time).astimezone().isoformat(" ", "seconds")
         for time in (session.created_at, session.last_used)
     ]
-    return _printable(user.uid), _printable(user.username), user.role or "-", *times
-
-
-def _printable(text: str) -> str:
-    """Replace characters that could control the terminal, or that the terminal cannot show."""
-    encoding = sys.stdout.encoding
-    shown = "".join(char if char.isprintable() else "\ufffd" for char in text)
-    return shown.encode(encoding, "replace").decode(encoding)
+    # A line break would look like another row.
+    names = [printable(name).replace("\n", "\ufffd") for name in (user.uid, user.username)]
+    return *names, user.role or "-", *times

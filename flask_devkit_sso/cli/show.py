@@ -16,6 +16,7 @@ from ..protocol.contract import INTERFACE_PATHS
 from ..service import AppState
 from .findings import list_problems
 from .loading import ENVIRONMENT, load_app, print_loading_error
+from .output import echo
 
 
 @click.command()
@@ -28,7 +29,7 @@ def show(ctx: click.Context) -> None:
     loaded_app = load_app(ctx.ensure_object(ScriptInfo))
     print_loading_error(loaded_app)
     if loaded_app.app is None:
-        click.echo(f"These are the settings in the environment ({ENVIRONMENT}_…):\n")
+        echo(f"These are the settings in the environment ({ENVIRONMENT}_…):\n")
     for item in fields(Settings):
         value, origin = _find_value(loaded_app.loaded_settings, item.name)
         _print_row(PREFIX + item.name.upper(), origin, _mask(item, value))
@@ -37,9 +38,9 @@ def show(ctx: click.Context) -> None:
 
     problems, warnings = loaded_app.problems(), loaded_app.loaded_settings.warnings
     if problems or warnings:
-        click.echo(f"\nProblems:\n{list_problems([*problems, *warnings])}")
+        echo(f"\nProblems:\n{list_problems([*problems, *warnings])}")
     elif not loaded_app.error:
-        click.echo("\nNo problems found.")
+        echo("\nNo problems found.")
     ctx.exit(1 if problems or loaded_app.error else 0)
 
 
@@ -76,4 +77,4 @@ def _print_secret_key(app: Flask, state: AppState | None) -> None:
 
 
 def _print_row(key: str, origin: str, value: str) -> None:
-    click.echo(f"{key:28} {origin:18} {value}")
+    echo(f"{key:28} {origin:18} {value}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import ipaddress
+import os
 import shlex
 import signal
 import ssl
@@ -85,9 +86,26 @@ def main(arguments: list[str] | None = None) -> int:
     # Set here because a shell starts background jobs with SIGINT ignored.
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
-    with suppress(KeyboardInterrupt):
+    try:
         _serve(config, host, port, tls)
+    except KeyboardInterrupt:
+        return 0
+    except (OSError, UnicodeError) as error:
+        # For example, the output cannot be written. Whatever is left of it must not be written when
+        # the interpreter ends.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        _print_error(f"The sandbox ended: {reason}\n")
+        return 1
     return 0
+
+
+def _print_error(text: str) -> None:
+    # It is None if it was closed.
+    if sys.stderr is not None:
+        with suppress(OSError):
+            sys.stderr.write(text)
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
@@ -96,7 +114,7 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 
 def _serve(config: SandboxConfig, host: str, port: int, tls: bool) -> None:
     if not _is_loopback(host):
-        sys.stderr.write(
+        _print_error(
             f"Warning: listening on {host}. Anyone who can reach it can sign in as anyone.\n"
         )
     with ExitStack() as cleanup:
@@ -110,8 +128,9 @@ def _serve(config: SandboxConfig, host: str, port: int, tls: bool) -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             # Not every terminal can show Chinese names.
             sys.stdout.reconfigure(errors="backslashreplace")
-        sys.stdout.write(_welcome(config, url, ca_bundle))
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.write(_welcome(config, url, ca_bundle))
+            sys.stdout.flush()
         server.serve_forever()
 
 
@@ -127,7 +146,7 @@ def _certificates(host: str, cleanup: ExitStack) -> tuple[ssl.SSLContext, Path]:
     try:
         import trustme
     except ImportError:
-        sys.stderr.write("--tls needs trustme: python -m pip install trustme\n")
+        _print_error("--tls needs trustme: python -m pip install trustme\n")
         raise SystemExit(1) from None
     names = dict.fromkeys(("localhost", "127.0.0.1", "::1", _ANY_ADDRESS.get(host, host)))
     authority = trustme.CA()

@@ -61,6 +61,8 @@ class SandboxConfig:
     def __post_init__(self) -> None:
         if not self.client_id or not self.client_secret:
             raise ValueError("The client id and the client secret must not be empty.")
+        if not (self.client_id + self.client_secret).isprintable():
+            raise ValueError("The client id or the client secret contains a control character.")
         if not self.redirect_uris:
             raise ValueError("Give at least one redirect URI.")
         for uri in self.redirect_uris:

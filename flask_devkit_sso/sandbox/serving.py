@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 
 from flask import Flask
@@ -115,7 +115,10 @@ class SandboxRequestHandler(WSGIRequestHandler):
         # After a malformed request line, command is empty and path is the previous request's.
         path = (self.path if self.command else "-").partition("?")[0].partition("#")[0]
         line = f"{self.command or '-'} {path} {code}\n"
-        sys.stderr.write(line.encode("unicode_escape").decode().replace("\\n", "\n"))
+        # Nobody may be reading the log any more.
+        if sys.stderr is not None:
+            with suppress(OSError):
+                sys.stderr.write(line.encode("unicode_escape").decode().replace("\\n", "\n"))
 
     def log(self, type: str, message: str, *args: object) -> None:
         """Log nothing else: Werkzeug's other messages quote the request."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 from .. import forked
 from ..conftest import CLIENT_ID, REDIRECT_URI
@@ -49,6 +52,27 @@ WRITTEN = {
 }
 VALIDITY = "/sso/oauth2/checkUsers"
 KEY = {"FLASK_SECRET_KEY": "0d9f6b1ac54e2378-no-one-knows-this"}
+
+
+class Running(NamedTuple):
+    """A running command, and what it prints unless that goes elsewhere."""
+
+    process: forked.Program
+    stdout: IO[bytes]
+    stderr: IO[bytes]
+
+    def shown(self) -> str:
+        """Return what it has printed so far."""
+        texts = [os.pread(file.fileno(), 10**6, 0) for file in (self.stdout, self.stderr)]
+        return b"".join(texts).decode()
+
+    def end(self) -> tuple[int, str]:
+        """Wait for its end; return its status and what it printed."""
+        status, shown = self.process.wait(300), self.shown()
+        assert "Traceback" not in shown
+        assert "Exception ignored" not in shown
+        assert CANARY not in shown
+        return status, shown
 
 
 class Place:
@@ -114,6 +138,48 @@ class Place:
         )
         texts = [text.decode() for text in (done.stdout, done.stderr)]
         return subprocess.CompletedProcess(args, done.returncode, *texts)
+
+    @contextmanager
+    def start(
+        self,
+        *args: str,
+        environment: Mapping[str, str],
+        closed: Sequence[int] = (),
+        stdin: int | None = None,
+        stdout: int | None = None,
+    ) -> Iterator[Running]:
+        """Start ``flask devkit-sso …`` as a shell does in the foreground.
+
+        :param closed: the numbers of standard streams that the shell closes.
+        """
+        names = ("stdin", "stdout", "stderr")
+        begin = [
+            "import os, signal, sys",
+            "signal.signal(signal.SIGINT, signal.default_int_handler)",
+            *(f"os.close({n}); sys.{names[n]} = sys.__{names[n]}__ = None" for n in closed),
+            "from flask.cli import main",
+            "main()",
+        ]
+        with (
+            tempfile.TemporaryFile() as shown,
+            tempfile.TemporaryFile() as errors,
+            Path("/dev/null").open("rb") as nothing,
+        ):
+            process = forked.Program(
+                ["-c", "\n".join(begin), "devkit-sso", *args],
+                (
+                    nothing.fileno() if stdin is None else stdin,
+                    shown.fileno() if stdout is None else stdout,
+                    errors.fileno(),
+                ),
+                cwd=self.folder,
+                env=self.environment(**environment),
+            )
+            try:
+                yield Running(process, shown, errors)
+            finally:
+                process.kill()
+                process.wait()
 
     def register(self, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Register by options, the secret from standard input."""

@@ -346,7 +346,7 @@ def test_cancelled_at_a_terminal(place: Place, at_terminal: Opener) -> None:
     terminal = at_terminal("register", *OPTIONS)
     terminal.expect("Client secret: ")
     terminal.type("\x03")
-    assert terminal.close() == 1
+    assert terminal.close() == 130
     assert "Aborted!" in terminal.shown
     assert "Traceback" not in terminal.shown
     assert not place.file.exists()

@@ -1,0 +1,45 @@
+"""Prints text so that nothing in it controls the terminal, and describes exceptions."""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import click
+
+PACKAGE: Final = str(Path(__file__).parent.parent)
+"""The path at which the files of this package start."""
+
+LIBRARIES: Final = (*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), "<")
+"""The paths at which the files of Python and of installed packages start. This package may be one
+of them."""
+
+
+def echo(text: str = "", *, error: bool = False) -> None:
+    """Print a line to standard output or, if ``error``, to standard error.
+
+    :raises OSError: if it cannot be written.
+    """
+    click.echo(printable(text), err=error)
+
+
+def printable(text: str) -> str:
+    """Replace all characters but line breaks that are invisible or could control the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
+
+
+def describe(error: BaseException, is_relevant: Callable[[str], bool]) -> str:
+    """Return the type and place of an exception. Its text may contain a secret.
+
+    :param is_relevant: whether a file contains the code to name, if any does.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    relevant = [frame for frame in frames if is_relevant(frame.filename)]
+    frame = (relevant or frames)[-1]
+    kind = type(error).__name__
+    if isinstance(error, ImportError) and error.name:
+        kind += f" ({error.name})"
+    return f"{kind} in {frame.filename}, line {frame.lineno}, in {frame.name}"
