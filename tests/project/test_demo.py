@@ -90,6 +90,26 @@ def test_a_port_in_use(tmp_path: Path, taken: str, variable: str) -> None:
     )
 
 
+def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    ports = ["--app-port", str(processes.free_port())]
+    ports += ["--sandbox-port", str(processes.free_port())]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tools.demo", *ports],
+            cwd=processes.ROOT,
+            env=os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": ""},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "The demo ended: No space left on device."
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_when_one_process_ends_the_other_ends_too(tmp_path: Path) -> None:
     with demo(processes.free_port(), processes.free_port(), tmp_path) as process:
         assert process.stdout
