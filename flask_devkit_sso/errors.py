@@ -10,13 +10,14 @@
     ├── ServerUnavailable      HTTP 503: the server did not respond
     └── StoreUnavailable       the session store failed; the response is that of a LoginFailed
 
-No text in an exception comes from the network, so none can contain a secret.
+No text in an exception comes from the network, so none can contain a secret. Neither can the frames
+that an exception leads to: see :func:`without_frames`.
 """
 
 from __future__ import annotations
 
 import secrets
-from typing import Final
+from typing import Final, TypeVar
 
 from werkzeug.exceptions import BadGateway, HTTPException, ServiceUnavailable
 
@@ -41,6 +42,9 @@ REASONS: Final[dict[str, int]] = {
 
 RETRY_AFTER: Final = 5
 """Seconds after which a client should try again if the server or the store failed."""
+
+
+E = TypeVar("E", bound=BaseException)
 
 
 class SSOError(Exception):
@@ -111,3 +115,18 @@ class ServerUnavailable(SSOError, ServiceUnavailable):
 
 class StoreUnavailable(SSOError):
     """The session store cannot be used now: it is locked, full, damaged or unreachable."""
+
+
+def without_frames(error: E) -> E:
+    """Return an error that leads to no frame: without its traceback, those of its causes, and the
+    exceptions during which they were raised.
+
+    Error trackers record the local variables of every frame, and those below our own contain
+    requests with secrets. Raise it outside an ``except`` block, and in a function whose variables
+    contain no secret.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        found.__traceback__ = found.__context__ = None
+        found = found.__cause__
+    return error

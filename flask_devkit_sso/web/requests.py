@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Request
+from flask import Request, request
 
 from ..errors import LoginFailed
 from ..service import find_redirect_uri
@@ -50,6 +50,22 @@ def require_same_origin(request: Request) -> None:
     """
     if not is_same_origin(request):
         raise LoginFailed("cross_site")
+
+
+def forget_query() -> None:
+    """Remove the query from the current request after it was parsed.
+
+    It contained an authorization code, which error trackers, and access logs that the application
+    or the WSGI server writes after the response, would record.
+    """
+    environ = request.environ
+    environ["QUERY_STRING"] = ""
+    for name in ("RAW_URI", "REQUEST_URI"):
+        if name in environ:
+            environ[name] = environ[name].partition("?")[0]
+    request.query_string = b""
+    for name in ("args", "values", "url", "full_path"):
+        vars(request._get_current_object()).pop(name, None)  # type: ignore[attr-defined]
 
 
 def is_ours(request: Request) -> bool:
