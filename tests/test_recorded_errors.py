@@ -18,11 +18,20 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.exceptions import HTTPException
 
-from flask_devkit_sso import DevKitSSO, LoginRefused, login_succeeded, token_refreshed
+from flask_devkit_sso import (
+    DevKitSSO,
+    LoginRefused,
+    ServerError,
+    ServerUnavailable,
+    StoreUnavailable,
+    login_succeeded,
+    token_refreshed,
+)
 
 from .clock import advance
 from .conftest import CLIENT_SECRET, CODE, AppMaker, cookies, wait_until
 from .recorded import recorded
+from .redis_server import RedisServer
 from .scripted import (
     GET_TOKEN,
     GET_USER_INFO,
@@ -83,7 +92,15 @@ def scene(
 ) -> Scene:
     sso, in_fragment = DevKitSSO(), request.param == "fragment"
     uri = "http://localhost/#/login" if in_fragment else "http://localhost/sso/callback"
-    app = make_app(sso, pkce=True, redirect_uri=uri, idle_timeout=7200)
+    app = make_app(
+        sso,
+        pkce=True,
+        redirect_uri=uri,
+        idle_timeout=9000,
+        # Longer than an access token lasts.
+        revalidate_after=7000,
+        outage_grace=7000,
+    )
     app.add_url_rule("/token", view_func=sso.access_token, endpoint="token")
     client = app.test_client()
     made = Scene(app, sso, client, server, tmp_path / "devkit_sso.db", in_fragment)
@@ -166,6 +183,8 @@ def failing_refresh(answer: Answer) -> Callable[[Scene], None]:
         scene.server.answers[REFRESH_TOKEN] = answer
         advance(3601)
         assert scene.client.get("/token").status_code in (502, 503)
+        # They reach the application as they are.
+        assert isinstance(scene.errors[-1], ServerError | ServerUnavailable)
 
     return run
 
@@ -173,7 +192,7 @@ def failing_refresh(answer: Answer) -> Callable[[Scene], None]:
 def outage(scene: Scene) -> None:
     assert scene.log_in() in (200, 303)
     scene.server.answers[GET_USER_INFO] = closes
-    advance(1000)
+    advance(8000)
     assert scene.client.get("/private").status_code == 503
 
 
@@ -260,3 +279,23 @@ def test_the_query_is_forgotten(scene: Scene, raw: str) -> None:
     assert "/sso/callback" in seen[0]
     for secret in scene.secrets:
         assert secret not in "".join(seen)
+
+
+def test_a_failing_store_does_not_show_its_password(
+    make_app: AppMaker, redis_server: RedisServer
+) -> None:
+    sso = DevKitSSO()
+    app = make_app(
+        sso, store_url=redis_server.url.replace(redis_server.password, "canary-password")
+    )
+    app.add_url_rule("/end", view_func=lambda: str(sso.end_sessions("u-1")), endpoint="end")
+    errors: list[BaseException] = []
+
+    @app.errorhandler(StoreUnavailable)
+    def collect(error: StoreUnavailable) -> str:
+        errors.append(error)
+        return "unavailable"
+
+    app.test_client().get("/end")
+    assert "refuses the user or password" in str(errors[0])
+    check(errors, {"canary-password"})
