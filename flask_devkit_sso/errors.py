@@ -10,8 +10,8 @@
     ├── ServerUnavailable      HTTP 503: the server did not respond
     └── StoreUnavailable       the session store failed; the response is that of a LoginFailed
 
-No text in an exception comes from the network, so none can contain a secret. Neither can the frames
-that an exception leads to: see :func:`without_frames`.
+No text in an exception comes from the network, so none can contain a secret. Nor does an exception
+lead to a frame whose local variables contain one.
 """
 
 from __future__ import annotations

@@ -53,10 +53,10 @@ def require_same_origin(request: Request) -> None:
 
 
 def forget_query() -> None:
-    """Remove the query from the current request after it was parsed.
+    """Remove the query from the current request once nobody needs it any more.
 
-    It contained an authorization code, which error trackers, and access logs that the application
-    or the WSGI server writes after the response, would record.
+    It may contain an authorization code. Error trackers would record it, and so would the access
+    logs that the application or the WSGI server writes after the response.
     """
     environ = request.environ
     environ["QUERY_STRING"] = ""
