@@ -40,8 +40,8 @@ class StrictResponse(http.client.HTTPResponse):
         self._limited = _Limited(self.fp.detach())
         self.fp = io.BufferedReader(self._limited)
 
-    def begin(self) -> None:
-        super().begin()
+    def begin(self, *args: Any, **kwargs: Any) -> None:
+        super().begin(*args, **kwargs)
         lengths = self._values("Content-Length")
         encodings = self._values("Transfer-Encoding")
         if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,16}", text) for text in lengths):

@@ -52,6 +52,16 @@ def require_same_origin(request: Request) -> None:
         raise LoginFailed("cross_site")
 
 
+def is_ours(request: Request) -> bool:
+    """Return whether a request is for one of the extension's routes."""
+    return (request.endpoint or "").startswith(OUR_ENDPOINTS)
+
+
+def _origin() -> str:
+    uri = find_redirect_uri()
+    return uri.origin if uri else ""
+
+
 def forget_query() -> None:
     """Remove the query from the current request once nobody needs it any more.
 
@@ -66,13 +76,3 @@ def forget_query() -> None:
     request.query_string = b""
     for name in ("args", "values", "url", "full_path"):
         vars(request._get_current_object()).pop(name, None)  # type: ignore[attr-defined]
-
-
-def is_ours(request: Request) -> bool:
-    """Return whether a request is for one of the extension's routes."""
-    return (request.endpoint or "").startswith(OUR_ENDPOINTS)
-
-
-def _origin() -> str:
-    uri = find_redirect_uri()
-    return uri.origin if uri else ""
