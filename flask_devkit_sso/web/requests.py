@@ -65,8 +65,8 @@ def _origin() -> str:
 def forget_query() -> None:
     """Remove the query from the current request once nobody needs it any more.
 
-    It may contain an authorization code. Error trackers would record it, and so would the access
-    logs that the application or the WSGI server writes after the response.
+    It may contain an authorization code. Error trackers would record it with the frames of Flask,
+    and so would the access logs that the application or the WSGI server writes after the response.
     """
     environ = request.environ
     environ["QUERY_STRING"] = ""
