@@ -22,19 +22,30 @@ from ..conftest import (
     sign_in,
     start,
 )
-from ..scripted import GET_TOKEN, GET_USER_INFO, ScriptedServer
+from ..scripted import GET_TOKEN, GET_USER_INFO, Handler, ScriptedServer
 
-Fault = Callable[[pytest.MonkeyPatch, Path], object]
+Fault = Callable[[pytest.MonkeyPatch, Path, ScriptedServer], object]
 
 
-def library_fails(monkeypatch: pytest.MonkeyPatch, ca_bundle: Path) -> None:
+def library_fails(monkeypatch: pytest.MonkeyPatch, ca_bundle: Path, server: ScriptedServer) -> None:
     def begin(self: object) -> None:
         raise ValueError(f"quotes {CODE}")
 
     monkeypatch.setattr(http.client.HTTPResponse, "begin", begin)
 
 
-def no_thread_starts(monkeypatch: pytest.MonkeyPatch, ca_bundle: Path) -> None:
+def server_sends_no_http(
+    monkeypatch: pytest.MonkeyPatch, ca_bundle: Path, server: ScriptedServer
+) -> None:
+    def bad_chunk(handler: Handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n")
+
+    monkeypatch.setattr(server, "answers", dict.fromkeys(server.answers, bad_chunk))
+
+
+def no_thread_starts(
+    monkeypatch: pytest.MonkeyPatch, ca_bundle: Path, server: ScriptedServer
+) -> None:
     real = threading.Thread.start
 
     def start(self: threading.Thread) -> None:
@@ -45,7 +56,9 @@ def no_thread_starts(monkeypatch: pytest.MonkeyPatch, ca_bundle: Path) -> None:
     monkeypatch.setattr(threading.Thread, "start", start)
 
 
-def ca_bundle_disappears(monkeypatch: pytest.MonkeyPatch, ca_bundle: Path) -> None:
+def ca_bundle_disappears(
+    monkeypatch: pytest.MonkeyPatch, ca_bundle: Path, server: ScriptedServer
+) -> None:
     ca_bundle.unlink()
 
 
@@ -53,6 +66,7 @@ def ca_bundle_disappears(monkeypatch: pytest.MonkeyPatch, ca_bundle: Path) -> No
     ("fault", "text"),
     [
         (library_fails, "failed unexpectedly: ValueError in test_unforeseen.py, line "),
+        (server_sends_no_http, "The server's response has an invalid chunk size"),
         (no_thread_starts, "No thread can be started"),
         (ca_bundle_disappears, "DEVKIT_SSO_CA_BUNDLE cannot be read (FileNotFoundError)"),
     ],
@@ -76,7 +90,7 @@ def test_an_unforeseen_error_is_an_outage(
     sign_in(first)
     carry_cookies(first, client)
     calls = len(server.seen)
-    fault(monkeypatch, ca_bundle)
+    fault(monkeypatch, ca_bundle, server)
 
     advance(400)
     assert client.get("/private").text == "private ada", "the grace period has begun"
@@ -96,7 +110,7 @@ def test_an_unforeseen_error_is_an_outage(
 
     monkeypatch.undo()
     ca_bundle.write_bytes(certificates)
-    if fault is not library_fails:
+    if fault in (no_thread_starts, ca_bundle_disappears):
         assert len(server.seen) == calls
     calls = len(server.seen)
     sign_in(app.test_client())
