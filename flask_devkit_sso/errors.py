@@ -10,13 +10,14 @@
     ├── ServerUnavailable      HTTP 503: the server did not respond
     └── StoreUnavailable       the session store failed; the response is that of a LoginFailed
 
-No text in an exception comes from the network, so none can contain a secret.
+No text in an exception comes from the network, so none can contain a secret. Nor does an exception
+lead to a frame whose local variables contain one.
 """
 
 from __future__ import annotations
 
 import secrets
-from typing import Final
+from typing import Final, TypeVar
 
 from werkzeug.exceptions import BadGateway, HTTPException, ServiceUnavailable
 
@@ -41,6 +42,9 @@ REASONS: Final[dict[str, int]] = {
 
 RETRY_AFTER: Final = 5
 """Seconds after which a client should try again if the server or the store failed."""
+
+
+E = TypeVar("E", bound=BaseException)
 
 
 class SSOError(Exception):
@@ -120,3 +124,18 @@ class StoreUnavailable(SSOError):
         super().__init__(f"{text}. {fix}." if fix else text)
         self.text = text
         self.fix = fix
+
+
+def without_frames(error: E) -> E:
+    """Return an error that leads to no frame: without its traceback, those of its causes, and the
+    exceptions during which they were raised.
+
+    Error trackers record the local variables of every frame, and those below our own contain
+    requests with secrets. Raise it outside an ``except`` block, and in a function whose variables
+    contain no secret.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        found.__traceback__ = found.__context__ = None
+        found = found.__cause__
+    return error

@@ -20,7 +20,7 @@ from .web.guard import check_views, is_guardable, is_one_of, require_user
 from .web.headers import add_cache_headers
 from .web.landing import landing_page
 from .web.request_user import current_access_token, current_user
-from .web.requests import is_ours
+from .web.requests import forget_query, is_ours
 from .web.urls import current_url, is_our_path, safe_next
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -175,7 +175,11 @@ class DevKitSSO:
         if is_apps and is_our_path(request.script_root + request.path):
             # A view for every path would otherwise see another spelling of one of our addresses.
             abort(404)
-        return landing_page()
+        response = landing_page()
+        if response is not None:
+            # The script reads the code in the browser.
+            forget_query()
+        return response
 
     def _template_context(self, app: Flask) -> dict[str, Any]:
         context: dict[str, Any] = {

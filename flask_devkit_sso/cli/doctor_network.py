@@ -35,7 +35,11 @@ _CERTIFICATE_PROBLEMS: Final = {
         "is from a CA that is not trusted here, or the server omits an intermediate certificate",
         f"If you trust the CA, {_TRUST_CA}; or have the server send the whole chain",
     ),
-    62: Problem("is for another name", f"Use one of its names in {PREFIX}SERVER_URL"),
+    62: Problem(
+        "is for another name",
+        f"Use one of its names in {PREFIX}SERVER_URL. Only a subjectAltName counts, not the common "
+        "name",
+    ),
     64: Problem("is for another address", f"Use one of its names in {PREFIX}SERVER_URL"),
 }
 """Problems by OpenSSL's X509_V_ERR_… number. Each text continues "the certificate"."""

@@ -4,18 +4,43 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
-from typing import Any, Final
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeVar
 
 from authlib.oauth2.client import OAuth2Client
 
+from ..errors import ServerError, ServerUnavailable, without_frames
 from . import authorization, contract
 from .contract import RawResponse, Tokens, UserInfo
 from .server import Server
-from .transport import Transport
+from .transport import Transport, unexpected
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 log: Final = logging.getLogger("flask_devkit_sso")
+
+
+def _boundary(method: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a method that calls the server, so that it raises only ServerError and
+    ServerUnavailable, whose frames contain no secret."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        failure: ServerError | ServerUnavailable
+        try:
+            return method(*args, **kwargs)
+        except (ServerError, ServerUnavailable) as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 - reported by its type and place
+            failure = unexpected(error)
+        # They contain the code or a token.
+        del args, kwargs
+        raise without_frames(failure)
+
+    return call
 
 
 class Client:
@@ -43,6 +68,7 @@ class Client:
             code_verifier=code_verifier,
         )
 
+    @_boundary
     def exchange(self, code: str, *, redirect_uri: str, code_verifier: str | None = None) -> Tokens:
         """Exchange an authorization code for tokens, through Authlib (docs/protocol.md section 2).
 
@@ -70,6 +96,7 @@ class Client:
         )
         return Tokens(**{item.name: token[item.name] for item in fields(Tokens)})
 
+    @_boundary
     def user_info(self, access_token: str, *, background: bool = False) -> UserInfo:
         """Ask whose access token this is (docs/protocol.md section 3).
 
@@ -86,6 +113,7 @@ class Client:
             )
         return user
 
+    @_boundary
     def is_valid(self, user: UserInfo, access_token: str, *, background: bool = False) -> bool:
         """Ask whether a user is still valid (docs/protocol.md section 5).
 
@@ -104,6 +132,7 @@ class Client:
         response = self._transport.post(validity.url, body, repeatable=True, background=background)
         return contract.validity_response(response)
 
+    @_boundary
     def refresh(self, tokens: Tokens, *, background: bool = False) -> Tokens:
         """Refresh an access token with its refresh token (docs/protocol.md section 4).
 
@@ -116,6 +145,7 @@ class Client:
         response = self._transport.post(self._server.refresh_url, body, background=background)
         return tokens.refreshed_by(contract.refresh_response(response, requested_at))
 
+    @_boundary
     def logout(self, access_token: str, *, background: bool = False) -> None:
         """Sign the user out at the server (docs/protocol.md section 6).
 

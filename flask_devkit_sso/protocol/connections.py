@@ -7,7 +7,6 @@ deadline. Then it gives the call up, which shuts the socket down and ends the re
 
 from __future__ import annotations
 
-import http.client
 import logging
 import math
 import socket
@@ -22,6 +21,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..errors import ServerUnavailable
+from .framing import StrictResponse
 
 MAX_IDLE: Final = 4.0
 """Seconds for which an idle connection is reused. Standard servers close it after 5
@@ -104,25 +104,10 @@ for _name in ("urllib3.connection", "urllib3.connectionpool"):
     logging.getLogger(_name).addFilter(_is_harmless)
 
 
-class _FinalResponse(http.client.HTTPResponse):
-    """Skips interim responses (RFC 9110 section 15.2), of which http.client knows only 100.
-
-    If one of them were taken for the response, the next call on this connection, which may be for
-    another person, would read the real response.
-    """
-
-    def _read_status(self) -> tuple[str, int, str]:
-        found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
-        while 100 <= found[1] < 200 and found[1] != 101:
-            http.client.parse_headers(self.fp)
-            found = super()._read_status()  # type: ignore[misc]
-        return found
-
-
 class _CuttableConnection(HTTPConnection):
     """A connection that its call can close, and that is not reused after a long idle time."""
 
-    response_class = _FinalResponse
+    response_class = StrictResponse
     _idle_since: float | None = None
 
     def connect(self) -> None:

@@ -8,7 +8,9 @@ byte.
 from __future__ import annotations
 
 import ssl
+import traceback
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import urllib3
@@ -19,6 +21,7 @@ from ..per_process import PerProcess
 from .breaker import Breaker
 from .connections import Call, create_pool
 from .contract import RawResponse
+from .framing import InvalidFraming
 
 MAX_BODY: Final = 1024 * 1024
 """Maximum size of a response's body after decompression, in bytes."""
@@ -36,14 +39,22 @@ _HEADERS: Final = {
 
 _WITHOUT_BODY: Final = (101, 204, 205, 304)
 
+_NAME_MISMATCH: Final = (62, 64)
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
+
 _RETRY_ONCE: Final = urllib3.Retry(
     total=1, connect=0, redirect=0, status=0, allowed_methods=None, respect_retry_after_header=False
 )
 
 
 def tls_context(ca_bundle: str | None) -> ssl.SSLContext:
-    """Return a TLS context that trusts the CAs in a PEM file, or those of the system for None."""
-    return ssl.create_default_context(cafile=ca_bundle)
+    """Return a TLS context that trusts the CAs in a PEM file, or those of the system for None.
+
+    A certificate must name its host as a subjectAltName (RFC 9525 section 2).
+    """
+    context = ssl.create_default_context(cafile=ca_bundle)
+    context.hostname_checks_common_name = False
+    return context
 
 
 class _Process(NamedTuple):
@@ -97,7 +108,11 @@ class Transport:
         try:
             future = threads.submit(_request, call, pool, url, body, repeatable=repeatable)
         except RuntimeError:
-            raise ServerUnavailable("This process is shutting down.") from None
+            # The pool may have queued the call all the same.
+            call.give_up()
+            raise ServerUnavailable(
+                "No thread can be started for the call, or this process is shutting down."
+            ) from None
         responded = True
         try:
             return future.result(self._timeout)
@@ -117,7 +132,15 @@ class Transport:
                 breaker.record(responded=responded)
 
     def _create_process(self) -> _Process:
-        pool = create_pool(tls_context(self._ca_bundle), MAX_CALLS)
+        try:
+            # The file was readable when the application started, but this is the first call.
+            context = tls_context(self._ca_bundle)
+        except OSError as error:
+            name = "DEVKIT_SSO_CA_BUNDLE" if self._ca_bundle else "The system's CA certificates"
+            raise ServerUnavailable(
+                f"{name} cannot be read ({type(error).__name__}). The next call tries again."
+            ) from None
+        pool = create_pool(context, MAX_CALLS)
         threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="devkit-sso")
         return _Process(pool, threads, {})
 
@@ -147,6 +170,10 @@ def _request(
     except HTTPError as error:
         # Do not chain the exception, because it may quote what the server sent.
         raise ServerUnavailable(_explain(error, url)) from None
+    except (ServerError, ServerUnavailable):
+        raise
+    except Exception as error:  # noqa: BLE001 - reported by its type and place
+        raise unexpected(error) from None
     finally:
         call.stop()
 
@@ -166,25 +193,45 @@ def _read(response: urllib3.BaseHTTPResponse) -> bytes:
     return content
 
 
+def unexpected(error: Exception) -> ServerUnavailable:
+    """Return what to raise for an error that nobody foresaw.
+
+    It names the error's type and place, because the text may quote what the server sent.
+    """
+    frames = list(traceback.walk_tb(error.__traceback__))
+    frame, line = frames[-1]
+    place = f"{Path(frame.f_code.co_filename).name}, line {line}"
+    return ServerUnavailable(
+        f"A call to the server failed unexpectedly: {type(error).__name__} in {place}."
+    )
+
+
 def _explain(error: HTTPError, url: str) -> str:
     """Describe an error in our own words, because its text may quote what the server sent."""
     if isinstance(error, urllib3.exceptions.MaxRetryError) and isinstance(error.reason, HTTPError):
         error = error.reason
+    if error.args and isinstance(error.args[-1], InvalidFraming):
+        return f"The server's response has {error.args[-1]}, so it is not valid HTTP."
     match error:
         case urllib3.exceptions.NameResolutionError():
             return "The server's host name is unknown: check DEVKIT_SSO_SERVER_URL."
         case urllib3.exceptions.SSLError():
             cause = error.args[0] if error.args else None
             if isinstance(cause, ssl.SSLCertVerificationError):
-                return (
-                    f"The server's certificate is not accepted ({cause.verify_message}): for a "
-                    "private CA, set DEVKIT_SSO_CA_BUNDLE to its PEM file."
+                is_for_another = cause.verify_code in _NAME_MISMATCH
+                return f"The server's certificate is not accepted ({cause.verify_message}): " + (
+                    "its subjectAltName must contain the host of the URL. A common name is not "
+                    "enough."
+                    if is_for_another
+                    else "for a private CA, set DEVKIT_SSO_CA_BUNDLE to its PEM file."
                 )
             return "The TLS handshake with the server failed: does it use https on this port?"
         case urllib3.exceptions.NewConnectionError() | urllib3.exceptions.ConnectTimeoutError():
             return "Cannot connect to the server: check DEVKIT_SSO_SERVER_URL, port and firewall."
         case urllib3.exceptions.TimeoutError():
             return "The server did not respond in time."
+        case urllib3.exceptions.DecodeError():
+            return "The server's response cannot be decompressed."
         case _:
             # Some servers close the connection if the client uses the wrong scheme.
             scheme = url.partition(":")[0]

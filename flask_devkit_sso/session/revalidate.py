@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Final
 
 from flask import Flask
 
 from ..errors import ServerError
 from ..protocol.client import Client
-from ..protocol.contract import UserInfo
+from ..protocol.contract import Tokens, UserInfo
 from ..protocol.error_codes import INVALID_ACCESS_TOKEN
 from ..store.base import Store
 from .ending import end_if_unchanged, report_end
@@ -17,6 +18,9 @@ from .refresh import TokenRefresh
 from .sessions import Session, Sessions
 from .single_flight import single_flight
 from .verified_users import VerifiedUser, VerifiedUsers
+
+_UNREADABLE: Final = Tokens("unreadable", None, requested_at=0, expires_in=1)
+"""Sent if the key of a session's tokens is no longer configured. The server refuses it."""
 
 
 class Revalidation:
@@ -101,9 +105,7 @@ class Revalidation:
 
     def _user_info(self, session: Session) -> UserInfo | None:
         """Return what the server says about a session's user, or None for an invalid user."""
-        tokens = self._sessions.tokens(session)
-        # If the tokens' key is no longer configured, send a placeholder, which the server refuses.
-        access_token = tokens.access_token if tokens else "unreadable"
-        if not self._client.is_valid(session.user, access_token):
+        tokens = self._sessions.tokens(session) or _UNREADABLE
+        if not self._client.is_valid(session.user, tokens.access_token):
             return None
-        return self._client.user_info(access_token)
+        return self._client.user_info(tokens.access_token)

@@ -193,16 +193,17 @@ def _attempt(operation: Callable[[redis.Redis], T], client: redis.Redis, deadlin
     except (ValueError, TypeError, RecursionError):
         # redis-py raises these for a reply that Redis never sends, and for a record that is not
         # text.
-        raise StoreUnavailable(
-            "The session store is not Redis, or it contains unreadable records."
-        ) from None
+        text = "The session store is not Redis, or it contains unreadable records."
     except RedisError as error:
         if isinstance(error, ReadOnlyError):
             # It may have been the primary until now. Close its connections, so that the next ones
             # resolve the name again.
             client.connection_pool.disconnect(inuse_connections=False)
-        # Neither chain nor quote the error, because Redis repeats what it did not understand.
-        raise StoreUnavailable(f"The session store in Redis {_explain(error)}.") from None
+        # Do not quote the error, because Redis repeats what it did not understand.
+        text = f"The session store in Redis {_explain(error)}."
+    # Outside the except blocks, so that it does not lead to frames of redis-py, which contain the
+    # password.
+    raise StoreUnavailable(text)
 
 
 def _explain(error: RedisError) -> str:

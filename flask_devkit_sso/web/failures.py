@@ -10,7 +10,14 @@ from typing import Any, Final, TypeVar
 from flask import current_app, jsonify, request, url_for
 
 from .. import signals
-from ..errors import REASONS, RETRY_AFTER, LoginFailed, ServerUnavailable, StoreUnavailable
+from ..errors import (
+    REASONS,
+    RETRY_AFTER,
+    LoginFailed,
+    ServerUnavailable,
+    StoreUnavailable,
+    without_frames,
+)
 from ..service import get_app
 from .pages import catalogue, page, set_language, set_private
 from .requests import is_ours, wants_json
@@ -24,7 +31,7 @@ _LOGIN_IS_NO_REMEDY: Final = ("cross_site", "not_configured", "store_unavailable
 
 
 def as_login_failed(error: LoginFailed | ServerUnavailable | StoreUnavailable) -> LoginFailed:
-    """Convert an error into a :class:`LoginFailed`, log it, and attach its response.
+    """Convert an error into a :class:`LoginFailed` without frames, log it, and attach its response.
 
     The caller raises it, so that an application's ``errorhandler(LoginFailed)`` takes precedence.
     """
@@ -39,7 +46,7 @@ def as_login_failed(error: LoginFailed | ServerUnavailable | StoreUnavailable) -
         failure.__cause__ = error
     if failure.response is None:
         _respond(failure)
-    return failure
+    return without_frames(failure)
 
 
 def handle_store_unavailable(error: StoreUnavailable) -> Any:

@@ -88,7 +88,9 @@ def read_post() -> tuple[AuthorizationResponse, str]:
     """
     request.max_content_length = _MAX_POST
     try:
-        fields = json.loads(request.get_data().decode(), object_pairs_hook=_unique_names)
+        # Without the cache, an error tracker cannot read the code from the request.
+        text = request.get_data(cache=False).decode()
+        fields = json.loads(text, object_pairs_hook=_unique_names)
     except (RequestEntityTooLarge, ValueError, RecursionError):
         raise LoginFailed("code_missing") from None
     if not (isinstance(fields, dict) and request.is_json):

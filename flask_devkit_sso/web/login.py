@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -24,7 +24,7 @@ from .landing import read_post
 from .logout import forget_outcome, signed_out_url
 from .pages import lead_to, page, see_other, set_private
 from .request_user import load_user
-from .requests import require_same_origin
+from .requests import forget_query, require_same_origin
 from .urls import safe_next
 
 log: Final = logging.getLogger("flask_devkit_sso")
@@ -108,9 +108,12 @@ def callback() -> Response:
     if request.method == "HEAD":
         raise MethodNotAllowed(["GET", "POST", "OPTIONS"])
     if request.method == "GET":
-        query = request.query_string.decode(errors="replace")
-        is_in_uri = get_state().settings.binding == "redirect_uri"
-        return see_other(_complete(parse_query(query, nonce_in_uri=is_in_uri)))
+        authorization_response = parse_query(
+            request.query_string.decode(errors="replace"),
+            nonce_in_uri=get_state().settings.binding == "redirect_uri",
+        )
+        forget_query()
+        return see_other(_complete(authorization_response))
     require_same_origin(request)
     authorization_response, hash_route = read_post()
     return set_private(jsonify(next=_complete(authorization_response, hash_route)))
@@ -165,6 +168,8 @@ def _complete(response: AuthorizationResponse, hash_route: str = "") -> str:
         next_url = safe_next(next_url + hash_route)
     with _ending_at(next_url):
         result = _exchange(login, response, sent_redirect_uri, next_url)
+        # An error tracker would record the nonce in it if the application's code below fails.
+        del sent_redirect_uri
         if not is_confirmed:
             service.login_results.put(login, result)
             return url_for("devkit_sso_callback.confirm", login=login.name)
@@ -186,9 +191,11 @@ def _exchange(
     login: PendingLogin, response: AuthorizationResponse, redirect_uri: str, next_url: str
 ) -> LoginResult:
     """Exchange the authorization code, and ask the server who signed in."""
-    code, client = response.require_code(), get_service().client
+    client = get_service().client
     try:
-        tokens = client.exchange(code, redirect_uri=redirect_uri, code_verifier=login.code_verifier)
+        tokens = client.exchange(
+            response.require_code(), redirect_uri=redirect_uri, code_verifier=login.code_verifier
+        )
         user = client.user_info(tokens.access_token)
         is_valid = client.is_valid(user, tokens.access_token)
     except (ServerError, ServerUnavailable) as error:
@@ -219,12 +226,20 @@ def _sign_in(result: LoginResult) -> None:
             current_app.ensure_sync(hook)(user)
         except LoginRefused as error:
             raise LoginFailed("refused", message=error.why) from error
-    cookie = sessions.create(result.user, result.tokens, verified_at=result.tokens.requested_at)
+    set_session_cookie = _cookie_setter(
+        sessions.create(result.user, result.tokens, verified_at=result.tokens.requested_at)
+    )
     if current.session is not None and sessions.end(current.session):
         # Do not notify the server: if both logins share a grant there, both would end.
         signals.session_ended.send(get_app(), uid=current.session.user.uid, why="replaced")
     current.set_user(user)
     forget_outcome()
-    after_this_request(lambda response: set_cookie(response, state.session_cookie, cookie))
+    after_this_request(set_session_cookie)
     log.info("login succeeded: uid %r", user.uid)
     signals.login_succeeded.send(get_app(), user=user)
+
+
+def _cookie_setter(session_cookie: str) -> Callable[[Response], Response]:
+    """Return a function that sets the session's cookie, so that no variable contains its value: an
+    error tracker would record it if a signal's receiver fails."""
+    return lambda response: set_cookie(response, get_state().session_cookie, session_cookie)

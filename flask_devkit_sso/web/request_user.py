@@ -63,10 +63,10 @@ def load_user() -> RequestUser:
         # Store it before anything can fail, so that an error page that reads current_user gets an
         # anonymous user.
         known = request.environ[key] = RequestUser()
-        cookie = request.cookies.get(state.session_cookie)
-        if cookie and state.session_service is not None:
+        if state.session_service is not None and state.session_cookie in request.cookies:
+            sessions = state.session_service.sessions
             try:
-                known.set_session(state.session_service.sessions.load(cookie))
+                known.set_session(sessions.load(request.cookies[state.session_cookie]))
             except StoreUnavailable as error:
                 raise as_login_failed(error)  # noqa: B904 - its cause is set
     return known

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Request
+from flask import Request, request
 
 from ..errors import LoginFailed
 from ..service import find_redirect_uri
@@ -60,3 +60,19 @@ def is_ours(request: Request) -> bool:
 def _origin() -> str:
     uri = find_redirect_uri()
     return uri.origin if uri else ""
+
+
+def forget_query() -> None:
+    """Remove the query from the current request once nobody needs it any more.
+
+    It may contain an authorization code. Error trackers would record it with the frames of Flask,
+    and so would the access logs that the application or the WSGI server writes after the response.
+    """
+    environ = request.environ
+    environ["QUERY_STRING"] = ""
+    for name in ("RAW_URI", "REQUEST_URI"):
+        if name in environ:
+            environ[name] = environ[name].partition("?")[0]
+    request.query_string = b""
+    for name in ("args", "values", "url", "full_path"):
+        vars(request._get_current_object()).pop(name, None)  # type: ignore[attr-defined]

@@ -247,6 +247,29 @@ def test_a_compressed_response(client: FlaskClient, server: ScriptedServer) -> N
     assert outcome(client) == "in"
 
 
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("gzip", "server_unavailable"),
+        ("deflate", "server_unavailable"),
+        (", ".join(["gzip"] * 6), "server_unavailable"),
+        ("gzip, gzip", "server_answer_invalid"),
+        ("compress", "server_answer_invalid"),
+    ],
+)
+def test_a_response_that_cannot_be_decompressed(
+    client: FlaskClient, server: ScriptedServer, encoding: str, expected: str
+) -> None:
+    body = b"\x00\x01\x02 no JSON"
+    if encoding == "gzip, gzip":
+        # Compressed twice, these are 30 KB instead of 1 GiB.
+        body = gzip.compress(gzip.compress(bytes(1024 * 1024)) * 1024)
+    server.answers[GET_TOKEN] = says(body, headers={"Content-Encoding": encoding})
+    assert outcome(client) == expected
+    server.answers[GET_TOKEN] = says(TOKEN)
+    assert outcome(client) == "in"
+
+
 @pytest.mark.parametrize("size", [1024 * 1024 + 1, 20 * 1024 * 1024])
 def test_a_body_is_limited_to_one_mebibyte_after_decompression(
     client: FlaskClient, server: ScriptedServer, size: int

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import json
 import ssl
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import cast
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from .. import processes
 from ..conftest import CLIENT_ID, CODE, AppMaker, come_back, reason, sign_in, start
-from ..scripted import GET_TOKEN, GET_USER_INFO, ScriptedServer
+from ..scripted import ADA, GET_TOKEN, GET_USER_INFO, TOKEN, Handler, ScriptedServer
 
 REDIRECT_URI = "https://host.example:8443/#/"
 
@@ -138,6 +146,86 @@ def test_twenty_logins_need_one_handshake(
         sign_in(app.test_client())
     assert server.paths == [GET_TOKEN, GET_USER_INFO] * 20
     assert (server.handshakes, server.connections) == (1, 1)
+
+
+def test_decrypted_bytes_after_a_response_are_not_the_next_one(
+    make_app: AppMaker, server: TLSServer, ca_bundle: str
+) -> None:
+    """One TLS record contains a response, which fills the client's buffer, and another one."""
+
+    def sends_two(handler: Handler) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+        size = io.DEFAULT_BUFFER_SIZE - len(head % 1000)
+        other = json.dumps(ADA | {"data": {"uid": "u-2", "username": "eve"}}).encode()
+        handler.wfile.write(
+            head % size + json.dumps(TOKEN).encode().ljust(size) + head % len(other) + other
+        )
+
+    server.answers[GET_TOKEN] = sends_two
+    client = make_app(ca_bundle=ca_bundle).test_client()
+    sign_in(client)
+    assert client.get("/who").json["username"] == "ada"
+    assert server.connections == 2
+
+
+def certificate_with_common_name(ca: trustme.CA, name: str) -> trustme.LeafCert:
+    """Issue a certificate with a common name and no subjectAltName, as old CAs do."""
+    issuer = x509.load_pem_x509_certificate(ca.cert_pem.bytes())
+    ca_key = serialization.load_pem_private_key(ca.private_key_pem.bytes(), None)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(issuer.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(yesterday())
+        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
+        .sign(cast(ec.EllipticCurvePrivateKey, ca_key), hashes.SHA256())
+    )
+    return trustme.LeafCert(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
+        ),
+        certificate.public_bytes(serialization.Encoding.PEM),
+        [],
+    )
+
+
+def test_a_common_name_is_not_enough(
+    make_app: AppMaker,
+    ca: trustme.CA,
+    ca_bundle: str,
+    serve: Callable[[trustme.LeafCert], TLSServer],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = serve(certificate_with_common_name(ca, "localhost"))
+    url = server.url.replace("127.0.0.1", "localhost")
+    client = make_app(server_url=url, ca_bundle=ca_bundle).test_client()
+    assert reason(come_back(client, start(client)["state"])) == "server_unavailable"
+    assert "its subjectAltName must contain the host of the URL" in caplog.text
+    assert server.handshakes == 1
+    assert server.seen == []
+
+
+def test_a_ca_bundle_that_is_unreadable_for_a_while(
+    make_app: AppMaker, server: TLSServer, ca_bundle: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It disappears after the application has started, and before the first call."""
+    client = make_app(ca_bundle=ca_bundle, server_url=server.url).test_client()
+    file = Path(ca_bundle)
+    certificates = file.read_bytes()
+    for damage in (file.unlink, lambda: file.write_text("no PEM"), lambda: file.write_text("")):
+        damage()
+        caplog.clear()
+        assert reason(come_back(client, start(client)["state"])) == "server_unavailable"
+        assert "DEVKIT_SSO_CA_BUNDLE cannot be read (" in caplog.text
+        assert not any(record.exc_info for record in caplog.records)
+    file.write_bytes(certificates)
+    sign_in(client)
+    assert server.handshakes == 1
 
 
 def test_an_unknown_ca(
