@@ -20,11 +20,13 @@ def end_if_unchanged(app: Flask, sessions: Sessions, session: Session, why: str)
 
     :param why: reported by the signal ``session_ended``.
     """
-    latest = sessions.reload(session)
-    if latest is None or latest.sealed_tokens != session.sealed_tokens:
-        return
-    if sessions.end(session):
-        report_end(app, session.user.uid, why)
+    while True:
+        latest = sessions.reload(session)
+        if latest is None or latest.sealed_tokens != session.sealed_tokens:
+            return
+        if sessions.end(latest, if_unchanged=True):
+            report_end(app, session.user.uid, why)
+            return
 
 
 def report_end(app: Flask, uid: str, why: str) -> None:

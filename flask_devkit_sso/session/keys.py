@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from itsdangerous import BadData, URLSafeSerializer
 
 from ..protocol.contract import Tokens
+from .records import UNREADABLE
 
 _SIGNED: Final = re.compile(r"\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 """The only form of a signed value: base64url without padding, whose unused last two bits are zero.
@@ -96,10 +97,11 @@ class Keys:
         return self._fernet.encrypt(text.encode()).decode()
 
     def unseal(self, sealed: str) -> str | None:
-        """Decrypt a text. Return None if its key is no longer configured."""
+        """Decrypt a text. Return None if its key is no longer configured, or if it is no encrypted
+        text at all."""
         try:
             return self._fernet.decrypt(sealed).decode()
-        except InvalidToken:
+        except (InvalidToken, ValueError, TypeError):
             return None
 
     def seal_tokens(self, tokens: Tokens) -> str:
@@ -114,7 +116,7 @@ class Keys:
             return None
         try:
             return Tokens(**json.loads(opened))
-        except (ValueError, TypeError):
+        except UNREADABLE:
             return None
 
     @cached_property

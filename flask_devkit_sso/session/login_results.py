@@ -11,6 +11,7 @@ from ..protocol.contract import Tokens, UserInfo
 from ..store.base import Store
 from .keys import Keys
 from .logins import PendingLogin
+from .records import UNREADABLE, parse_user
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,11 @@ class LoginResults:
         opened = self._keys.unseal(data)
         if opened is None:
             return None
-        result = json.loads(opened)
         try:
-            user, tokens = UserInfo(**result["user"]), Tokens(**result["tokens"])
-            return LoginResult(user, tokens, result["next"])
-        except (LookupError, TypeError):
-            # Another version wrote it.
+            result = json.loads(opened)
+            tokens = Tokens(**result["tokens"])
+            return LoginResult(parse_user(result["user"]), tokens, result["next"])
+        except UNREADABLE:
             return None
 
     def _owner(self, uid: str) -> str:

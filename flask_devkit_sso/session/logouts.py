@@ -23,6 +23,7 @@ from ..protocol.error_codes import INVALID_ACCESS_TOKEN, INVALID_REFRESH_TOKEN
 from ..store.base import Store
 from ..store.claim import POLL, Claim, is_claimed
 from .keys import Keys
+from .records import UNREADABLE
 from .sessions import refresh_claim_key
 
 log: Final = logging.getLogger("flask_devkit_sso")
@@ -40,6 +41,10 @@ probably ended by itself."""
 _ROUND_SECONDS: Final = 20.0
 """Seconds after which a round starts no further call."""
 
+_UNAVAILABLE: Final = 2
+"""After this many logouts in a row that the server did not answer, a round ends. One alone may be
+the cause itself."""
+
 _TOKEN_IS_INVALID: Final = (INVALID_ACCESS_TOKEN, INVALID_REFRESH_TOKEN)
 """Codes for a token that is already invalid at the server, so there is nothing left to report."""
 
@@ -52,6 +57,7 @@ class PendingLogout:
     uid: str
     retry_at: float
     tokens: Tokens
+    record: str = field(default="", repr=False)
 
     @property
     def name(self) -> str:
@@ -85,9 +91,10 @@ class PendingLogouts:
         :raises StoreUnavailable: if the store fails. The session should not end then.
         """
         logout = PendingLogout(self._key(name), uid, time.time() + self._report_seconds, tokens)
+        logout.record = self._serialize(logout)
         self._store.add(
             logout.key,
-            self._serialize(logout),
+            logout.record,
             # The record outlives the attempts, so that a worker finds it, logs that it gives up,
             # and removes it.
             expires=max(logout.give_up_at, logout.retry_at) + GIVE_UP_AFTER,
@@ -95,17 +102,17 @@ class PendingLogouts:
         )
         return logout
 
-    def replace_tokens(self, name: str, tokens: Tokens) -> None:
+    def replace_tokens(self, name: str, old: Tokens, new: Tokens) -> None:
         """Replace the tokens of a pending logout after a refresh that ended after it was recorded.
 
-        Nothing happens if there is no such logout.
+        Nothing happens if there is no such logout, or if it has other tokens than ``old``.
 
         :raises StoreUnavailable: if the store fails. The logout may still have the old tokens.
         """
         logout = self._load(self._key(name))
-        if logout is not None:
-            logout.tokens = tokens
-            self._store.update(logout.key, self._serialize(logout))
+        if logout is not None and logout.tokens == old:
+            logout.tokens = new
+            self._save(logout)
 
     def report(self, logout: PendingLogout, latest: Tokens | None) -> bool:
         """Report a logout to the server now, and return whether the server confirmed it.
@@ -123,9 +130,9 @@ class PendingLogouts:
                 log.warning("logout: not reported to the server: a refresh is still in progress")
                 return False
             found = self._load(logout.key)
-        if found is not None and found.tokens != logout.tokens:
-            logout.tokens = found.tokens
-        elif latest is not None:
+        has_new_tokens = found is not None and found.tokens != logout.tokens
+        logout = found or logout
+        if latest is not None and not has_new_tokens:
             logout.tokens = latest
         try:
             self._call(logout)
@@ -135,6 +142,11 @@ class PendingLogouts:
                 self._postpone(logout, until=time.time())
                 return False
             is_confirmed = False
+        except Exception:
+            # The session has ended, so the logout must succeed here whatever went wrong.
+            log.exception("logout: not reported to the server")
+            self._postpone(logout, until=time.time())
+            return False
         else:
             is_confirmed = True
         with suppress(StoreUnavailable):
@@ -146,13 +158,20 @@ class PendingLogouts:
         now = time.monotonic()
         if now >= self._next_round:
             self._next_round = now + RETRY_EVERY
-            threading.Thread(target=self._run_round, name="devkit-sso-logouts", daemon=True).start()
+            thread = threading.Thread(
+                target=self._run_round, name="devkit-sso-logouts", daemon=True
+            )
+            # If the system has no thread left, this request must not fail because of that.
+            with suppress(RuntimeError):
+                thread.start()
 
     def _run_round(self) -> None:
         try:
             self.report_pending()
         except SSOError as error:
             log.info("pending logouts cannot be read: %s", error)
+        except Exception:
+            log.exception("pending logouts cannot be reported")
 
     def report_pending(self) -> int:
         """Report the logouts whose ``retry_at`` has come, unless another worker is doing so.
@@ -162,7 +181,8 @@ class PendingLogouts:
         """
         if not self._due():
             return 0
-        claim = Claim(self._store, f"{self._owner}-claim", _ROUND_SECONDS + self._report_seconds)
+        seconds = _ROUND_SECONDS + self._report_seconds
+        claim = Claim(self._store, f"{self._owner}-claim", life=seconds, expires_in=seconds)
         if not claim.take():
             return 0
         try:
@@ -172,9 +192,9 @@ class PendingLogouts:
 
     def _report_each(self, logouts: list[PendingLogout]) -> int:
         deadline = time.monotonic() + _ROUND_SECONDS
-        settled = 0
+        settled = unavailable = 0
         for logout in logouts:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or unavailable == _UNAVAILABLE:
                 break
             if logout.give_up_at <= time.time():
                 log.warning("logout of uid %r: given up, not reported to the server", logout.uid)
@@ -182,17 +202,23 @@ class PendingLogouts:
                 try:
                     self._call(logout)
                 except ServerUnavailable:
-                    # The other reports would fail too.
+                    unavailable += 1
                     self._postpone(logout, until=time.time() + RETRY_EVERY)
-                    break
+                    continue
                 except ServerError as error:
+                    unavailable = 0
                     if error.server_code not in _TOKEN_IS_INVALID:
                         self._postpone(logout, until=time.time() + RETRY_EVERY)
                         continue
                     log.info(
                         "logout of uid %r: its tokens are already invalid at the server", logout.uid
                     )
+                except Exception:
+                    log.exception("logout of uid %r: not reported to the server", logout.uid)
+                    self._postpone(logout, until=time.time() + RETRY_EVERY)
+                    continue
                 else:
+                    unavailable = 0
                     log.info("logout of uid %r: reported to the server", logout.uid)
             self._store.remove(logout.key)
             settled += 1
@@ -227,7 +253,13 @@ class PendingLogouts:
         logout.retry_at = until
         # If the store fails, the record stays as it was.
         with suppress(StoreUnavailable):
-            self._store.update(logout.key, self._serialize(logout))
+            self._save(logout)
+
+    def _save(self, logout: PendingLogout) -> None:
+        """Write a logout, unless another worker has changed it since it was read."""
+        record = self._serialize(logout)
+        if self._store.update(logout.key, record, expected=logout.record):
+            logout.record = record
 
     def _key(self, name: str) -> str:
         return f"{self._owner}:{name}"
@@ -263,6 +295,6 @@ class PendingLogouts:
             if not (isinstance(uid, str) and isinstance(retry_at, int | float)):
                 return None
             tokens = self._keys.unseal_tokens(record["tokens"])
-            return PendingLogout(key, uid, retry_at, tokens) if tokens else None
-        except (ValueError, LookupError, TypeError):
+            return PendingLogout(key, uid, retry_at, tokens, data) if tokens else None
+        except UNREADABLE:
             return None

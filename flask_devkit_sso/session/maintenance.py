@@ -7,14 +7,14 @@ or if it calls ``access_token()`` and the token has expired.
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future
+from collections.abc import Callable
 from typing import Final
 
 from flask import Flask
 
 from ..config.settings import Settings
 from ..errors import ServerError, ServerUnavailable, StoreUnavailable
-from .jobs import Jobs
+from .jobs import Jobs, Work
 from .refresh import TokenRefresh
 from .revalidate import Revalidation
 from .sessions import Session, Sessions
@@ -52,21 +52,22 @@ class Maintenance:
         """
         if session.sealed_tokens is None:
             return session
-        job = None
-        if session.refresh_at <= time.time() or self._users.should_revalidate(session.verified_at):
-            job = self._start(session)
+        is_due = self._users.should_revalidate(session.verified_at)
         if self._users.is_fresh(session.verified_at):
+            if is_due or session.refresh_at <= time.time():
+                self._jobs.start(session.key, self._update(session))
             return session
         is_usable = self._users.is_usable(session.verified_at)
-        if job is not None:
-            try:
-                job.result(min(PATIENCE, self._timeout) if is_usable else self._timeout)
-            except StoreUnavailable:
-                # A store that can be read but not written also prevents a revalidation.
-                if not is_usable:
-                    raise
-            except (ServerError, ServerUnavailable, TimeoutError):
-                pass
+        seconds = min(PATIENCE, self._timeout) if is_usable else self._timeout
+        try:
+            self._jobs.run(session.key, self._update(session), seconds)
+        except StoreUnavailable:
+            # A store that can be read but not written also prevents a revalidation.
+            if not is_usable:
+                raise
+        except (ServerError, ServerUnavailable):
+            # Decide below by what is known.
+            pass
         latest = self._sessions.reload(session)
         if latest is not None and not self._users.is_usable(latest.verified_at):
             raise ServerUnavailable(
@@ -88,31 +89,33 @@ class Maintenance:
             tokens = self._sessions.tokens(latest)
             if tokens is None:
                 raise ServerUnavailable("This session has no tokens: a test created it.")
-            job = self._start(latest) if latest.refresh_at <= time.time() else None
             if tokens.expires_at > time.time():
+                if latest.refresh_at <= time.time():
+                    self._jobs.start(latest.key, self._update(latest))
                 return tokens.access_token
             wait = deadline - time.monotonic()
-            if job is None or wait <= 0:
+            if wait <= 0:
                 raise failure
             has_failed = False
             try:
-                job.result(wait)
+                self._jobs.run(latest.key, self._update(latest), wait)
             except (ServerError, ServerUnavailable) as error:
                 failure, has_failed = error, True
-            except TimeoutError:
-                has_failed = True
             latest = self._sessions.reload(latest)
             if has_failed and latest is not None and latest.sealed_tokens == session.sealed_tokens:
                 raise failure
         return None
 
-    def _start(self, session: Session) -> Future[None] | None:
-        return self._jobs.start(session.key, lambda: self._run(session))
+    def _update(self, session: Session) -> Work:
+        """Return the job that refreshes a session's tokens and revalidates its user, as far as
+        either is due."""
 
-    def _run(self, session: Session) -> None:
-        with self._app.app_context():
-            latest = self._sessions.reload(session)
-            if latest is not None and latest.refresh_at <= time.time():
-                latest = self._refresh.refresh(latest)
-            if latest is not None and self._users.should_revalidate(latest.verified_at):
-                self._revalidation.revalidate(latest)
+        def update(is_awaited: Callable[[], bool]) -> None:
+            with self._app.app_context():
+                latest = self._sessions.reload(session)
+                if latest is not None and latest.refresh_at <= time.time():
+                    latest = self._refresh.refresh(latest)
+                if latest is not None and self._users.should_revalidate(latest.verified_at):
+                    self._revalidation.revalidate(latest)
+
+        return update

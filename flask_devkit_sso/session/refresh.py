@@ -6,7 +6,9 @@ one worker refreshes a token, and a new refresh token must not get lost.
 
 from __future__ import annotations
 
+import logging
 import time
+from typing import Final
 
 from flask import Flask
 
@@ -16,13 +18,15 @@ from ..errors import ServerError, ServerUnavailable, StoreUnavailable
 from ..protocol.client import Client
 from ..protocol.contract import Tokens
 from ..protocol.error_codes import INVALID_REFRESH_TOKEN
-from ..store.base import Store
-from ..store.claim import POLL
+from ..store.base import SKEW, Store
+from ..store.claim import POLL, Claim
 from ..users import Hooks
 from .ending import end_if_unchanged
 from .logouts import PendingLogouts
 from .sessions import Session, Sessions, refresh_claim_key
 from .single_flight import single_flight
+
+log: Final = logging.getLogger("flask_devkit_sso")
 
 
 class TokenRefresh:
@@ -48,6 +52,7 @@ class TokenRefresh:
         self._client = client
         self._logouts = logouts
         self._installation = settings.installation
+        self._timeout = settings.timeout
         self.max_seconds = settings.timeout + 5
         """Maximum duration of a refresh: the deadline of a call, and time for the store."""
 
@@ -67,12 +72,20 @@ class TokenRefresh:
 
         try:
             single_flight(
-                self._store,
-                refresh_claim_key(self._installation, session.name),
+                Claim(
+                    self._store,
+                    refresh_claim_key(self._installation, session.name),
+                    life=self.max_seconds,
+                    # On a host whose clock is ahead, the record must outlive the call and the write
+                    # after it.
+                    expires_in=2 * self.max_seconds + SKEW,
+                ),
                 lambda: self._refresh(session),
                 is_done=is_done,
-                claim_seconds=self.max_seconds,
-                wait_seconds=0 if is_usable else self.max_seconds,
+                # Long enough to take over from a worker that was killed.
+                wait_seconds=0 if is_usable else self.max_seconds + 1,
+                # The call must have ended before anybody else can send this refresh token.
+                min_seconds_left=self._timeout,
             )
         except (ServerError, ServerUnavailable):
             if not is_usable:
@@ -91,23 +104,32 @@ class TokenRefresh:
                 raise
             end_if_unchanged(self._app, self._sessions, session, "refresh_refused")
             return
-        if self._write(session, new):
+        if self._write(session, tokens, new):
             signals.token_refreshed.send(self._app, user=self._hooks.make_user(session.user))
 
-    def _write(self, session: Session, tokens: Tokens) -> bool:
-        """Write new tokens to the store, and return False if the session has ended.
+    def _write(self, session: Session, old: Tokens, new: Tokens) -> bool:
+        """Replace the tokens that were refreshed, and return whether that was done.
 
-        The old refresh token may be invalid by now, so if the store fails, the write is repeated.
+        It is not done if the session has ended, or if it has other tokens: this worker was paused,
+        and another one has refreshed them since. The old refresh token may be invalid by now, so if
+        the store fails, the write is repeated.
         """
-        change = self._sessions.with_tokens(tokens)
+        with_new = self._sessions.with_tokens(new)
+        written = with_new(session).sealed_tokens
+
+        def change(latest: Session) -> Session:
+            return with_new(latest) if latest.sealed_tokens == session.sealed_tokens else latest
+
         deadline = time.monotonic() + self.max_seconds
         while True:
             try:
                 changed = self._sessions.change(session, change)
                 if changed is None:
                     # A logout may have ended the session, and needs valid tokens for the server.
-                    self._logouts.replace_tokens(session.name, tokens)
-                return changed is not None
+                    self._logouts.replace_tokens(session.name, old, new)
+                elif changed.sealed_tokens != written:
+                    log.warning("new tokens dropped: the session has others by now")
+                return changed is not None and changed.sealed_tokens == written
             except StoreUnavailable:
                 if time.monotonic() > deadline:
                     raise

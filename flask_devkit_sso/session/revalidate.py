@@ -8,11 +8,13 @@ from typing import Final
 
 from flask import Flask
 
+from ..config.settings import Settings
 from ..errors import ServerError
 from ..protocol.client import Client
 from ..protocol.contract import Tokens, UserInfo
 from ..protocol.error_codes import INVALID_ACCESS_TOKEN
 from ..store.base import Store
+from ..store.claim import Claim
 from .ending import end_if_unchanged, report_end
 from .refresh import TokenRefresh
 from .sessions import Session, Sessions
@@ -38,6 +40,7 @@ class Revalidation:
         users: VerifiedUsers,
         client: Client,
         refresh: TokenRefresh,
+        settings: Settings,
     ) -> None:
         self._app = app
         self._store = store
@@ -45,6 +48,7 @@ class Revalidation:
         self._users = users
         self._client = client
         self._refresh = refresh
+        self._timeout = settings.timeout
 
     def revalidate(self, session: Session) -> None:
         """Update a session's user. Ask the server, unless another session of this user has just
@@ -55,14 +59,17 @@ class Revalidation:
         uid = session.user.uid
         max_seconds = self._refresh.max_seconds
         single_flight(
-            self._store,
-            f"{self._users.key(uid)}:ask",
+            Claim(
+                self._store,
+                f"{self._users.key(uid)}:ask",
+                # If its holder was killed, people who wait get their answer within the timeout.
+                # Asking twice does no harm.
+                life=self._timeout / 2,
+                # A revalidation may include a refresh and asking twice.
+                expires_in=5 * max_seconds,
+            ),
             lambda: self._ask(session),
             is_done=lambda: self._users.get(uid) is not None,
-            # A revalidation may include a refresh and asking twice.
-            claim_seconds=5 * max_seconds,
-            # Do not wait as long as the claim lasts: if its holder was killed, threads of all
-            # workers would be blocked.
             wait_seconds=0 if self._users.is_fresh(session.verified_at) else max_seconds,
         )
         user = self._users.get(uid)

@@ -21,6 +21,7 @@ from ..errors import StoreUnavailable
 from ..protocol.contract import Tokens, UserInfo
 from ..store.base import Row, Store
 from .keys import Keys
+from .records import UNREADABLE, parse_user
 
 RECORD_VERSION: Final = 1
 
@@ -138,10 +139,13 @@ class Sessions:
         row = self._store.read(session.key)
         return self._alive(session.key, row) if row else None
 
-    def end(self, session: Session) -> Session | None:
+    def end(self, session: Session, *, if_unchanged: bool = False) -> Session | None:
         """End a session everywhere and return its last state. If it has already ended, return
-        None."""
-        record = self._store.remove(session.key)
+        None.
+
+        :param if_unchanged: end it only if its record is still the one that was read.
+        """
+        record = self._store.remove(session.key, data=session.record if if_unchanged else None)
         return _parse(session.key, Row(record, session.last_used)) if record is not None else None
 
     def end_all(self, uid: str) -> int:
@@ -211,15 +215,11 @@ def _parse(key: str, row: Row) -> Session | None:
         record = json.loads(row.data)
         if record["version"] != RECORD_VERSION:
             return None
-        user = UserInfo(record["uid"], record["username"], record["role"])
-        texts, optional = (user.uid, user.username), (user.role, record["tokens"])
-        if not all(isinstance(text, str) for text in texts):
-            return None
-        if not all(isinstance(text, str | None) for text in optional):
+        if not isinstance(record["tokens"], str | None):
             return None
         return Session(
             key=key,
-            user=user,
+            user=parse_user(record),
             created_at=float(record["created_at"]),
             last_used=row.used,
             verified_at=float(record["verified_at"]),
@@ -227,7 +227,7 @@ def _parse(key: str, row: Row) -> Session | None:
             sealed_tokens=record["tokens"],
             record=row.data,
         )
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+    except UNREADABLE:
         return None
 
 

@@ -7,40 +7,40 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from ..errors import ServerError, ServerUnavailable
-from ..store.base import Store
+from ..errors import ServerError, ServerUnavailable, StoreUnavailable
 from ..store.claim import POLL, Claim
 
 log: Final = logging.getLogger("flask_devkit_sso")
 
 
 def single_flight(
-    store: Store,
-    key: str,
+    claim: Claim,
     work: Callable[[], None],
     *,
     is_done: Callable[[], bool],
-    claim_seconds: float,
     wait_seconds: float,
+    min_seconds_left: float = 0,
 ) -> None:
     """Do some work unless another worker has done it or is doing it.
 
-    :param key: the key of the claim in the store.
     :param is_done: returns whether another worker has done the work.
-    :param claim_seconds: how long the work may take. After that, another worker may do it.
-    :param wait_seconds: how long to wait while another worker is doing it; 0 for not at all.
+    :param wait_seconds: how long to wait while another worker is doing it; 0 for not at all. To
+        take over from a worker that was killed, it has to be longer than the claim's life.
+    :param min_seconds_left: do not start the work if the claim may be somebody else's before this
+        many seconds have passed, because this worker was paused after it took the claim.
     :raises ServerError, ServerUnavailable: if ``work`` raises it, if the work failed a moment ago,
-        or if another worker is still doing it after ``wait_seconds``.
+        or if another worker is still doing it after ``wait_seconds``. Whatever ``work`` raises,
+        unless it is StoreUnavailable, nobody tries again for a few seconds.
     """
-    claim = Claim(store, key, claim_seconds)
     deadline = time.monotonic() + wait_seconds
     while True:
         is_mine = claim.take()
         try:
             if is_done():
                 return
-            if is_mine:
-                work()
+            if is_mine and claim.seconds_left() >= min_seconds_left:
+                with claim.renewed():
+                    work()
                 return
         except (ServerError, ServerUnavailable) as error:
             if is_mine:
@@ -52,6 +52,13 @@ def single_flight(
                     error.description,
                     error.reason,
                 )
+            raise
+        except StoreUnavailable:
+            raise
+        except Exception:
+            if is_mine:
+                claim.fail()
+                is_mine = False
             raise
         finally:
             if is_mine:

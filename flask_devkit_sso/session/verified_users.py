@@ -11,6 +11,7 @@ from typing import Final
 from ..config.settings import Settings
 from ..protocol.contract import UserInfo
 from ..store.base import Store, is_recent
+from .records import UNREADABLE, parse_user
 
 REVALIDATE_EARLY: Final = 0.8
 """Fraction of ``DEVKIT_SSO_REVALIDATE_AFTER`` after which a user is revalidated in the
@@ -39,14 +40,17 @@ class VerifiedUsers:
             return None
         try:
             data = json.loads(row.data)
-            user = VerifiedUser(UserInfo(**data["info"]), data["verified_at"])
-            return None if self.should_revalidate(user.verified_at) else user
-        except (ValueError, LookupError, TypeError):
-            # Another version wrote it.
+            user = VerifiedUser(parse_user(data["info"]), float(data["verified_at"]))
+        except UNREADABLE:
             return None
+        return None if self.should_revalidate(user.verified_at) else user
 
     def put(self, user: VerifiedUser) -> None:
-        """Store what the server said about a user."""
+        """Store what the server said about a user, unless it has said something later."""
+        latest = self.get(user.info.uid)
+        if latest is not None and latest.verified_at > user.verified_at:
+            # This worker was paused after it had asked.
+            return
         key = self.key(user.info.uid)
         self._store.remove(key)
         self._store.add(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from ..errors import RETRY_AFTER, ServerUnavailable, StoreUnavailable
@@ -17,16 +19,29 @@ _FAILED: Final = "failed"
 
 
 class Claim:
-    """The exclusive right to do one thing. It expires by itself if its holder is killed.
+    """The exclusive right to do one thing. It ends soon after its holder was killed.
 
-    :param seconds: how long it lasts.
+    Its holder renews it, which changes its record. Another worker takes it over after it has seen
+    the same record for ``life`` seconds of its own monotonic clock, so this does not depend on the
+    clocks of other hosts. The record itself expires after ``expires_in`` seconds, which matters to
+    those who did not watch it.
+
+    :param life: seconds without a renewal after which others may take the claim over.
+    :param expires_in: seconds after which the record expires, by the wall clock of whoever reads
+        it.
     """
 
-    def __init__(self, store: Store, key: str, seconds: float) -> None:
+    def __init__(self, store: Store, key: str, *, life: float, expires_in: float) -> None:
         self._store = store
         self._key = key
-        self._seconds = seconds
-        self._holder = secrets.token_hex(8)
+        self._life = life
+        self._expires_in = expires_in
+        self._lock = threading.Lock()
+        self._mark: str | None = None
+        """The data of the record while the claim is ours."""
+        self._seen: tuple[str, float] | None = None
+        """The data of somebody else's record, and since when it has been the same."""
+        self._taken_at = 0.0, 0.0
 
     def take(self) -> bool:
         """Take the claim if it is free, and return whether that succeeded.
@@ -34,26 +49,87 @@ class Claim:
         :raises ServerUnavailable: if its last holder failed a moment ago.
         """
         row = self._store.read(self._key)
-        now = time.time()
         if row is not None and row.data == _FAILED:
-            if row.used - now <= SKEW:
+            if row.used - time.time() <= SKEW:
                 raise ServerUnavailable("The last attempt failed a moment ago.")
             # The clock has been set back, so the mark would stay for that much longer.
             self._store.remove(self._key, data=_FAILED)
-            row = None
-        return row is None and self._store.add(self._key, self._holder, expires=now + self._seconds)
+        elif row is not None:
+            if not self._is_abandoned(row.data):
+                return False
+            self._store.remove(self._key, data=row.data)
+        mark = secrets.token_hex(8)
+        # Others can see the record before add returns, so read the clocks before that.
+        self._taken_at = time.monotonic(), time.time()
+        if not self._store.add(self._key, mark, expires=self._taken_at[1] + self._expires_in):
+            return False
+        self._mark = mark
+        return True
+
+    def seconds_left(self) -> float:
+        """Return how long nobody else can take the claim over, even without a renewal."""
+        monotonic, wall = self._taken_at
+        # The wall clock also counts the time for which a virtual machine was suspended.
+        return self._life - max(time.monotonic() - monotonic, time.time() - wall)
+
+    @contextmanager
+    def renewed(self) -> Iterator[None]:
+        """Renew the claim, from another thread, for as long as this context lasts."""
+        has_ended = threading.Event()
+
+        def renew() -> None:
+            while not has_ended.wait(self._life / 4):
+                with suppress(StoreUnavailable):
+                    if not self._renew():
+                        return
+
+        # Without a thread, somebody else may take the claim over too early.
+        with suppress(RuntimeError):
+            threading.Thread(target=renew, name="devkit-sso-claim", daemon=True).start()
+        try:
+            yield
+        finally:
+            has_ended.set()
 
     def release(self) -> None:
         """Release the claim, unless somebody else has taken it over."""
-        # If the store fails here, the work has been done anyway, and the claim expires.
-        with suppress(StoreUnavailable):
-            self._store.remove(self._key, data=self._holder)
+        self._give_back()
 
     def fail(self) -> None:
         """Release the claim, and keep everybody from trying again for a few seconds."""
-        with suppress(StoreUnavailable):
-            if self._store.remove(self._key, data=self._holder) is not None:
+        if self._give_back():
+            # If the store fails here, the work has failed anyway.
+            with suppress(StoreUnavailable):
                 self._store.add(self._key, _FAILED, expires=time.time() + RETRY_AFTER)
+
+    def _is_abandoned(self, data: str) -> bool:
+        now = time.monotonic()
+        if self._seen is None or self._seen[0] != data:
+            self._seen = data, now
+        return now - self._seen[1] > self._life
+
+    def _renew(self) -> bool:
+        """Change the record, and return whether the claim is still ours."""
+        with self._lock:
+            if self._mark is None:
+                return False
+            new = secrets.token_hex(8)
+            if not self._store.update(self._key, new, expected=self._mark):
+                # A store may have carried it out twice, and return the second result.
+                row = self._store.read(self._key)
+                if row is None or row.data != new:
+                    return False
+            self._mark = new
+            return True
+
+    def _give_back(self) -> bool:
+        """Remove the record, and return whether the claim was still ours."""
+        with self._lock:
+            mark, self._mark = self._mark, None
+            # If the store fails here, the work has been done anyway, and the claim ends by itself.
+            with suppress(StoreUnavailable):
+                return mark is not None and self._store.remove(self._key, data=mark) is not None
+            return False
 
 
 def is_claimed(store: Store, key: str) -> bool:

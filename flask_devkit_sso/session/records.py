@@ -1,0 +1,22 @@
+"""Reading the store's records: one that is not understood counts as none."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ..protocol.contract import UserInfo
+
+UNREADABLE: Final = (ValueError, LookupError, TypeError, OverflowError, RecursionError)
+"""What parsing a record may raise if another version wrote it, or if it is damaged."""
+
+
+def parse_user(data: Any) -> UserInfo:
+    """Return the user in a part of a record.
+
+    :raises LookupError, TypeError: if it is not a user.
+    """
+    user = UserInfo(data["uid"], data["username"], data["role"])
+    texts = (user.uid, user.username)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(user.role, str | None):
+        raise TypeError("not a user")
+    return user
