@@ -135,7 +135,7 @@ class PendingLogouts:
         if latest is not None and not has_new_tokens:
             logout.tokens = latest
         try:
-            self._call(logout)
+            self._call(logout, background=False)
         except (ServerError, ServerUnavailable) as error:
             log.warning("logout: not reported to the server: %s", error.description)
             if getattr(error, "server_code", None) not in _TOKEN_IS_INVALID:
@@ -200,7 +200,7 @@ class PendingLogouts:
                 log.warning("logout of uid %r: given up, not reported to the server", logout.uid)
             else:
                 try:
-                    self._call(logout)
+                    self._call(logout, background=True)
                 except ServerUnavailable:
                     unavailable += 1
                     self._postpone(logout, until=time.time() + RETRY_EVERY)
@@ -235,7 +235,7 @@ class PendingLogouts:
             time.sleep(POLL)
         return True
 
-    def _call(self, logout: PendingLogout) -> None:
+    def _call(self, logout: PendingLogout, *, background: bool) -> None:
         """Let the server end its sign-in. Refresh an access token first if it has expired.
 
         With an expired access token, servers refuse the logout or end nothing (docs/protocol.md,
@@ -243,11 +243,11 @@ class PendingLogouts:
         """
         tokens = logout.tokens
         if tokens.expires_at - time.time() <= REFRESH_MARGIN and tokens.refresh_token is not None:
-            logout.tokens = self._client.refresh(tokens)
+            logout.tokens = self._client.refresh(tokens, background=background)
             # Store the new tokens before anything else can fail: the old ones may be invalid by
             # now.
             self._postpone(logout, until=time.time() + self._report_seconds)
-        self._client.logout(logout.tokens.access_token)
+        self._client.logout(logout.tokens.access_token, background=background)
 
     def _postpone(self, logout: PendingLogout, *, until: float) -> None:
         logout.retry_at = until

@@ -114,8 +114,8 @@ class Maintenance:
             with self._app.app_context():
                 latest = self._sessions.reload(session)
                 if latest is not None and latest.refresh_at <= time.time():
-                    latest = self._refresh.refresh(latest)
+                    latest = self._refresh.refresh(latest, is_awaited)
                 if latest is not None and self._users.should_revalidate(latest.verified_at):
-                    self._revalidation.revalidate(latest)
+                    self._revalidation.revalidate(latest, is_awaited)
 
         return update

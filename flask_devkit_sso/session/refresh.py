@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
 from flask import Flask
@@ -56,9 +57,12 @@ class TokenRefresh:
         self.max_seconds = settings.timeout + 5
         """Maximum duration of a refresh: the deadline of a call, and time for the store."""
 
-    def refresh(self, session: Session, *, refused: bool = False) -> Session | None:
+    def refresh(
+        self, session: Session, is_awaited: Callable[[], bool], *, refused: bool = False
+    ) -> Session | None:
         """Refresh a session's tokens, unless another worker is already doing so.
 
+        :param is_awaited: returns whether anybody is waiting for the result.
         :param refused: whether the server refused the access token before it expired.
         :return: the session with its new tokens, or None if it has ended.
         :raises ServerError, ServerUnavailable: if there is no usable access token.
@@ -80,7 +84,7 @@ class TokenRefresh:
                     # after it.
                     expires_in=2 * self.max_seconds + SKEW,
                 ),
-                lambda: self._refresh(session),
+                lambda: self._refresh(session, background=not is_awaited()),
                 is_done=is_done,
                 # Long enough to take over from a worker that was killed.
                 wait_seconds=0 if is_usable else self.max_seconds + 1,
@@ -92,13 +96,13 @@ class TokenRefresh:
                 raise
         return self._sessions.reload(session)
 
-    def _refresh(self, session: Session) -> None:
+    def _refresh(self, session: Session, *, background: bool) -> None:
         tokens = self._sessions.tokens(session)
         if tokens is None or tokens.refresh_token is None:
             end_if_unchanged(self._app, self._sessions, session, "no_refresh_token")
             return
         try:
-            new = self._client.refresh(tokens)
+            new = self._client.refresh(tokens, background=background)
         except ServerError as error:
             if error.server_code != INVALID_REFRESH_TOKEN:
                 raise

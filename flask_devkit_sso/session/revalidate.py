@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -50,10 +51,11 @@ class Revalidation:
         self._refresh = refresh
         self._timeout = settings.timeout
 
-    def revalidate(self, session: Session) -> None:
+    def revalidate(self, session: Session, is_awaited: Callable[[], bool]) -> None:
         """Update a session's user. Ask the server, unless another session of this user has just
         done so.
 
+        :param is_awaited: returns whether anybody is waiting for the result.
         :raises ServerError, ServerUnavailable: if the server gave no usable response.
         """
         uid = session.user.uid
@@ -68,7 +70,7 @@ class Revalidation:
                 # A revalidation may include a refresh and asking twice.
                 expires_in=5 * max_seconds,
             ),
-            lambda: self._ask(session),
+            lambda: self._ask(session, is_awaited),
             is_done=lambda: self._users.get(uid) is not None,
             wait_seconds=0 if self._users.is_fresh(session.verified_at) else max_seconds,
         )
@@ -82,20 +84,20 @@ class Revalidation:
             return session
         return replace(session, user=user.info, verified_at=user.verified_at)
 
-    def _ask(self, session: Session) -> None:
+    def _ask(self, session: Session, is_awaited: Callable[[], bool]) -> None:
         requested_at = time.time()
         try:
-            info = self._user_info(session)
+            info = self._user_info(session, background=not is_awaited())
         except ServerError as error:
             if error.server_code != INVALID_ACCESS_TOKEN:
                 raise
             # A newer login elsewhere may have revoked only this access token.
-            refreshed = self._refresh.refresh(session, refused=True)
+            refreshed = self._refresh.refresh(session, is_awaited, refused=True)
             if refreshed is None:
                 return
             session, requested_at = refreshed, time.time()
             try:
-                info = self._user_info(session)
+                info = self._user_info(session, background=not is_awaited())
             except ServerError as again:
                 if again.server_code != INVALID_ACCESS_TOKEN:
                     raise
@@ -110,9 +112,9 @@ class Revalidation:
         else:
             self._users.put(VerifiedUser(info, requested_at))
 
-    def _user_info(self, session: Session) -> UserInfo | None:
+    def _user_info(self, session: Session, *, background: bool) -> UserInfo | None:
         """Return what the server says about a session's user, or None for an invalid user."""
         tokens = self._sessions.tokens(session) or _UNREADABLE
-        if not self._client.is_valid(session.user, tokens.access_token):
+        if not self._client.is_valid(session.user, tokens.access_token, background=background):
             return None
-        return self._client.user_info(tokens.access_token)
+        return self._client.user_info(tokens.access_token, background=background)
