@@ -10,13 +10,13 @@ import math
 import time
 
 _real_time, _real_monotonic = time.time, time.monotonic
-_passed = 0.0
+_passed = _ahead = 0.0
 _stopped_at: tuple[float, float] | None = None
 
 
 def install() -> None:
     """Replace the clocks of this process."""
-    time.time = lambda: (_stopped_at[0] if _stopped_at else _real_time()) + _passed
+    time.time = lambda: (_stopped_at[0] if _stopped_at else _real_time()) + _passed + _ahead
     time.monotonic = lambda: (_stopped_at[1] if _stopped_at else _real_monotonic()) + _passed
 
 
@@ -24,6 +24,12 @@ def advance(seconds: float) -> None:
     """Advance both clocks without waiting."""
     global _passed
     _passed += seconds
+
+
+def differ(seconds: float) -> None:
+    """Let the wall clock be ahead by some seconds, as it may be on another host."""
+    global _ahead
+    _ahead = seconds
 
 
 def stop() -> None:
@@ -37,5 +43,5 @@ def stop() -> None:
 
 def reset() -> None:
     """Return to real time."""
-    global _passed, _stopped_at
-    _passed, _stopped_at = 0.0, None
+    global _passed, _ahead, _stopped_at
+    _passed, _ahead, _stopped_at = 0.0, 0.0, None

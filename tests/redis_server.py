@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import secrets
 import signal
+import socket
 import subprocess
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import redis
@@ -87,3 +91,49 @@ class RedisServer:
     def all_keys(self) -> list[str]:
         with self.admin() as admin:
             return sorted(admin.keys())
+
+
+class Proxy:
+    """A proxy between a store and Redis, which can lose a response with its connection.
+
+    It calls ``on_request`` with each request before it passes the request on.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self.lose = threading.Event()
+        self.lost = 0
+        self.on_request: Callable[[bytes], None] = lambda request: None
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._server.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self._target))
+            threading.Thread(target=self._pump, args=(near, far, False), daemon=True).start()
+            threading.Thread(target=self._pump, args=(far, near, True), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+        with suppress(OSError):
+            while chunk := source.recv(65536):
+                if answers and self.lose.is_set():
+                    self.lose.clear()
+                    self.lost += 1
+                    break
+                if not answers:
+                    self.on_request(chunk)
+                sink.sendall(chunk)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        # The other thread closes the other socket.
+        source.close()
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()

@@ -5,6 +5,7 @@ It shares no code with the package: its responses are written out here and in th
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import ssl
@@ -59,6 +60,7 @@ Answer = Callable[["Handler"], None]
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: ScriptedServer
+    seen: Seen
 
     def setup(self) -> None:
         super().setup()
@@ -67,7 +69,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.seen.append(Seen(self.command, self.path, headers, body, self.number))
+        self.seen = Seen(self.command, self.path, headers, body, self.number)
+        self.server.seen.append(self.seen)
         self.server.answers[self.path.partition("?")[0]](self)
 
     do_GET = do_POST
@@ -111,6 +114,29 @@ def tokens(
     """Respond with tokens."""
     data: dict[str, Any] = {"access_token": access_token, "expires_in": expires_in}
     return says({"code": "2000", "data": data | {"refresh_token": refresh_token or "r-1"}})
+
+
+def invalid_chunk(handler: Handler) -> None:
+    """Respond with a chunk of a size that http.client raises a ValueError for."""
+    handler.close_connection = True
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n{}\r\n")
+
+
+def same_person(handler: Handler) -> None:
+    """Respond with the person for whom :func:`distinguish_people` issued the access token."""
+    number = handler.seen.json["access_token"].rpartition("-")[2]
+    data = {"uid": f"u-{number}", "username": f"person-{number}", "role": "User"}
+    says({"code": "2000", "data": data})(handler)
+
+
+def distinguish_people(server: ScriptedServer, expires_in: int = 3600) -> None:
+    """Let each login be another person's: the first is person-1, with token-1 and the uid u-1."""
+    numbers = itertools.count(1)
+
+    def issue(handler: Handler) -> None:
+        tokens(f"token-{next(numbers)}", expires_in)(handler)
+
+    server.answers |= {GET_TOKEN: issue, GET_USER_INFO: same_person}
 
 
 def hangs(handler: Handler) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +30,7 @@ from .. import clock
 from ..clock import advance
 from ..conftest import CLIENT_SECRET, CODE, AppMaker, carry_cookies, cookies, sign_in, start
 from ..processes import free_port
-from ..redis_server import RedisServer
+from ..redis_server import Proxy, RedisServer
 from ..scripted import LOGOUT, ScriptedServer, fails
 from ..threads import at_once
 
@@ -243,46 +241,6 @@ def test_redis_expires_records_and_indexes(redis_server: RedisServer) -> None:
         store.remove_owner("o")
         assert not admin.exists("devkit_sso:owner:o")
         assert admin.keys("devkit_sso:[klm]") == []
-
-
-class Proxy:
-    """A proxy between a store and Redis, which can lose a response with its connection."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._server.getsockname()[1]
-        self.lose = threading.Event()
-        self.lost = 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._server.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self._target))
-            threading.Thread(target=self._pump, args=(near, far, False), daemon=True).start()
-            threading.Thread(target=self._pump, args=(far, near, True), daemon=True).start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
-        with suppress(OSError):
-            while chunk := source.recv(65536):
-                if answers and self.lose.is_set():
-                    self.lose.clear()
-                    self.lost += 1
-                    break
-                sink.sendall(chunk)
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-        # The other thread closes the other socket.
-        source.close()
-
-    def close(self) -> None:
-        self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
 
 
 @pytest.fixture
