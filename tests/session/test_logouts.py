@@ -26,6 +26,7 @@ from ..scripted import (
     ScriptedServer,
     closes,
     fails,
+    invalid_chunk,
     says,
 )
 from ..threads import Background, at_once
@@ -64,7 +65,9 @@ def make_worker(any_store: str, make_app: AppMaker) -> AppMaker:
     return lambda **settings: make_app(DevKitSSO(), store_url=any_store, **settings)
 
 
-@pytest.mark.parametrize("how", [closes, fails("8500"), says(b"<html>", 200), says(b"", 503)])
+@pytest.mark.parametrize(
+    "how", [closes, fails("8500"), says(b"<html>", 200), says(b"", 503), invalid_chunk]
+)
 def test_a_failed_report_is_retried_at_intervals(
     make_worker: AppMaker, server: ScriptedServer, how: Any
 ) -> None:
@@ -227,19 +230,42 @@ def test_an_invalid_record_does_not_block_the_others(
     assert server.paths == [LOGOUT]
 
 
-def test_an_unreachable_server_is_called_once_per_round(
+def record_due(app: Flask, *names: str) -> None:
+    """Record logouts, each with its name as the access token, that are due in this order."""
+    for retry_at, name in enumerate(names):
+        logout = logouts(app).record(name, "u-1", Tokens(name, None, time.time(), 3600))
+        rewrite(app, logout.key, retry_at=retry_at)
+
+
+@pytest.mark.parametrize("how", [closes, invalid_chunk])
+def test_a_logout_that_fails_does_not_block_the_others(
+    make_worker: AppMaker, server: ScriptedServer, how: Any
+) -> None:
+    app = make_worker()
+    record_due(app, "odd", "one", "two")
+
+    def fails_for_one(handler: Handler) -> None:
+        is_odd = handler.seen.json["access_token"] == "odd"
+        (how if is_odd else says({"code": "2000"}))(handler)
+
+    server.answers[LOGOUT] = fails_for_one
+    assert logouts(app).report_pending() == 2
+    assert [seen.json["access_token"] for seen in server.seen] == ["odd", "one", "two"]
+    assert logouts(app).report_pending() == 0, "it is postponed"
+    advance(30.5)
+    server.answers[LOGOUT] = says({"code": "2000"})
+    assert logouts(app).report_pending() == 1
+    assert is_store_empty(app)
+
+
+def test_an_unreachable_server_is_called_twice_per_round(
     make_worker: AppMaker, server: ScriptedServer
 ) -> None:
     app = make_worker()
     server.answers[LOGOUT] = closes
-    # A third failure would open the breaker.
-    for _ in range(2):
-        client = app.test_client()
-        sign_in(client)
-        assert not sign_out(client)
-    server.seen.clear()
+    record_due(app, "one", "two", "three", "four")
     assert logouts(app).report_pending() == 0
-    assert server.paths == [LOGOUT]
+    assert [seen.json["access_token"] for seen in server.seen] == ["one", "two"]
 
 
 def test_a_request_starts_the_reports_and_does_not_wait(
