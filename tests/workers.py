@@ -39,7 +39,8 @@ def sandbox(*redirect_uris: str, options: Sequence[str] = ()) -> Iterator[str]:
 class Gunicorn:
     """An application under gunicorn, with two workers.
 
-    :param options: additional options of gunicorn.
+    :param options: additional options of gunicorn. With the worker class gevent, it runs in a new
+        interpreter, in which nothing has been imported before gevent patches it.
     :param clock: a file that :func:`tests.apps.set_clock_by` reads.
     """
 
@@ -71,9 +72,11 @@ class Gunicorn:
         command += ["--bind", f"127.0.0.1:{port}", "--no-control-socket"]
         # Inherited from pytest, so that gunicorn's output appears if a test fails.
         streams = (0, 1, 2)
-        self._process = forked.Program(
-            [*command, *options, "tests.apps:create_app()"], streams, cwd=ROOT, env=environment
-        )
+        command += [*options, "tests.apps:create_app()"]
+        if "gevent" in options:
+            program = f"import os, sys; os.execv(sys.executable, [sys.executable, *{command!r}])"
+            command = ["-c", program]
+        self._process = forked.Program(command, streams, cwd=ROOT, env=environment)
         try:
             self._wait(120)
         except BaseException:
@@ -177,27 +180,35 @@ class Browser:
         self._cookie = "; ".join(f"{c.name}={c.value}" for c in session.cookies)
         session.close()
 
-    def _send(self, path: str, instance: Gunicorn, method: str) -> http.client.HTTPConnection:
-        netloc = urlsplit(instance.url).netloc
+    def send(
+        self, path: str, instance: Gunicorn | None = None, method: str = "GET"
+    ) -> http.client.HTTPConnection:
+        netloc = urlsplit((instance or self.instances[0]).url).netloc
         connection = http.client.HTTPConnection(netloc, timeout=90)
         headers = {"Cookie": self._cookie, "Connection": "close"}
         headers |= {"Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
         connection.request(method, path, headers=headers)
         return connection
 
-    def _receive(self, connection: http.client.HTTPConnection) -> Response:
+    def receive(self, connection: http.client.HTTPConnection) -> Response:
         with connection.getresponse() as response:
             text = response.read().decode()
             return Response(response.status, text, dict(response.headers))
 
     def get(self, path: str, instance: Gunicorn | None = None, method: str = "GET") -> Response:
-        return self._receive(self._send(path, instance or self.instances[0], method))
+        return self.receive(self.send(path, instance, method))
 
     def get_at_once(self, path: str, number: int) -> list[Response]:
         """Send ``number`` concurrent requests: all are sent before the first response is read."""
         instances = self.instances * number
-        sent = [self._send(path, instance, "GET") for instance in instances[:number]]
-        return [self._receive(connection) for connection in sent]
+        sent = [self.send(path, instance) for instance in instances[:number]]
+        return [self.receive(connection) for connection in sent]
+
+
+def open_at_once(browsers: Sequence[Browser], path: str) -> list[Response]:
+    """Let all browsers open a page: all requests are sent before the first response is read."""
+    sent = [browser.send(path) for browser in browsers]
+    return [browser.receive(one) for browser, one in zip(browsers, sent, strict=True)]
 
 
 @dataclass
@@ -217,9 +228,13 @@ def deployment(
     store_url: str,
     instances: int | None = None,
     clock: Path | None = None,
+    options: Sequence[str] = (),
     **settings: str,
 ) -> Iterator[Deployment]:
-    """Run a scripted server and instances: by default two with Redis, and one otherwise."""
+    """Run a scripted server and instances: by default two with Redis, and one otherwise.
+
+    :param options: additional options of gunicorn.
+    """
     number = instances or (2 if store_url.startswith("redis") else 1)
     ports = [free_port() for _ in range(number)]
     settings.setdefault("redirect_uri", redirect_uri(ports[0]))
@@ -234,6 +249,7 @@ def deployment(
                 store_url,
                 port=port,
                 clock=clock,
+                options=options,
                 **settings,
             )
             new.instances.append(stack.enter_context(gunicorn))

@@ -6,6 +6,7 @@ server is a scripted one in the test's process, or the sandbox. Hours are shorte
 
 from __future__ import annotations
 
+import collections
 import http.client
 import re
 import signal
@@ -30,13 +31,24 @@ from ..scripted import (
     Handler,
     ScriptedServer,
     closes,
+    distinguish_people,
     fails,
     hangs,
+    same_person,
     says,
     tokens,
 )
 from ..threads import Background, at_once
-from ..workers import Browser, Deployment, Gunicorn, Person, Response, deployment, site
+from ..workers import (
+    Browser,
+    Deployment,
+    Gunicorn,
+    Person,
+    Response,
+    deployment,
+    open_at_once,
+    site,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.hours]
 
@@ -101,7 +113,7 @@ def test_the_claim_of_a_killed_worker_expires(any_store: str) -> None:
         (instance,) = here.instances
         browser = expired(here)
         here.server.answers[REFRESH_TOKEN] = hangs
-        asking = Background(lambda: _lost(browser))
+        asking = Background(lambda: _lost(browser, "/token"))
         wait_until(lambda: here.refreshes() == 1)
         instance.kill_workers(2)
         asking.result()
@@ -119,12 +131,53 @@ def test_the_claim_of_a_killed_worker_expires(any_store: str) -> None:
         assert set(statuses) <= {503}
 
 
-def _lost(browser: Browser) -> None:
+def _lost(browser: Browser, path: str) -> None:
     try:
-        browser.get("/token")
+        browser.get(path)
     except (OSError, http.client.HTTPException):
         return
     raise AssertionError("the worker has responded")
+
+
+def test_the_user_of_a_killed_worker_does_not_wait_long(any_store: str, clock: Clock) -> None:
+    """The claim to ask about the user ends with its holder: there is an answer in time."""
+    with deployment(any_store, 1, clock=clock(0), timeout="5") as here:
+        (instance,) = here.instances
+        browser = Browser(instance)
+        here.server.answers[GET_USER_INFO] = hangs
+        here.server.seen.clear()
+        # Past the grace period.
+        clock(0, passed=901)
+        asking = Background(lambda: _lost(browser, "/private"))
+        wait_until(lambda: GET_USER_INFO in here.server.paths)
+        instance.kill_workers(2)
+        asking.result()
+        here.server.answers[GET_USER_INFO] = says(ADA)
+        instance.wait_for_workers()
+        assert browser.get("/private").status == 200
+        assert here.server.paths == [GET_USER_INFO] * 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--threads", "16"], ["--threads", "8"], ["--worker-class", "gevent"]],
+    ids=["2x16", "2x8", "gevent"],
+)
+def test_sixty_people_come_back_at_once(any_store: str, clock: Clock, options: list[str]) -> None:
+    """They have all been away for longer than the grace period. Nobody receives a 503."""
+    with deployment(any_store, 1, clock=clock(0), timeout="5", options=options) as here:
+        distinguish_people(here.server)
+        people = [Browser(*here.instances) for _ in range(60)]
+        here.server.answers[GET_USER_INFO] = slow(0.3, same_person)
+        here.server.seen.clear()
+        clock(0, passed=901)
+        began = time.monotonic()
+        answers = open_at_once(people, "/private")
+        seconds = time.monotonic() - began
+        statuses = collections.Counter(answer.status for answer in answers)
+        print(f"{any_store.partition(':')[0]} {options[-1]}: {dict(statuses)} in {seconds:.2f} s")
+        assert [a.text for a in answers] == [f"private person-{n}" for n in range(1, 61)]
+        assert here.server.paths == [GET_USER_INFO] * 60
 
 
 def test_rotating_refresh_tokens_sign_nobody_out(any_store: str) -> None:
@@ -162,22 +215,25 @@ def test_rotating_refresh_tokens_sign_nobody_out(any_store: str) -> None:
     assert sum(call["interface"] == "getToken" for call in calls) == 2
 
 
-def test_a_suspended_worker_that_resumes_ends_no_session(redis_server: RedisServer) -> None:
+@pytest.mark.parametrize("late", [fails("8206"), tokens("older", 3600, "r-3")])
+def test_a_suspended_worker_that_resumes_changes_no_session(
+    redis_server: RedisServer, late: Callable[[Handler], None]
+) -> None:
     """Another worker has taken over the claim and refreshed the tokens.
 
-    The server's refusal of the old refresh token must not end the session.
+    The server's late response must neither end the session nor replace its newer tokens.
     """
     with deployment(redis_server.url, timeout="1") as here:
         first, second = here.instances
         browser = expired(here)
         arrived, go_on = threading.Event(), threading.Event()
 
-        def refuses(handler: Handler) -> None:
+        def responds_late(handler: Handler) -> None:
             arrived.set()
             go_on.wait(60)
-            fails("8206")(handler)
+            late(handler)
 
-        here.server.answers[REFRESH_TOKEN] = refuses
+        here.server.answers[REFRESH_TOKEN] = responds_late
         assert browser.get("/private", first).status == 200
         assert arrived.wait(60)
         first.halt(signal.SIGSTOP)
