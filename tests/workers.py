@@ -228,6 +228,7 @@ def deployment(
     store_url: str,
     instances: int | None = None,
     clock: Path | None = None,
+    *,
     options: Sequence[str] = (),
     **settings: str,
 ) -> Iterator[Deployment]:
