@@ -20,7 +20,7 @@ from flask_devkit_sso import DevKitSSO, current_user, login_required, role_requi
 from . import clock
 from .browser import CHROMIUM, Site
 from .browser import CODE as CODE
-from .redis_server import RedisServer
+from .redis_server import Proxy, RedisServer
 from .scripted import ScriptedServer
 
 SECRET_KEY = "0d9f6b1ac54e2378-no-one-knows-this"
@@ -118,6 +118,13 @@ def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     running = RedisServer(folder)
     yield running
     running.stop()
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
+    running = Proxy(redis_server)
+    yield running
+    running.close()
 
 
 @pytest.fixture(params=["sqlite", "redis"])

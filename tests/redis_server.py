@@ -99,10 +99,11 @@ class Proxy:
     It calls ``on_request`` with each request before it passes the request on.
     """
 
-    def __init__(self, port: int) -> None:
-        self._target = port
+    def __init__(self, redis: RedisServer) -> None:
+        self._target = redis.port
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
+        self.url = redis.url.replace(f":{redis.port}/", f":{self.port}/")
         self.lose = threading.Event()
         self.lost = 0
         self.on_request: Callable[[bytes], None] = lambda request: None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from flask import Flask
 
 from flask_devkit_sso import DevKitSSO
+from flask_devkit_sso.protocol.contract import Tokens
 from flask_devkit_sso.store.base import SKEW, Store
 from flask_devkit_sso.store.claim import Claim
 from flask_devkit_sso.store.open import open_store
@@ -19,17 +21,17 @@ from ..clock import advance
 from ..conftest import AppMaker, carry_cookies, sign_in, wait_until
 from ..redis_server import Proxy, RedisServer
 from ..scripted import (
+    ADA,
     GET_TOKEN,
     GET_USER_INFO,
     REFRESH_TOKEN,
     Handler,
     ScriptedServer,
+    fails,
     says,
     tokens,
 )
 from ..threads import Background
-
-ADA_AGAIN = says({"code": "2000", "data": {"uid": "u-1", "username": "ada", "role": "Admin"}})
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def test_a_person_does_not_wait_long_for_a_killed_worker(
 
     def look(handler: Handler) -> None:
         found.extend(key for key in store.below(installation) if key.endswith(":ask"))
-        ADA_AGAIN(handler)
+        says(ADA)(handler)
 
     server.answers[GET_USER_INFO] = look
     clock.stop()
@@ -143,14 +145,65 @@ def test_a_late_response_does_not_replace_newer_tokens(
     assert "new tokens dropped" in caplog.text
 
 
+def test_a_late_answer_about_a_user_does_not_replace_a_newer_one(
+    make_app: AppMaker, server: ScriptedServer, any_store: str
+) -> None:
+    settings = {"store_url": any_store, "revalidate_after": 1000, "outage_grace": 7200}
+    stopped, other = worker_pair(make_app, timeout=60, **settings)
+    first, second, third = stopped.test_client(), other.test_client(), other.test_client()
+    for client in (first, second, third):
+        sign_in(client)
+    clock.stop()
+    advance(1001)
+
+    def late(handler: Handler) -> None:
+        server.answers[GET_USER_INFO] = says(ADA | {"data": ADA["data"] | {"role": "User"}})  # type: ignore[operator]
+        clock.differ(600)
+        assert second.get("/admin").status_code == 403
+        says(ADA)(handler)
+
+    server.answers[GET_USER_INFO] = late
+    server.seen.clear()
+    first.get("/admin")
+    assert third.get("/admin").status_code == 403
+    assert server.paths == [GET_USER_INFO] * 2
+
+
+def test_a_late_refusal_does_not_end_a_session_with_newer_tokens(
+    make_app: AppMaker, server: ScriptedServer, redis_server: RedisServer, proxy: Proxy
+) -> None:
+    """Another worker writes them at the last moment."""
+    server.answers[GET_TOKEN] = tokens("first", 1)
+    server.answers[REFRESH_TOKEN] = fails("8206")
+    app, _ = worker_pair(make_app, store_url=proxy.url)
+    client = app.test_client()
+    sign_in(client)
+    clock.stop()
+    advance(2)
+    newer = Tokens("newer", "r-2", time.time(), 3600)
+    written: list[bytes] = []
+
+    def write_before_the_removal(request: bytes) -> None:
+        keys = re.findall(rb"devkit_sso:\S+:session:\S+", request)
+        if keys and b"'DEL'" in request and not written:
+            written.extend(keys)
+            with redis_server.admin() as admin:
+                record = json.loads(admin.hget(keys[0].decode(), "data") or "")
+                record["tokens"] = app.extensions["devkit_sso"].service.keys.seal_tokens(newer)
+                record["refresh_at"] = newer.refresh_at
+                admin.hset(keys[0].decode(), "data", json.dumps(record))
+
+    proxy.on_request = write_before_the_removal
+    assert client.get("/token").text == "newer"
+    assert written
+
+
 def test_a_worker_that_was_stopped_before_its_refresh_does_not_send_it(
-    make_app: AppMaker, server: ScriptedServer, redis_server: RedisServer
+    make_app: AppMaker, server: ScriptedServer, redis_server: RedisServer, proxy: Proxy
 ) -> None:
     """It is stopped after it took the claim, and another worker takes the claim over."""
-    proxy = Proxy(redis_server.port)
-    url = redis_server.url.replace(str(redis_server.port), str(proxy.port))
     server.answers[GET_TOKEN] = tokens("first", 1)
-    app, _ = worker_pair(make_app, timeout=2, store_url=url)
+    app, _ = worker_pair(make_app, timeout=2, store_url=proxy.url)
     client = app.test_client()
     sign_in(client)
     clock.stop()
@@ -168,9 +221,6 @@ def test_a_worker_that_was_stopped_before_its_refresh_does_not_send_it(
             advance(9)
 
     proxy.on_request = stop_after_the_claim
-    try:
-        assert client.get("/token").status_code == 503
-    finally:
-        proxy.close()
+    assert client.get("/token").status_code == 503
     assert taken[1:] == [b"stopped"]
     assert REFRESH_TOKEN not in server.paths

@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -243,16 +242,9 @@ def test_redis_expires_records_and_indexes(redis_server: RedisServer) -> None:
         assert admin.keys("devkit_sso:[klm]") == []
 
 
-@pytest.fixture
-def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
-    running = Proxy(redis_server.port)
-    yield running
-    running.close()
-
-
-def test_a_repeated_call_returns_the_lost_result(redis_server: RedisServer, proxy: Proxy) -> None:
+def test_a_repeated_call_returns_the_lost_result(proxy: Proxy) -> None:
     """Redis executed the first call; the repeated one must not report that the key exists."""
-    store = RedisStore(redis_server.url.replace(str(redis_server.port), str(proxy.port)))
+    store = RedisStore(proxy.url)
     assert store.add("warm", "up", expires=in_a_minute())
 
     proxy.lose.set()
