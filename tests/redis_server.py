@@ -36,6 +36,8 @@ class RedisServer:
             "requirepass": self.password,
             "save": "",
             "appendonly": "yes" if appendonly else "no",
+            # With the default, Redis loses its last second when it is killed.
+            "appendfsync": "always",
             "enable-debug-command": "yes",
         } | {name.replace("_", "-"): value for name, value in options.items()}
         self.process: subprocess.Popen[bytes] | None = None

@@ -86,6 +86,7 @@ class TokenRefresh:
                 ),
                 lambda: self._refresh(session, background=not is_awaited()),
                 is_done=is_done,
+                is_awaited=is_awaited,
                 # Long enough to take over from a worker that was killed.
                 wait_seconds=0 if is_usable else self.max_seconds + 1,
                 # The call must have ended before anybody else can send this refresh token.

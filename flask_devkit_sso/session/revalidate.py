@@ -72,6 +72,7 @@ class Revalidation:
             ),
             lambda: self._ask(session, is_awaited),
             is_done=lambda: self._users.get(uid) is not None,
+            is_awaited=is_awaited,
             wait_seconds=0 if self._users.is_fresh(session.verified_at) else max_seconds,
         )
         user = self._users.get(uid)

@@ -18,12 +18,14 @@ def single_flight(
     work: Callable[[], None],
     *,
     is_done: Callable[[], bool],
+    is_awaited: Callable[[], bool],
     wait_seconds: float,
     min_seconds_left: float = 0,
 ) -> None:
     """Do some work unless another worker has done it or is doing it.
 
     :param is_done: returns whether another worker has done the work.
+    :param is_awaited: returns whether anybody is waiting for the result.
     :param wait_seconds: how long to wait while another worker is doing it; 0 for not at all. To
         take over from a worker that was killed, it has to be longer than the claim's life.
     :param min_seconds_left: do not start the work if the claim may be somebody else's before this
@@ -34,7 +36,7 @@ def single_flight(
     """
     deadline = time.monotonic() + wait_seconds
     while True:
-        is_mine = claim.take()
+        is_mine = claim.take(background=not is_awaited())
         try:
             if is_done():
                 return
@@ -44,7 +46,7 @@ def single_flight(
                 return
         except (ServerError, ServerUnavailable) as error:
             if is_mine:
-                claim.fail()
+                claim.fail(background=not is_awaited())
                 is_mine = False
                 log.log(
                     logging.ERROR if isinstance(error, ServerError) else logging.WARNING,
@@ -57,7 +59,7 @@ def single_flight(
             raise
         except Exception:
             if is_mine:
-                claim.fail()
+                claim.fail(background=not is_awaited())
                 is_mine = False
             raise
         finally:

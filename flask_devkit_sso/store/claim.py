@@ -16,6 +16,7 @@ POLL: Final = 0.05
 """Seconds between two checks of what another worker is doing."""
 
 _FAILED: Final = "failed"
+_FAILED_IN_BACKGROUND: Final = "failed in the background"
 
 
 class Claim:
@@ -43,17 +44,21 @@ class Claim:
         """The data of somebody else's record, and since when it has been the same."""
         self._taken_at = 0.0, 0.0
 
-    def take(self) -> bool:
+    def take(self, *, background: bool = False) -> bool:
         """Take the claim if it is free, and return whether that succeeded.
 
-        :raises ServerUnavailable: if its last holder failed a moment ago.
+        :param background: whether nobody waits for the work.
+        :raises ServerUnavailable: if its last holder failed a moment ago. If nobody waited for that
+            holder, this applies only to others for whom nobody waits: a call in the background may
+            fail just because calls that people wait for come first.
         """
         row = self._store.read(self._key)
-        if row is not None and row.data == _FAILED:
-            if row.used - time.time() <= SKEW:
+        if row is not None and row.data in (_FAILED, _FAILED_IN_BACKGROUND):
+            # If the clock has been set back, the mark would stay for that much longer.
+            is_recent = row.used - time.time() <= SKEW
+            if is_recent and (background or row.data == _FAILED):
                 raise ServerUnavailable("The last attempt failed a moment ago.")
-            # The clock has been set back, so the mark would stay for that much longer.
-            self._store.remove(self._key, data=_FAILED)
+            self._store.remove(self._key, data=row.data)
         elif row is not None:
             if not self._is_abandoned(row.data):
                 return False
@@ -95,12 +100,16 @@ class Claim:
         """Release the claim, unless somebody else has taken it over."""
         self._give_back()
 
-    def fail(self) -> None:
-        """Release the claim, and keep everybody from trying again for a few seconds."""
+    def fail(self, *, background: bool = False) -> None:
+        """Release the claim, and keep others from trying again for a few seconds.
+
+        :param background: as in :meth:`take`.
+        """
         if self._give_back():
+            mark = _FAILED_IN_BACKGROUND if background else _FAILED
             # If the store fails here, the work has failed anyway.
             with suppress(StoreUnavailable):
-                self._store.add(self._key, _FAILED, expires=time.time() + RETRY_AFTER)
+                self._store.add(self._key, mark, expires=time.time() + RETRY_AFTER)
 
     def _is_abandoned(self, data: str) -> bool:
         now = time.monotonic()
@@ -135,4 +144,4 @@ class Claim:
 def is_claimed(store: Store, key: str) -> bool:
     """Return whether a worker has taken the claim with this key."""
     row = store.read(key)
-    return row is not None and row.data != _FAILED
+    return row is not None and row.data not in (_FAILED, _FAILED_IN_BACKGROUND)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from flask_devkit_sso import DevKitSSO
+from flask_devkit_sso import DevKitSSO, ServerUnavailable
 from flask_devkit_sso.protocol.contract import Tokens
 from flask_devkit_sso.store.base import SKEW, Store
 from flask_devkit_sso.store.claim import Claim
@@ -74,6 +74,19 @@ def test_a_renewed_claim_is_not_taken_over(store: Store) -> None:
             advance(9)
     mine.release()
     assert other.take()
+
+
+def test_a_failure_in_the_background_keeps_nobody_from_asking(store: Store) -> None:
+    """The server may be healthy: calls that people wait for come before those in the background."""
+    mine, other = claim_on(store), claim_on(store)
+    assert mine.take(background=True)
+    mine.fail(background=True)
+    with pytest.raises(ServerUnavailable):
+        other.take(background=True)
+    assert other.take()
+    other.fail()
+    with pytest.raises(ServerUnavailable):
+        mine.take()
 
 
 def worker_pair(make_app: AppMaker, **settings: object) -> tuple[Flask, Flask]:

@@ -243,6 +243,19 @@ def test_the_signal(app: Flask, client: FlaskClient) -> None:
     assert received == [(app, "ada", True)]
 
 
+def test_a_receiver_that_fails_keeps_nobody_signed_in(app: Flask, client: FlaskClient) -> None:
+    def fail(sender: Flask, **_: object) -> None:
+        raise ZeroDivisionError
+
+    sign_in(client)
+    app.testing = False
+    with logged_out.connected_to(fail, app):
+        response = client.post("/sso/logout", headers=SAME_ORIGIN)
+    assert response.status_code == 500
+    assert "Max-Age=0" in response.headers["Set-Cookie"]
+    assert not signed_in(client)
+
+
 def test_a_logout_needs_only_the_session_store(make_app: AppMaker, server: ScriptedServer) -> None:
     """While a setting for the server is missing, the session ends here all the same."""
     client = make_app().test_client()
