@@ -267,7 +267,7 @@ class Cookies:
         found = Request({"HTTP_COOKIE": sent.translate(None, b"\0\r\n").decode("latin-1")}).cookies
         is_ada = self._ada in found.getlist(site.session_cookie)
         response = site.request(
-            path.decode(),
+            path,
             query=Mutation(query).apply(CODE=CODE, STATE=proof, NAME=login[-8:]),
             cookie=sent,
             may_sign_in=pending in found.getlist(login) and b"state" in query,
@@ -355,9 +355,9 @@ class Requests:
             name = self._names[which % len(self._names)]
             samples = HEADERS[name]
             headers[name] = Mutation(samples[sample % len(samples)], change.changes).apply()
-        sent_path = (path.sample if is_known_path else path.apply()).decode("latin-1")
+        sent_path = path.sample if is_known_path else path.apply()
         response = site.request(
-            "/" + sent_path.lstrip("/") if is_known_path else sent_path,
+            sent_path,
             method=method,
             query=query.apply(CODE=CODE, STATE="x"),
             body=body.apply(),
