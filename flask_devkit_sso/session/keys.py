@@ -96,10 +96,11 @@ class Keys:
         return self._fernet.encrypt(text.encode()).decode()
 
     def unseal(self, sealed: str) -> str | None:
-        """Decrypt a text. Return None if its key is no longer configured."""
+        """Decrypt a text. Return None if its key is no longer configured, or if it is damaged."""
         try:
             return self._fernet.decrypt(sealed).decode()
-        except InvalidToken:
+        except (InvalidToken, ValueError):
+            # cryptography raises a ValueError if it is not ASCII.
             return None
 
     def seal_tokens(self, tokens: Tokens) -> str:
