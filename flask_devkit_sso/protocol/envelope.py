@@ -24,6 +24,7 @@ def parse_envelope(body: bytes) -> dict[str, Any]:
     if b"\0" in body:
         # All JSON in UTF-16 or UTF-32 contains such bytes, and no JSON in UTF-8 does.
         raise NotAnEnvelope("is not UTF-8")
+    envelope = None
     try:
         envelope = json.loads(
             body.removeprefix(codecs.BOM_UTF8).decode(),
@@ -33,9 +34,9 @@ def parse_envelope(body: bytes) -> dict[str, Any]:
     except NotAnEnvelope:
         raise
     except (ValueError, RecursionError):
-        # A number with thousands of digits is a ValueError too. Do not chain the exception, because
-        # it contains the body.
-        raise NotAnEnvelope(NOT_AN_ENVELOPE) from None
+        # A number with thousands of digits is a ValueError too. The exception contains the body, so
+        # do not raise another one here, which would lead to it.
+        pass
     if not isinstance(envelope, dict):
         raise NotAnEnvelope(NOT_AN_ENVELOPE)
     return envelope
