@@ -52,6 +52,18 @@ INVALID: list[tuple[Parser, int, bytes, str]] = [
     (get_token, 500, b"[]", f"The response of getToken at {URL} (HTTP 500) is not an envelope."),
     (get_token, 505, b"{}", f"The response of getToken at {URL} (HTTP 505) is not an envelope."),
     (get_token, 200, b"\0", f"The response of getToken at {URL} (HTTP 200) is not UTF-8."),
+    (
+        get_token,
+        200,
+        b'{"code":"2000","code":"2000"}',
+        f"The response of getToken at {URL} (HTTP 200) contains a name twice.",
+    ),
+    (
+        get_token,
+        200,
+        b'{"code":"2000","data":{"x":-Infinity}}',
+        f"The response of getToken at {URL} (HTTP 200) contains -Infinity, which is not JSON.",
+    ),
     (get_token, 199, success(b"{}"), "The server reported success with HTTP status 199."),
     (get_token, 300, success(b"{}"), "The server reported success with HTTP status 300."),
     (get_token, 200, success(b"[]"), "The data in the server's response is not an object."),
@@ -184,10 +196,34 @@ def test_a_refresh_may_keep_the_refresh_token(data: bytes, kept: str) -> None:
     assert tokens == Tokens("b", kept, 1000.0, 60)
 
 
+@pytest.mark.parametrize(
+    ("sent", "role"),
+    [
+        (b',"role":"Admin"', "Admin"),
+        (b',"role":"User"', "User"),
+        (b',"role":"admin"', None),
+        (b',"role":"ADMIN"', None),
+        (b',"role":"Root"', None),
+        (b',"role":null', None),
+        (b"", None),
+    ],
+)
+def test_a_user(sent: bytes, role: contract.Role | None) -> None:
+    body = success(b'{"uid":"u-1","username":"ada"%s}' % sent)
+    assert contract.user_info(RawResponse(200, body)) == UserInfo("u-1", "ada", role)
+
+
+def test_the_longest_texts() -> None:
+    long, longest = "u" * 512, "a" * 65_536
+    body = success(b'{"uid":"%s","username":"ada"}' % long.encode())
+    assert contract.user_info(RawResponse(200, body)).uid == long
+    body = success(b'{"access_token":"%s","refresh_token":"r"}' % longest.encode())
+    assert get_token(RawResponse(200, body)) == Tokens(longest, "r", 1000.0, 3600)
+
+
 def test_the_other_responses() -> None:
-    body = success(b'{"uid":"u-1","username":"ada","role":"User"}')
-    assert contract.user_info(RawResponse(200, body)) == UserInfo("u-1", "ada", "User")
     for literal, is_valid in ((b"true", True), (b"false", False)):
         body = success(b'{"validation_list":[%s]}' % literal)
         assert contract.validity_response(RawResponse(200, body)) is is_valid
-    assert contract.envelope_data(RawResponse(200, b'{"code":"2000"}'), "logout") == {}
+    for body in (b'{"code":"2000"}', b'\xef\xbb\xbf{"code":2000,"data":null}'):
+        assert contract.envelope_data(RawResponse(200, body), "logout") == {}
