@@ -68,7 +68,7 @@ soak: .venv/tools system  ## load with faults for SECONDS=300, STORE=sqlite or r
 fuzz: .venv/tools  ## random inputs for SECONDS=300; SEED repeats a run, and a finding fails
 	$(PY) -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-mutate: .venv/tools  ## which changes to the pure modules no test notices; about an hour
+mutate: .venv/tools  ## which changes to the pure modules no test notices; takes 15 minutes
 	$(PY) -m mutmut run $(MUTANTS)
 	$(PY) -m mutmut results
 
