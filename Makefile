@@ -13,7 +13,7 @@ SUITE := pytest -n 3 --dist loadgroup -m "not hours"
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help demo test lint suite coverage screenshots docs wheel test-lowest soak system
-.PHONY: clean hours quick reference
+.PHONY: clean hours quick reference fuzz mutate
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -65,8 +65,15 @@ test-lowest: wheel  ## the core suite against the wheel, with the lowest version
 soak: .venv/tools system  ## load with faults for SECONDS=300, STORE=sqlite or redis, MODE=kill or hang
 	$(PY) -m tools.soak --seconds $(SECONDS) --store $(STORE) --mode $(MODE)
 
+fuzz: .venv/tools  ## random inputs for SECONDS=300; SEED repeats a run, and a finding fails
+	$(PY) -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+mutate: .venv/tools  ## which changes to the pure modules no test notices; takes 15 minutes
+	$(PY) -m mutmut run $(MUTANTS)
+	$(PY) -m mutmut results
+
 clean:  ## remove what was built; .venv stays
-	rm -rf dist docs/_build .coverage .coverage.* *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf dist docs/_build mutants .coverage .coverage.* *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 system:
 	@tools/apt-install.sh $(PACKAGES)

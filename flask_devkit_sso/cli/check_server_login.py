@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 
 from ..errors import ServerError, ServerUnavailable
 from ..protocol import contract
 from ..protocol.contract import MAX_EXPIRES_IN, Tokens, UserInfo
+from ..protocol.envelope import parse_envelope
 from ..protocol.error_codes import INVALID_ACCESS_TOKEN, INVALID_CODE, SUCCESS
 from .check_server_authorize import Redirect
 from .check_server_person import Person
@@ -74,7 +74,7 @@ def _check_exchange(target: Target, redirect: Redirect) -> Tokens | None:
     except (ServerUnavailable, ServerError) as error:
         found.error(GET_TOKEN, describe_error(error))
         return None
-    envelope = json.loads(response.body)
+    envelope = parse_envelope(response.body)
     lifetime = envelope["data"].get("expires_in")
     if type(lifetime) is not int or lifetime > MAX_EXPIRES_IN:
         found.error(

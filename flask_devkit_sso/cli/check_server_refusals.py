@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ..errors import ServerError, ServerUnavailable
 from ..protocol import contract
 from ..protocol.contract import RawResponse
+from ..protocol.envelope import NotAnEnvelope, parse_envelope
 from ..protocol.error_codes import SUCCESS, invalid, missing
 from .check_server_target import DOCTOR_HINT, MADE_UP, Target
 from .findings import Findings, describe_error
@@ -145,17 +146,16 @@ def _read_code(found: Findings, subject: str, response: RawResponse) -> str:
 
 def _reports_success(body: bytes) -> bool:
     try:
-        envelope = json.loads(body)
-    except (ValueError, RecursionError):
+        return parse_envelope(body).get("code") in (SUCCESS, int(SUCCESS))
+    except NotAnEnvelope:
         return False
-    return isinstance(envelope, dict) and envelope.get("code") in (SUCCESS, int(SUCCESS))
 
 
 def _check_envelopes(found: Findings, interface: _Interface, responses: list[RawResponse]) -> None:
     """Print what is wrong with the envelopes ("Common to all"), each error once."""
     errors, notes = set(), set()
     for response in responses:
-        envelope = json.loads(response.body)
+        envelope = parse_envelope(response.body)
         if not isinstance(envelope.get("code"), str):
             errors.add("code is not a string")
         if not isinstance(envelope.get("message"), str):

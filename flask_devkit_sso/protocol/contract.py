@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from ..errors import ServerError, ServerUnavailable
+from .envelope import NOT_AN_ENVELOPE, NotAnEnvelope, parse_envelope
 from .error_codes import SUCCESS, explain
 
 INTERFACE_PATHS: Final = {
@@ -30,6 +31,18 @@ MAX_EXPIRES_IN: Final = 3600
 REFRESH_MARGIN: Final = 30.0
 """An access token is refreshed this many seconds before it expires. A short-lived token is
 refreshed in the last quarter of its lifetime."""
+
+MAX_NAME: Final = 512
+"""Maximum length of ``uid`` and ``username``, in characters. They become part of keys in the store
+and of lines in the log."""
+
+MAX_TOKEN: Final = 64 * 1024
+"""Maximum length of a token, in characters."""
+
+_UNSAFE_IN_NAME: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line and paragraph separators, and half surrogate pairs. The controls that
+reverse the direction of text are among them, because they can make a line in a log read
+differently. Joiners and direction marks are not, because names in some scripts need them."""
 
 Role = Literal["Admin", "User"]
 ROLES: Final = ("Admin", "User")
@@ -133,11 +146,13 @@ def envelope_data(response: RawResponse, interface: str) -> dict[str, Any]:
     :raises ServerError: for an error code, and for a body that is not an envelope.
     :raises ServerUnavailable: for HTTP 502, 503 and 504 without an envelope, which a gateway sends.
     """
+    envelope: dict[str, Any] = {}
+    fault = NOT_AN_ENVELOPE
     try:
-        envelope = json.loads(response.body, object_pairs_hook=_unique_names)
-    except (ValueError, RecursionError):
-        envelope = None
-    code = envelope.get("code") if isinstance(envelope, dict) else None
+        envelope = parse_envelope(response.body)
+    except NotAnEnvelope as error:
+        fault = str(error)
+    code = envelope.get("code")
     if type(code) is int:
         code = str(code)
     if not isinstance(code, str) or not re.fullmatch(r"[0-9]{4}", code):
@@ -146,9 +161,10 @@ def envelope_data(response: RawResponse, interface: str) -> dict[str, Any]:
                 f"A gateway responded with HTTP {response.status} instead of the server."
             )
         # If the status is 5xx, the URL is probably right.
-        fix = ": check the URL, including its path" if response.status < 500 else ""
+        is_elsewhere = fault == NOT_AN_ENVELOPE and response.status < 500
+        fix = ": check the URL, including its path" if is_elsewhere else ""
         source = f"{interface} at {response.url} (HTTP {response.status})"
-        raise ServerError(f"The response of {source} is not an envelope{fix}.")
+        raise ServerError(f"The response of {source} {fault}{fix}.")
     if code != SUCCESS:
         raise ServerError(f"The server returned {code}: {explain(code).meaning}.", code)
     if not 200 <= response.status <= 299:
@@ -161,14 +177,6 @@ def envelope_data(response: RawResponse, interface: str) -> dict[str, Any]:
     return data
 
 
-def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Reject a name that occurs twice: two parsers could read such a response differently."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError
-    return found
-
-
 def token_response(response: RawResponse, requested_at: float) -> Tokens:
     """Validate a response of getToken (section 2).
 
@@ -176,7 +184,7 @@ def token_response(response: RawResponse, requested_at: float) -> Tokens:
     :raises ServerError, ServerUnavailable: as :func:`envelope_data`, and for an invalid field.
     """
     data = envelope_data(response, "getToken")
-    access_token, refresh_token = _text(data, "access_token"), _text(data, "refresh_token")
+    access_token, refresh_token = _token(data, "access_token"), _token(data, "refresh_token")
     return Tokens(access_token, refresh_token, requested_at, _expires_in(data))
 
 
@@ -189,8 +197,8 @@ def refresh_response(response: RawResponse, requested_at: float) -> Tokens:
     data = envelope_data(response, "refreshToken")
     refresh_token = None
     if data.get("refresh_token") is not None:
-        refresh_token = _text(data, "refresh_token")
-    return Tokens(_text(data, "access_token"), refresh_token, requested_at, _expires_in(data))
+        refresh_token = _token(data, "refresh_token")
+    return Tokens(_token(data, "access_token"), refresh_token, requested_at, _expires_in(data))
 
 
 def user_info(response: RawResponse) -> UserInfo:
@@ -201,7 +209,7 @@ def user_info(response: RawResponse) -> UserInfo:
     data = envelope_data(response, "getUserInfo")
     role = data.get("role")
     known: Role | None = "Admin" if role == "Admin" else "User" if role == "User" else None
-    return UserInfo(_text(data, "uid"), _text(data, "username"), known)
+    return UserInfo(_name(data, "uid"), _name(data, "username"), known)
 
 
 def validity_response(response: RawResponse) -> bool:
@@ -216,15 +224,31 @@ def validity_response(response: RawResponse) -> bool:
     return bool(answers[0])
 
 
-def _text(data: dict[str, Any], name: str) -> str:
-    """Return a required string that is not blank and can be encoded as UTF-8."""
+def _token(data: dict[str, Any], name: str) -> str:
+    """Return a required token. RFC 6749 appendices A.12 and A.17 define its characters."""
+    value = _text(data, name, MAX_TOKEN)
+    if not re.fullmatch(r"[ -~]+", value):
+        raise ServerError(f"The {name} in the server's response is not printable ASCII.")
+    return value
+
+
+def _name(data: dict[str, Any], name: str) -> str:
+    """Return a required name of a user, in any script."""
+    value = _text(data, name, MAX_NAME)
+    if _UNSAFE_IN_NAME.search(value):
+        raise ServerError(f"The {name} in the server's response contains control characters.")
+    return value
+
+
+def _text(data: dict[str, Any], name: str, max_length: int) -> str:
+    """Return a required string that is not blank."""
     value = data.get(name)
     if not isinstance(value, str) or not value.strip():
         raise ServerError(f"The server's response has no usable {name}.")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ServerError(f"The {name} in the server's response is not valid Unicode.") from None
+    if len(value) > max_length:
+        raise ServerError(
+            f"The {name} in the server's response is longer than {max_length} characters."
+        )
     return value
 
 

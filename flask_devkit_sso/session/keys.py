@@ -97,11 +97,11 @@ class Keys:
         return self._fernet.encrypt(text.encode()).decode()
 
     def unseal(self, sealed: str) -> str | None:
-        """Decrypt a text. Return None if its key is no longer configured, or if it is no encrypted
-        text at all."""
+        """Decrypt a text. Return None if its key is no longer configured, or if it is damaged."""
         try:
             return self._fernet.decrypt(sealed).decode()
         except (InvalidToken, ValueError, TypeError):
+            # cryptography raises the other two if it is not ASCII, or no text at all.
             return None
 
     def seal_tokens(self, tokens: Tokens) -> str:

@@ -91,9 +91,7 @@ class RedisStore:
 
     def remove(self, key: str, *, data: str | None = None) -> str | None:
         values = (time.time(), int(data is not None), data or "", _call_id())
-        return self._run(
-            lambda client: cast("str | None", _eval(client, scripts.REMOVE, key, *values))
-        )
+        return self._run(lambda client: _data(_eval(client, scripts.REMOVE, key, *values)))
 
     def remove_owner(self, owner: str) -> list[str]:
         calls: dict[str, str] = {}
@@ -108,7 +106,8 @@ class RedisStore:
                 if calls:
                     pipeline.zrem(f"{PREFIX}owner:{owner}", *[PREFIX + key for key in calls])
                 answers = pipeline.execute()
-            return [data for data in answers[: len(calls)] if data is not None]
+            found = map(_data, answers[: len(calls)])
+            return [data for data in found if data is not None]
 
         return self._run(remove)
 
@@ -190,9 +189,9 @@ def _attempt(operation: Callable[[redis.Redis], T], client: redis.Redis, deadlin
             if time.monotonic() > deadline:
                 raise
             return operation(client)
-    except (ValueError, TypeError, RecursionError):
-        # redis-py raises these for a reply that Redis never sends, and for a record that is not
-        # text.
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        # A reply that Redis never sends causes these, here or in redis-py, and so does a record
+        # that is not text.
         text = "The session store is not Redis, or it contains unreadable records."
     except RedisError as error:
         if isinstance(error, ReadOnlyError):
@@ -243,9 +242,19 @@ def _read_all(client: redis.Redis, keys: list[str]) -> dict[str, Row]:
     return {key: row for key, row in zip(keys, rows, strict=True) if row is not None}
 
 
+def _data(reply: Any) -> str | None:
+    """Return the data of a record, or None if there is none.
+
+    :raises TypeError: for a reply that Redis never sends.
+    """
+    if not isinstance(reply, str | None):
+        raise TypeError
+    return reply
+
+
 def _row(fields: Any) -> Row | None:
     try:
-        data, used, expires = fields[0], float(fields[1]), float(fields[2])
+        data, used, expires = _data(fields[0]), float(fields[1]), float(fields[2])
     except (ValueError, TypeError):
         # There is no such record, or it is not ours.
         return None

@@ -20,7 +20,7 @@ from ..errors import (
 )
 from ..service import get_app
 from .pages import catalogue, page, set_language, set_private
-from .requests import is_ours, wants_json
+from .requests import decode_query, is_ours, wants_json
 from .urls import current_url, safe_next
 
 R = TypeVar("R")
@@ -60,6 +60,7 @@ def handles_failures(view: Callable[[], R]) -> Callable[[], R]:
 
     @wraps(view)
     def handled() -> R:
+        decode_query(request)
         try:
             return view()
         except (LoginFailed, StoreUnavailable) as error:

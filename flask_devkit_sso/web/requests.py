@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from urllib.parse import parse_qsl
+
 from flask import Request, request
+from werkzeug.datastructures import ImmutableMultiDict
 
 from ..errors import LoginFailed
 from ..service import find_redirect_uri
@@ -55,6 +58,16 @@ def require_same_origin(request: Request) -> None:
 def is_ours(request: Request) -> bool:
     """Return whether a request is for one of the extension's routes."""
     return (request.endpoint or "").startswith(OUR_ENDPOINTS)
+
+
+def decode_query(request: Request) -> None:
+    """Decode the query even if it is not UTF-8. Werkzeug's ``request.args`` raises an exception
+    then, which would be a 500."""
+    try:
+        request.args  # noqa: B018
+    except UnicodeDecodeError:
+        query = request.query_string.decode(errors="replace")
+        request.args = ImmutableMultiDict(parse_qsl(query, keep_blank_values=True))
 
 
 def _origin() -> str:

@@ -254,6 +254,35 @@ def test_on_responses_that_are_not_envelopes(place: Place, server: ScriptedServe
     assert server.paths.count(GET_USER_INFO) == server.paths.count(LOGOUT) == 1
 
 
+def test_on_json_that_the_package_refuses(place: Place, wrong_server: WrongServer) -> None:
+    wrong_server.answers |= {
+        GET_TOKEN: says(b'{"code":"2000","data":{"access_token":"a\\n","refresh_token":"r"}}'),
+        GET_USER_INFO: says('{"code":"8205","message":"","data":{}}'.encode("utf-16")),
+        REFRESH_TOKEN: says(b'{"code":"2000","message":"","data":{},"code":"8206"}'),
+        LOGOUT: says(b'\xef\xbb\xbf{"code":"8205","message":"","data":{}}'),
+    }
+    browser = Person("ada")
+    status, shown = check_server(
+        place, browser.response_url, **settings(SERVER_URL=wrong_server.url)
+    )
+    browser.close()
+    assert status == 1
+    at = f"at {wrong_server.url}/sso/oauth2"
+    for text in (
+        (
+            f"error    3. getUserInfo: The response of getUserInfo {at}/getUserInfo (HTTP 200) is "
+            "not UTF-8"
+        ),
+        (
+            f"error    4. refreshToken: The response of refreshToken {at}/refreshToken (HTTP 200) "
+            "contains a name twice"
+        ),
+        "ok       6. logout: returns 8205 as required",
+        ("error    2. getToken: The access_token in the server's response is not printable ASCII"),
+    ):
+        assert text in findings(shown)
+
+
 class StrictServer(ScriptedServer):
     """Uses codes up when it refuses them, ignores PKCE, and gives each token another user."""
 

@@ -6,13 +6,26 @@ The responses are written out as bytes or JSON and sent over a socket.
 from __future__ import annotations
 
 import gzip
+import json
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
+from flask_devkit_sso import DevKitSSO
+
+from ..clock import advance
 from ..conftest import AppMaker, come_back, reason, sign_in, start
-from ..scripted import ADA, GET_TOKEN, GET_USER_INFO, TOKEN, ScriptedServer, fails, says
+from ..scripted import (
+    ADA,
+    GET_TOKEN,
+    GET_USER_INFO,
+    REFRESH_TOKEN,
+    TOKEN,
+    ScriptedServer,
+    fails,
+    says,
+)
 
 ERROR_CODES = "8101 8102 8103 8104 8105 8106 8107 8201 8202 8203 8204 8205 8206 8207 8500".split()
 
@@ -39,6 +52,8 @@ def outcome(client: FlaskClient) -> str:
     return reason(response)
 
 
+PLAIN = b'{"code":"2000","data":{"access_token":"a","refresh_token":"r"}}'
+
 ACCEPTED = [
     TOKEN,
     TOKEN | {"code": 2000},
@@ -51,19 +66,38 @@ ACCEPTED = [
     token(expires_in=86400),
     token(expires_in="99999999999999999999"),
     token(expires_in=...),
+    b"\xef\xbb\xbf" + PLAIN,
+    token(access_token="! ~", refresh_token="#[]"),
+    token(access_token="a" * 65_536),
+    PLAIN[:-1] + b', "message": "\\ud800\\u0000", "more": {"a": [1e999, -0, "\xc2\x85"]}}',
 ]
 
 
-@pytest.mark.parametrize("answer", ACCEPTED, ids=str)
+@pytest.mark.parametrize("answer", ACCEPTED, ids=lambda answer: str(answer)[:60])
 def test_accepted_token_responses(client: FlaskClient, server: ScriptedServer, answer: Any) -> None:
     server.answers[GET_TOKEN] = says(answer)
     assert outcome(client) == "in"
     assert server.paths == [GET_TOKEN, GET_USER_INFO]
 
 
+UTF_16_AND_32 = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
+
 INVALID: list[Any] = [
     b'{"code": "8204", "data": {"access_token": "a", "refresh_token": "r"}, "code": "2000"}',
     b'{"code": "2000", "data": {"access_token": "a", "access_token": "b", "refresh_token": "r"}}',
+    b'{"code": "2000", "data": {"access_token": "a", "refresh_token": "r", "x": [{"": 1, "": 1}]}}',
+    b"\xef\xbb\xbf" * 2 + PLAIN,
+    *(PLAIN.decode().encode(name) for name in UTF_16_AND_32),
+    PLAIN.replace(b'"a"', b'"\xe9"'),
+    PLAIN.replace(b'"a"', b'"a\0"'),
+    PLAIN.replace(b'"a"', b'"a\n"'),
+    PLAIN.replace(b'"code"', b'"message":"\xed\xa0\x80","code"'),
+    PLAIN + b"\0",
+    PLAIN + b"{}",
+    PLAIN[:-1],
+    *(PLAIN[:-1] + b',"x":%s}' % number for number in (b"NaN", b"Infinity", b"-Infinity")),
+    PLAIN[:-1] + b',"x":%s}' % (b"9" * 5000),
+    PLAIN[:-1] + b',"x":%s1%s}' % (b"[" * 50_000, b"]" * 50_000),
     b"",
     b"<html>hello</html>",
     b"\xff\xfe",
@@ -93,6 +127,12 @@ INVALID: list[Any] = [
     token(access_token=None),
     token(access_token=["a"]),
     token(access_token="\ud800"),
+    *(token(access_token=f"a{character}") for character in "\0\t\n\r\x1b\x7f\x85\xa0é\u202e中"),
+    token(access_token="\na"),
+    token(refresh_token="r\0"),
+    token(refresh_token="r\n"),
+    token(access_token="a" * 65_537),
+    token(refresh_token="r" * 65_537),
     token(refresh_token=...),
     token(refresh_token=""),
     token(refresh_token={}),
@@ -133,6 +173,26 @@ def test_a_response_of_another_service_names_the_requested_url(
     assert text in caplog.text
     assert (f"{text}: check the URL, including its path" in caplog.text) == hint
     assert "canary" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (PLAIN.decode().encode("utf-16"), "is not UTF-8"),
+        (PLAIN.replace(b"}}", b'},"code":"2000"}'), "contains a name twice"),
+        (PLAIN[:-1] + b',"x":NaN}', "contains NaN, which is not JSON"),
+    ],
+)
+def test_the_log_says_why_json_is_refused(
+    client: FlaskClient,
+    server: ScriptedServer,
+    body: bytes,
+    fault: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server.answers[GET_TOKEN] = says(body)
+    assert outcome(client) == "server_answer_invalid"
+    assert f"getToken at {server.url}{GET_TOKEN} (HTTP 200) {fault}.\n" in caplog.text
 
 
 @pytest.mark.parametrize("code", ERROR_CODES)
@@ -218,10 +278,19 @@ def test_a_role_is_admin_or_user_or_none(
         user(username=""),
         user(username=["ada"]),
         user(username="\udfff"),
+        user(uid="u-1\0"),
+        user(uid="u-1\n"),
+        user(uid="\ud800"),
+        user(uid="\u2066u-1"),
+        *(user(username=f"ada{character}") for character in "\0\t\n\r\x1b\x7f\x85\x9b\u2028\u2029"),
+        user(username="ada\u202enimda"),
+        user(uid="u" * 513),
+        user(username="王" * 513),
         b"{}",
+        json.dumps(ADA).encode("utf-16"),
         ADA | {"data": [ADA["data"]]},
     ],
-    ids=str,
+    ids=lambda answer: str(answer)[:80],
 )
 def test_invalid_user_responses(client: FlaskClient, server: ScriptedServer, answer: Any) -> None:
     server.answers[GET_USER_INFO] = says(answer)
@@ -229,12 +298,94 @@ def test_invalid_user_responses(client: FlaskClient, server: ScriptedServer, ans
     assert server.paths == [GET_TOKEN, GET_USER_INFO]
 
 
+@pytest.mark.parametrize(
+    ("body", "is_accepted"),
+    [
+        (b'{"code":"2000","data":{"access_token":"second"}}', True),
+        (
+            b'\xef\xbb\xbf{"code":"2000","data":{"access_token":"second","refresh_token":null}}',
+            True,
+        ),
+        (b'{"code":"2000","data":{"access_token":"second\\n"}}', False),
+        (b'{"code":"2000","data":{"access_token":"second","refresh_token":"r\\u0000"}}', False),
+        (b'{"code":"2000","data":{"access_token":"second","refresh_token":""}}', False),
+        ('{"code":"2000","data":{"access_token":"second"}}'.encode("utf-16-le"), False),
+    ],
+)
+def test_responses_of_refresh_token(
+    make_app: AppMaker, server: ScriptedServer, body: bytes, is_accepted: bool
+) -> None:
+    sso = DevKitSSO()
+    app = make_app(sso)
+    app.add_url_rule("/token", view_func=sso.access_token, endpoint="token")
+    client = app.test_client()
+    server.answers[GET_TOKEN] = says(token(access_token="first", expires_in=1))
+    server.answers[REFRESH_TOKEN] = says(body)
+    sign_in(client)
+    advance(1.1)
+    response = client.get("/token")
+    if is_accepted:
+        assert (response.status_code, response.text) == (200, "second")
+    else:
+        assert response.status_code == 502
+    assert server.paths[2:] == [REFRESH_TOKEN]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"code":"2000","data":{"validation_list":[false]}}'.encode("utf-16"),
+        b'{"code":"2000","data":{"validation_list":[true],"validation_list":[false]}}',
+        b'{"code":"2000","data":{"validation_list":[NaN]}}',
+    ],
+)
+def test_an_invalid_validity_response_ends_no_session(
+    make_app: AppMaker, server: ScriptedServer, body: bytes
+) -> None:
+    app = make_app(
+        validity_url=f"{server.url}/validity",
+        validity_field="users",
+        validity_key="uid",
+        revalidate_after=1,
+        outage_grace=1,
+    )
+    client = app.test_client()
+    server.answers["/validity"] = says({"code": "2000", "data": {"validation_list": [True]}})
+    sign_in(client)
+    server.answers["/validity"] = says(body)
+    advance(1.1)
+    assert client.get("/private").status_code == 503
+    server.answers["/validity"] = says({"code": "2000", "data": {"validation_list": [True]}})
+    advance(6)
+    assert client.get("/private").status_code == 200
+
+
 def test_a_user_that_the_server_refuses(client: FlaskClient, server: ScriptedServer) -> None:
     server.answers[GET_USER_INFO] = fails("8205")
     assert outcome(client) == "server_rejected"
 
 
-def test_a_name_in_any_script(client: FlaskClient, server: ScriptedServer) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "王小明",
+        "José O’Neill-Müller",
+        "مریم\u200cگلی",  # Persian, with a joiner
+        "\u200fדוד",
+        "क्\u200dष",
+        "👩\u200d💻",
+        "ada\u00a0l.",
+        "王" * 512,
+    ],
+)
+def test_names_that_are_accepted(client: FlaskClient, server: ScriptedServer, name: str) -> None:
+    server.answers[GET_USER_INFO] = says(user(uid=name, username=name))
+    sign_in(client)
+    who = client.get("/who").json
+    assert (who["uid"], who["username"]) == (name, name)
+
+
+def test_a_name_on_a_page_is_escaped(client: FlaskClient, server: ScriptedServer) -> None:
     server.answers[GET_USER_INFO] = says(user(username="王小明 <b>&"))
     sign_in(client)
     assert client.get("/who").json["username"] == "王小明 <b>&"

@@ -67,9 +67,9 @@ def test_a_guarded_request_is_one_indexed_read(
 ) -> None:
     login_as(client, "bob")
     client.get("/private")
-    sql = listen()
+    sql, opened = listen(), len(connections)
     assert client.get("/private").status_code == 200
-    assert len(connections) == 1
+    assert len(connections) == opened
     assert len(sql) == 1
     assert sql[0].startswith("SELECT ")
     with sqlite3.connect(tmp_path / "devkit_sso.db") as connection:
