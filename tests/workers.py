@@ -217,9 +217,14 @@ def deployment(
     store_url: str,
     instances: int | None = None,
     clock: Path | None = None,
+    *,
+    options: Sequence[str] = (),
     **settings: str,
 ) -> Iterator[Deployment]:
-    """Run a scripted server and instances: by default two with Redis, and one otherwise."""
+    """Run a scripted server and instances: by default two with Redis, and one otherwise.
+
+    :param options: additional options of gunicorn.
+    """
     number = instances or (2 if store_url.startswith("redis") else 1)
     ports = [free_port() for _ in range(number)]
     settings.setdefault("redirect_uri", redirect_uri(ports[0]))
@@ -234,6 +239,7 @@ def deployment(
                 store_url,
                 port=port,
                 clock=clock,
+                options=options,
                 **settings,
             )
             new.instances.append(stack.enter_context(gunicorn))
