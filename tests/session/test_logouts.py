@@ -232,7 +232,6 @@ def test_an_unreachable_server_is_called_once_per_round(
 ) -> None:
     app = make_worker()
     server.answers[LOGOUT] = closes
-    # A third failure would open the breaker.
     for _ in range(2):
         client = app.test_client()
         sign_in(client)
