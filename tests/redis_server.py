@@ -72,6 +72,10 @@ class RedisServer:
             self.process.wait(60)
             self.process = None
 
+    def send_signal(self, what: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(what)
+
     def restart(self, how: signal.Signals = signal.SIGTERM) -> None:
         self.stop(how)
         self.start()

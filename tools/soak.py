@@ -6,6 +6,15 @@ response showed another user or a session that had ended, or if a server error w
 
 ``--mode hang``: the authentication server hangs while some people need new access tokens. The table
 shows how long other people's pages take, which do not need that server, before and during this.
+
+``--mode sign-ins``: 300 people or more sign in while the server hangs.
+
+``--mode store``: 20 people reload a guarded page while Redis is stopped or SQLite is locked.
+
+``--mode slow``: 40 people sign in at once, and the server takes a second for each response.
+
+``--mode bad-codes``: people sign in while a visitor sends codes that the server refuses slowly, or
+for which it resets the connection.
 """
 
 from __future__ import annotations
@@ -13,21 +22,22 @@ from __future__ import annotations
 import argparse
 import random
 import signal
-import statistics
 import sys
 import tempfile
-import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 from tests.redis_server import RedisServer
-from tests.scripted import GET_TOKEN, REFRESH_TOKEN, hangs, tokens
-from tests.workers import Browser, Gunicorn, deployment, load, site
+from tests.workers import Gunicorn, load, site
+
+from . import outages
+from .outages import Rows
 
 PEOPLE = 4
-PAGES = ("/private", "/ping")
-"""Pages that need nothing from the authentication server: one guarded, one not."""
+
+MODES = ("kill", "hang", "sign-ins", "store", "slow", "bad-codes")
 
 
 class Faults:
@@ -53,61 +63,11 @@ class Faults:
             self._instance.kill_a_worker()
 
 
-def measure_hang(store_url: str, seconds: float) -> list[tuple[str, object]]:
-    """Return the rows of the table for ``--mode hang``."""
-    with deployment(store_url, 1, timeout="5") as here:
-        here.server.answers[GET_TOKEN] = tokens("first", 3600)
-        reader = Browser(*here.instances)
-        refreshes = tokens("next", 1)
-        here.server.answers |= {GET_TOKEN: tokens("first", 1), REFRESH_TOKEN: refreshes}
-        others = [Browser(*here.instances) for _ in range(PEOPLE)]
-        finished = threading.Event()
-
-        def keep_requesting_tokens(browser: Browser) -> None:
-            while not finished.wait(0.1):
-                browser.get("/token")
-
-        threads = [
-            threading.Thread(target=keep_requesting_tokens, args=(other,)) for other in others
-        ]
-        for thread in threads:
-            thread.start()
-        healthy = measure_pages(reader, seconds / 2)
-        here.server.answers[REFRESH_TOKEN] = hangs
-        hung = measure_pages(reader, seconds / 2)
-        finished.set()
-        for thread in threads:
-            thread.join()
-    rows: list[tuple[str, object]] = []
-    for page in PAGES:
-        median, median_hung = statistics.median(healthy[page]), statistics.median(hung[page])
-        rows.append((f"{page}, ms", f"{median * 1000:.1f}"))
-        rows.append((f"{page} hung, ms", f"{median_hung * 1000:.1f}"))
-        rows.append((f"{page} ratio", f"{median_hung / median:.2f}"))
-        worst = f"{max(healthy[page]) * 1000:.0f}/{max(hung[page]) * 1000:.0f}"
-        rows.append((f"{page} worst, ms", worst))
-    return rows
-
-
-def measure_pages(browser: Browser, seconds: float) -> dict[str, list[float]]:
-    """Load the pages again and again; return how many seconds each took."""
-    durations: dict[str, list[float]] = {page: [] for page in PAGES}
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        for page in PAGES:
-            began = time.monotonic()
-            if (status := browser.get(page).status) != 200:
-                raise SystemExit(f"{page} returned {status}")
-            durations[page].append(time.monotonic() - began)
-        time.sleep(0.02)
-    return durations
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--store", choices=("sqlite", "redis"), default="sqlite")
-    parser.add_argument("--mode", choices=("kill", "hang"), default="kill")
+    parser.add_argument("--mode", choices=MODES, default="kill")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="devkit-sso-soak-")))
@@ -116,15 +76,22 @@ def main() -> int:
             redis = RedisServer(folder, appendonly=True)
             stack.callback(redis.stop)
             store_url = redis.url
-        if options.mode == "hang":
-            show(measure_hang(store_url, options.seconds))
+        measurements: dict[str, Callable[[], Rows]] = {
+            "hang": lambda: outages.measure_hang(store_url, options.seconds),
+            "sign-ins": lambda: outages.measure_sign_ins(store_url, options.seconds),
+            "store": lambda: outages.measure_store(store_url, options.seconds, redis),
+            "slow": lambda: outages.measure_slow(store_url),
+            "bad-codes": lambda: outages.measure_bad_codes(store_url, options.seconds),
+        }
+        if options.mode in measurements:
+            show(measurements[options.mode]())
             return 0
         (instance,) = stack.enter_context(site(store_url))
         faults = Faults(instance, redis)
         began = time.monotonic()
         tally = load(instance.url, options.seconds, PEOPLE, faults)
         seconds = time.monotonic() - began
-    rows: list[tuple[str, object]] = [
+    rows: Rows = [
         ("store", options.store),
         ("seconds", f"{seconds:.0f}"),
         ("workers killed", faults.worker_kills),
@@ -143,9 +110,9 @@ def main() -> int:
     return 1 if tally.lost or tally.wrong or set(tally.errors) - {503} else 0
 
 
-def show(rows: list[tuple[str, object]]) -> None:
+def show(rows: Rows) -> None:
     for name, value in rows:
-        print(f"{name:<20}{value!s:>12}")
+        print(f"{name:<24}{value!s:>24}")
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
 """The wire protocol: what is sent to the authentication server and what its responses mean.
 
-It changes only when the server does. It knows no settings. It may import errors and per_process."""
+It changes only when the server does. It knows no settings. It may import bulkhead, errors and
+per_process."""

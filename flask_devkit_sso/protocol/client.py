@@ -11,6 +11,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from authlib.oauth2.client import OAuth2Client
 
+from ..bulkhead import Place
 from ..errors import ServerError, ServerUnavailable, without_frames
 from . import authorization, contract
 from .contract import RawResponse, Tokens, UserInfo
@@ -69,18 +70,38 @@ class Client:
         )
 
     @_boundary
-    def exchange(self, code: str, *, redirect_uri: str, code_verifier: str | None = None) -> Tokens:
+    def reserve_exchange(self) -> Place:
+        """Take a place for :meth:`exchange` before a login is used up for it.
+
+        :return: a context manager, which gives the place back.
+        :raises ServerUnavailable: if one of the interfaces that a login calls does not respond to
+            earlier calls.
+        """
+        validity = self._server.validity
+        self._transport.check(self._server.user_info_url, *([validity.url] if validity else []))
+        return self._transport.reserve(self._server.token_url)
+
+    @_boundary
+    def exchange(
+        self,
+        code: str,
+        *,
+        redirect_uri: str,
+        code_verifier: str | None = None,
+        place: Place | None = None,
+    ) -> Tokens:
         """Exchange an authorization code for tokens, through Authlib (docs/protocol.md section 2).
 
         The code is never sent twice. The server would refuse it the second time, and revoke the
         tokens that it issued the first time.
 
+        :param place: what :meth:`reserve_exchange` returned, if it was called.
         :raises ServerError, ServerUnavailable: as :func:`contract.token_response`.
         """
         requested_at = time.time()
         # Create an object for each exchange, because Authlib's client keeps the token.
         oauth = OAuth2Client(
-            _Session(self._transport),
+            _Session(self._transport, place),
             client_id=self._server.client_id,
             client_secret=self._server.client_secret,
             redirect_uri=redirect_uri,
@@ -166,12 +187,13 @@ class Client:
 class _Session:
     """The HTTP session that Authlib expects, reduced to one POST."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, place: Place | None) -> None:
         self._transport = transport
+        self._place = place
 
     def post(self, url: str, data: Mapping[str, str], headers: object, auth: Any) -> RawResponse:
         url, _, body = auth.prepare("POST", url, headers, data)
-        return self._transport.post(url, body)
+        return self._transport.post(url, body, place=self._place)
 
 
 def _write_body(

@@ -8,7 +8,6 @@ deadline. Then it gives the call up, which shuts the socket down and ends the re
 from __future__ import annotations
 
 import logging
-import math
 import socket
 import ssl
 import threading
@@ -32,29 +31,21 @@ lost."""
 class Call:
     """The deadline of one HTTP request, and the connection that it uses.
 
-    :param timeout: seconds from now.
+    :param deadline: when it has to end, as ``time.monotonic`` counts.
     """
 
-    def __init__(self, timeout: float) -> None:
-        self._created = time.monotonic()
-        self._deadline = self._created + timeout
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
         self._lock = threading.Lock()
         self._connection: HTTPConnection | None = None
         self._is_given_up = False
-        self._started = math.inf
-
-    @property
-    def waited(self) -> float:
-        """Seconds that the call waited for a thread, or infinity if it never got one."""
-        return self._started - self._created
 
     def start(self) -> float:
         """Record that the current thread makes the call, and return the seconds left.
 
         :raises ServerUnavailable: if there is no time left.
         """
-        self._started = time.monotonic()
-        time_left = self._deadline - self._started
+        time_left = self._deadline - time.monotonic()
         if time_left <= 0:
             raise ServerUnavailable("Too many calls to the server are already in progress.")
         _current.call = self

@@ -2,12 +2,14 @@
 
 urllib3 sends the request in a thread of a small pool, and the caller waits no longer than the
 deadline, because socket timeouts cover neither name resolution nor a response that arrives byte by
-byte.
+byte. Each interface has its own threads and its own bulkhead, so that one that hangs does not keep
+callers from another.
 """
 
 from __future__ import annotations
 
 import ssl
+import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,9 +18,9 @@ from typing import Final, NamedTuple
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from ..bulkhead import Bulkhead, Pace, Place
 from ..errors import ServerError, ServerUnavailable
 from ..per_process import PerProcess
-from .breaker import Breaker
 from .connections import Call, create_pool
 from .contract import RawResponse
 from .framing import InvalidFraming
@@ -27,8 +29,14 @@ MAX_BODY: Final = 1024 * 1024
 """Maximum size of a response's body after decompression, in bytes."""
 
 MAX_CALLS: Final = 16
-"""Maximum number of calls in progress in one process. Further calls wait for a thread until their
-deadline."""
+"""Maximum number of calls to one interface in progress in one process. Further calls wait."""
+
+CALLS_PER_SECOND: Final = 32
+"""How many calls to one interface one process makes in each second before they have to wait, unless
+the responses take longer than half a second."""
+
+PAUSE: Final = 5.0
+"""Seconds until a process calls an interface again that did not respond several times."""
 
 _USER_AGENT: Final = {"User-Agent": "flask-devkit-sso"}
 _HEADERS: Final = {
@@ -57,11 +65,15 @@ def tls_context(ca_bundle: str | None) -> ssl.SSLContext:
     return context
 
 
+class _Interface(NamedTuple):
+    threads: ThreadPoolExecutor
+    bulkhead: Bulkhead
+
+
 class _Process(NamedTuple):
     pool: urllib3.PoolManager
-    threads: ThreadPoolExecutor
-    breakers: dict[str, Breaker]
-    """One for each interface, so that one that responds does not hide one that hangs."""
+    pace: Pace
+    interfaces: dict[str, _Interface]
 
 
 class Transport:
@@ -79,7 +91,13 @@ class Transport:
         self._process = PerProcess(self._create_process)
 
     def post(
-        self, url: str, body: bytes, *, repeatable: bool = False, background: bool = False
+        self,
+        url: str,
+        body: bytes,
+        *,
+        repeatable: bool = False,
+        background: bool = False,
+        place: Place | None = None,
     ) -> RawResponse:
         """Send a JSON body and return the response, whatever its status.
 
@@ -87,24 +105,49 @@ class Transport:
             response. Do not set it for a request that uses something up, such as an authorization
             code.
         :param background: whether nobody is waiting for the response, so that other calls go first.
+        :param place: what :meth:`reserve` returned, if it was called.
         :raises ServerUnavailable: if there is no complete response within the deadline, or if the
-            last calls got none (:data:`~flask_devkit_sso.protocol.breaker.BREAK_AFTER`).
+            interface does not respond to earlier calls.
         :raises ServerError: if the response is larger than 1 MiB.
         """
-        return self._send(url, body, repeatable=repeatable)
+        if place is not None:
+            return self._send(place, url, body, repeatable=repeatable)
+        with self._interface(url).bulkhead.enter(background=background) as place:
+            return self._send(place, url, body, repeatable=repeatable)
 
     def get(self, url: str) -> RawResponse:
         """Request a page as a browser without cookies does.
 
         :raises ServerError, ServerUnavailable: as :meth:`post`.
         """
-        return self._send(url, None, repeatable=True)
+        with self._interface(url).bulkhead.enter() as place:
+            return self._send(place, url, None, repeatable=True)
 
-    def _send(self, url: str, body: bytes | None, *, repeatable: bool) -> RawResponse:
-        pool, threads, breakers = self._process.get()
-        breaker = breakers.setdefault(url.partition("?")[0], Breaker())
-        breaker.check(self._timeout)
-        call = Call(self._timeout)
+    def reserve(self, url: str) -> Place:
+        """Take a place for a call before something is used up for it, and pass it to :meth:`post`.
+
+        The call's deadline begins now, but waiting for the place takes at most half of the time.
+
+        :return: a context manager, which gives the place back.
+        :raises ServerUnavailable: if the interface does not respond to earlier calls, or if there
+            are too many of them.
+        """
+        place = self._interface(url).bulkhead.enter(wait=self._timeout / 2)
+        place.answered = None
+        return place
+
+    def check(self, *urls: str) -> None:
+        """Return unless one of these interfaces does not respond to earlier calls.
+
+        :raises ServerUnavailable: if so.
+        """
+        for url in urls:
+            self._interface(url).bulkhead.check()
+
+    def _send(self, place: Place, url: str, body: bytes | None, *, repeatable: bool) -> RawResponse:
+        pool = self._process.get().pool
+        threads, _ = self._interface(url)
+        call = Call(place.deadline)
         try:
             future = threads.submit(_request, call, pool, url, body, repeatable=repeatable)
         except RuntimeError:
@@ -113,23 +156,41 @@ class Transport:
             raise ServerUnavailable(
                 "No thread can be started for the call, or this process is shutting down."
             ) from None
-        responded = True
+        place.answered = False
         try:
-            return future.result(self._timeout)
-        except ServerUnavailable:
-            responded = False
+            response = future.result(place.deadline - time.monotonic())
+        except ServerError:
+            place.answered = True
             raise
         except TimeoutError:
-            responded = False
             future.cancel()
             call.give_up()
             raise ServerUnavailable(
                 f"The server did not respond completely within {self._timeout:g} seconds."
             ) from None
-        finally:
-            # A call that got its thread late, or never, says nothing about the server.
-            if responded or call.waited < self._timeout / 2:
-                breaker.record(responded=responded)
+        place.answered = True
+        return response
+
+    def _interface(self, url: str) -> _Interface:
+        interfaces, name = self._process.get().interfaces, url.partition("?")[0]
+        try:
+            return interfaces[name]
+        except KeyError:
+            return interfaces.setdefault(name, self._create_interface())
+
+    def _create_interface(self) -> _Interface:
+        return _Interface(
+            ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="devkit-sso"),
+            Bulkhead(
+                ServerUnavailable,
+                "the server",
+                self._process.get().pace,
+                timeout=self._timeout,
+                most=MAX_CALLS,
+                rate=CALLS_PER_SECOND,
+                pause=PAUSE,
+            ),
+        )
 
     def _create_process(self) -> _Process:
         try:
@@ -140,9 +201,7 @@ class Transport:
             raise ServerUnavailable(
                 f"{name} cannot be read ({type(error).__name__}). The next call tries again."
             ) from None
-        pool = create_pool(context, MAX_CALLS)
-        threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="devkit-sso")
-        return _Process(pool, threads, {})
+        return _Process(create_pool(context, MAX_CALLS), Pace(), {})
 
 
 def _request(

@@ -108,23 +108,28 @@ class Logins:
     def resume(
         self, response: AuthorizationResponse, redirect_uri: str, cookies: Mapping[str, str]
     ) -> tuple[PendingLogin, str]:
-        """Find the login that an authorization response belongs to, and mark it as used.
-
-        A second response to the same login is refused.
+        """Find the login that an authorization response belongs to. Call :meth:`use` before it is
+        completed.
 
         :param redirect_uri: the configured one.
         :return: the login, and the redirect URI that was sent for it.
         :raises LoginFailed: if this browser has no such login.
-        :raises StoreUnavailable: if it is unknown whether the login was used.
+        :raises StoreUnavailable: if that cannot be found out.
         """
         find = self._find_newest if self._binding == "confirm" else self._find_proven
-        login = find(response, cookies)
+        return find(response, cookies), self._with_nonce(redirect_uri, "".join(response.s))
+
+    def use(self, login: PendingLogin) -> None:
+        """Mark a login as used, so that a second response to it is refused.
+
+        :raises LoginFailed: ``login_unknown``, if it was used before.
+        :raises StoreUnavailable: if it is unknown whether the login was used.
+        """
         # The mark has to be there as long as any host accepts the login: a host whose clock is
         # behind does so for longer, and one whose clock is ahead deletes the mark earlier.
         expires = login.expires_at + SKEW
         if not self._store.add(self._used_key(login.nonce), "", expires=expires):
             raise LoginFailed("login_unknown")
-        return login, self._with_nonce(redirect_uri, "".join(response.s))
 
     def find(self, name: str, cookies: Mapping[str, str]) -> PendingLogin | None:
         """Return a login of this browser by its name."""

@@ -10,8 +10,15 @@ import time
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from ..bulkhead import Bulkhead, Pace
+from ..errors import StoreUnavailable
+
 DEADLINE: Final = 1.5
 """Seconds that one operation may take before it raises StoreUnavailable."""
+
+MAX_CALLS: Final = 32
+"""Maximum number of operations in progress in one process, for reads and for writes. Further ones
+wait."""
 
 SKEW: Final = 60.0
 """Seconds by which the clocks of two hosts may differ."""
@@ -33,6 +40,24 @@ class Row:
 
     data: str
     used: float
+
+
+class Bulkheads:
+    """The bulkheads of a store in one process. A store that cannot be written can still be read."""
+
+    def __init__(self) -> None:
+        self.reads, self.writes = (
+            Bulkhead(
+                StoreUnavailable,
+                "the session store",
+                Pace(),
+                timeout=DEADLINE,
+                most=MAX_CALLS,
+                rate=50,
+                quick=0.05,
+            )
+            for _ in range(2)
+        )
 
 
 class Store(Protocol):

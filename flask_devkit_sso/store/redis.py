@@ -34,14 +34,10 @@ from redis.retry import Retry
 from ..errors import ConfigError, StoreUnavailable
 from ..per_process import PerProcess
 from . import redis_scripts as scripts
-from .base import DEADLINE, Row
+from .base import DEADLINE, MAX_CALLS, Bulkheads, Row
 from .redis_scripts import PREFIX
 
 T = TypeVar("T")
-
-MAX_CALLS: Final = 32
-"""Maximum number of calls in progress in one process. Further calls wait for a thread until their
-deadline."""
 
 _SOCKET_TIMEOUT: Final = 0.7
 """Seconds for one reply, so that a dead connection leaves time for a second attempt."""
@@ -77,7 +73,7 @@ class RedisStore:
         return self._run(lambda client: bool(_eval(client, scripts.ADD, key, *values)))
 
     def read(self, key: str) -> Row | None:
-        return self._run(lambda client: _row(client.hmget(PREFIX + key, _FIELDS)))
+        return self._run(lambda client: _row(client.hmget(PREFIX + key, _FIELDS)), is_read=True)
 
     def update(self, key: str, data: str, *, expected: str | None = None) -> bool:
         # If Redis carries this out twice, the second result may be False. A caller that passes
@@ -112,7 +108,9 @@ class RedisStore:
         return self._run(remove)
 
     def of_owner(self, owner: str) -> dict[str, Row]:
-        return self._run(lambda client: _read_all(client, self._keys_of(client, owner)))
+        return self._run(
+            lambda client: _read_all(client, self._keys_of(client, owner)), is_read=True
+        )
 
     def below(self, prefix: str) -> dict[str, Row]:
         rows: dict[str, Row] = {}
@@ -126,7 +124,7 @@ class RedisStore:
             return following, _read_all(client, keys)
 
         while True:
-            cursor, found = self._run(page)
+            cursor, found = self._run(page, is_read=True)
             rows |= found
             if cursor == 0:
                 return rows
@@ -135,26 +133,28 @@ class RedisStore:
         keys = cast("list[str]", client.zrange(f"{PREFIX}owner:{owner}", 0, -1))
         return [key.removeprefix(PREFIX) for key in keys]
 
-    def _run(self, operation: Callable[[redis.Redis], T]) -> T:
-        client, threads = self._process.get()
-        deadline = time.monotonic() + DEADLINE
-        try:
-            future = threads.submit(_attempt, operation, client, deadline)
-        except RuntimeError:
-            # The interpreter is shutting down, and a refresh in progress still has to store its
-            # tokens.
-            return _attempt(operation, client, deadline)
-        try:
-            return future.result(DEADLINE)
-        except builtins.TimeoutError:
-            future.cancel()
-            raise StoreUnavailable(
-                f"The session store in Redis did not respond within {DEADLINE:g} seconds."
-            ) from None
+    def _run(self, operation: Callable[[redis.Redis], T], *, is_read: bool = False) -> T:
+        client, threads, bulkheads = self._process.get()
+        with (bulkheads.reads if is_read else bulkheads.writes).enter() as place:
+            try:
+                future = threads.submit(_attempt, operation, client, place.deadline)
+            except RuntimeError:
+                # The interpreter is shutting down, and a refresh in progress still has to store its
+                # tokens.
+                return _attempt(operation, client, place.deadline)
+            try:
+                result = future.result(place.deadline - time.monotonic())
+            except builtins.TimeoutError:
+                future.cancel()
+                raise StoreUnavailable(
+                    f"The session store in Redis did not respond within {DEADLINE:g} seconds."
+                ) from None
+            place.answered = True
+            return result
 
-    def _create_process(self) -> tuple[redis.Redis, ThreadPoolExecutor]:
-        threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="devkit-sso-store")
-        return self._client(), threads
+    def _create_process(self) -> tuple[redis.Redis, ThreadPoolExecutor, Bulkheads]:
+        threads = ThreadPoolExecutor(2 * MAX_CALLS, thread_name_prefix="devkit-sso-store")
+        return self._client(), threads, Bulkheads()
 
     def _client(self) -> redis.Redis:
         return redis.Redis(

@@ -14,7 +14,7 @@ from typing import Final
 
 from ..errors import StoreUnavailable
 from ..per_process import PerProcess
-from .base import DEADLINE, Row
+from .base import DEADLINE, Bulkheads, Row
 from .sqlite_schema import (
     UnusableFile,
     check_schema,
@@ -42,7 +42,7 @@ class SQLiteStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         # A forked child must not close its parent's connections to the same file.
-        self._idle: PerProcess[deque[_Connection]] = PerProcess(deque)
+        self._process = PerProcess(_Process)
 
     def add(self, key: str, data: str, *, expires: float, owner: str | None = None) -> bool:
         now = time.time()
@@ -65,7 +65,7 @@ class SQLiteStore:
         return added
 
     def read(self, key: str) -> Row | None:
-        with self._connection() as connection:
+        with self._connection(is_read=True) as connection:
             found = connection.execute(
                 "SELECT data, used FROM record WHERE key = ? AND expires > ?", (key, time.time())
             ).fetchone()
@@ -112,7 +112,7 @@ class SQLiteStore:
         return self._rows("key >= ? AND key < ?", prefix, prefix + "\U0010ffff")
 
     def _rows(self, condition: str, *values: str) -> dict[str, Row]:
-        with self._connection() as connection:
+        with self._connection(is_read=True) as connection:
             rows = connection.execute(
                 f"SELECT key, data, used FROM record WHERE {condition} AND expires > ?",  # noqa: S608
                 (*values, time.time()),
@@ -120,16 +120,19 @@ class SQLiteStore:
         return {key: Row(data, used) for key, data, used in rows}
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        idle = self._idle.get()
+    def _connection(self, *, is_read: bool = False) -> Iterator[sqlite3.Connection]:
+        process = self._process.get()
+        bulkhead, idle = process.reads if is_read else process.writes, process.idle
         try:
-            connection = self._take(idle) or self._open()
-            try:
-                yield connection
-            except BaseException:
-                connection.close()
-                raise
-            idle.append(connection)
+            with bulkhead.enter() as place:
+                connection = self._take(idle) or self._open()
+                try:
+                    yield connection
+                except BaseException:
+                    connection.close()
+                    raise
+                idle.append(connection)
+                place.answered = True
         except (sqlite3.Error, OSError, UnusableFile) as error:
             why, fix = explain(error)
             raise StoreUnavailable(
@@ -218,6 +221,14 @@ class _Connection(sqlite3.Connection):
     file: tuple[int, int] | None = None
 
 
+class _Process(Bulkheads):
+    """What one process has: the connections that are not in use, and the bulkheads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle: deque[_Connection] = deque()
+
+
 class MemoryStore(SQLiteStore):
     """A store in memory, for tests. Other processes do not see its records."""
 
@@ -227,7 +238,7 @@ class MemoryStore(SQLiteStore):
         self._only: sqlite3.Connection | None = None
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def _connection(self, *, is_read: bool = False) -> Iterator[sqlite3.Connection]:
         with self._lock:
             if self._only is None:
                 self._only = sqlite3.connect(

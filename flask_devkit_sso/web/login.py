@@ -161,8 +161,6 @@ def _complete(response: AuthorizationResponse, hash_route: str = "") -> str:
     uri = get_redirect_uri().uri
     login, sent_redirect_uri = service.logins.resume(response, uri, request.cookies)
     is_confirmed = get_state().settings.binding != "confirm"
-    if is_confirmed:
-        after_this_request(lambda response: delete_cookie(response, login.cookie_name))
     next_url = login.next
     if hash_route and "#" not in next_url and response.login == login.name:
         next_url = safe_next(next_url + hash_route)
@@ -190,12 +188,26 @@ def _ending_at(next_url: str) -> Iterator[None]:
 def _exchange(
     login: PendingLogin, response: AuthorizationResponse, redirect_uri: str, next_url: str
 ) -> LoginResult:
-    """Exchange the authorization code, and ask the server who signed in."""
+    """Exchange the authorization code, and ask the server who signed in.
+
+    This uses the login up, unless the server does not respond to earlier calls: then loading the
+    same address again repeats it.
+    """
     client = get_service().client
     try:
-        tokens = client.exchange(
-            response.require_code(), redirect_uri=redirect_uri, code_verifier=login.code_verifier
-        )
+        response.require_code()
+    except LoginFailed:
+        _use(login)
+        raise
+    try:
+        with client.reserve_exchange() as place:
+            _use(login)
+            tokens = client.exchange(
+                response.require_code(),
+                redirect_uri=redirect_uri,
+                code_verifier=login.code_verifier,
+                place=place,
+            )
         user = client.user_info(tokens.access_token)
         is_valid = client.is_valid(user, tokens.access_token)
     except (ServerError, ServerUnavailable) as error:
@@ -215,6 +227,13 @@ def _sign_out_at_server(user: UserInfo, tokens: Tokens) -> bool:
     logouts = get_service().logouts
     pending = logouts.record(secrets.token_hex(16), user.uid, tokens)
     return logouts.report(pending, tokens)
+
+
+def _use(login: PendingLogin) -> None:
+    """Mark a login as used. Its cookie ends too, unless the person still has to confirm it."""
+    get_service().logins.use(login)
+    if get_state().settings.binding != "confirm":
+        after_this_request(lambda response: delete_cookie(response, login.cookie_name))
 
 
 def _sign_in(result: LoginResult) -> None:

@@ -1,0 +1,281 @@
+"""Bulkheads: keep a service that does not respond from holding all threads of the application.
+
+A call to a service that hangs holds its thread until the call's deadline. So only a few calls go
+out until one of them is answered, and the other callers wait. If nothing is answered for a second
+or so, the service is silent: callers for whom there is no place are refused at once.
+
+Somebody may be able to make single calls take long, for instance with invalid authorization codes.
+So the last of the few places is kept until the service is nearly silent, and goes to the newest
+caller. If that call is answered, there are more places, and the others need not be refused.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final
+
+FEW: Final = 4
+"""Number of places while there are no answers. The last one is for a probe."""
+
+SILENT_AFTER: Final = 1.1
+"""Seconds without any answer after which a service is silent. It is twice as long as the slowest
+answers if they take longer, but never longer than half of the deadline."""
+
+_PROBE_AFTER: Final = 0.75
+"""Part of that time after which the probe is sent."""
+
+PAUSE_AFTER: Final = 3
+"""After this many calls that held a thread without an answer, a service gets a pause."""
+
+_PATIENCE_AFTER_FAILURE: Final = 0.25
+"""Part of that time after which a service is silent again, if its last calls failed."""
+
+_FORGET: Final = 0.05
+"""How quickly the slowest answer is forgotten, in seconds per second."""
+
+
+class Pace:
+    """How many seconds the slowest answers of a service take. Its bulkheads share it.
+
+    This is not the average, because somebody can let a few calls take long: these must not take all
+    the places for calls that are answered quickly.
+    """
+
+    def __init__(self) -> None:
+        self._slowest = (0.0, 0.0)
+
+    def record(self, seconds: float, now: float) -> None:
+        """Record how long an answer took."""
+        if seconds > self.slow(now):
+            self._slowest = (seconds, now)
+
+    def slow(self, now: float) -> float:
+        """Return what has been recorded, which is slowly forgotten."""
+        seconds, at = self._slowest
+        return max(0.0, seconds - _FORGET * (now - at))
+
+
+class Place:
+    """A place at a bulkhead, for one call. As a context manager it is given back at the end.
+
+    :ivar deadline: when the call has to end, as ``time.monotonic`` counts.
+    :ivar answered: whether the service answered; an error is an answer too. None means that the
+        call has not been made.
+    """
+
+    __slots__ = ("_bulkhead", "answered", "deadline", "is_background", "started")
+
+    def __init__(self, bulkhead: Bulkhead, now: float, deadline: float, background: bool) -> None:
+        self._bulkhead = bulkhead
+        self.started = now
+        self.deadline = deadline
+        self.is_background = background
+        self.answered: bool | None = False
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._bulkhead._leave(self)
+
+
+class Bulkhead:
+    """The places for calls to one interface of a service. The threads of one process share it.
+
+    :param refuse: creates the exception to raise, from a text.
+    :param name: what the service is called in that text.
+    :param pace: how long answers take.
+    :param timeout: deadline of each call in seconds, which includes waiting for a place.
+    :param most: number of places if answers take long.
+    :param rate: how many calls should be possible in each second. The number of places between
+        :data:`FEW` and ``most`` follows from it and from how long answers take.
+    :param quick: if there was an answer within this many seconds, a call is made without counting
+        the others exactly, because a lock would take longer than the call.
+    :param pause: seconds for which a service gets no call after :data:`PAUSE_AFTER` calls without
+        an answer. Then it gets one at a time until it answers. With 0, there is no pause.
+    """
+
+    def __init__(
+        self,
+        refuse: Callable[[str], Exception],
+        name: str,
+        pace: Pace,
+        *,
+        timeout: float,
+        most: int,
+        rate: float,
+        quick: float = 0.0,
+        pause: float = 0.0,
+    ) -> None:
+        self._refuse = refuse
+        self._name = name
+        self._pace = pace
+        self._timeout = timeout
+        self._most = most
+        self._rate = rate
+        self._quick = quick
+        self._pause = pause
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        # Ordered by the time at which the calls started.
+        self._places: dict[Place, None] = {}
+        self._background = 0
+        self._queue: deque[Place] = deque()
+        self._waiting = 0
+        self._answered_at = -math.inf
+        # Calls since the last answer that held a thread for long.
+        self._failures = 0
+        self._paused_until = -math.inf
+
+    def enter(self, *, background: bool = False, wait: float = math.inf) -> Place:
+        """Take a place for a call. Wait for one until the deadline, unless the service is silent.
+
+        :param background: whether nobody waits for the result. Such a call takes at most half of
+            the places, waits until nobody else does, and is not made while the service is silent
+            and others are calling it.
+        :param wait: seconds to wait at most.
+        :raises Exception: what ``refuse`` creates, if there is no place.
+        """
+        now = time.monotonic()
+        place = Place(self, now, now + self._timeout, background)
+        if now - self._answered_at < self._quick and not (background or self._waiting):
+            self._places[place] = None
+            return place
+        with self._lock:
+            self._wait(place, min(place.deadline, now + wait))
+            self._places[place] = None
+            self._background += background
+        return place
+
+    def check(self) -> None:
+        """Return unless :meth:`enter` would refuse a place at once.
+
+        :raises Exception: as :meth:`enter`.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if len(self._places) >= self._limit(now) and self._silence(now) >= 1:
+                raise self._silent()
+
+    def _wait(self, place: Place, deadline: float) -> None:
+        # Before the first look at the places, so that no _leave is missed.
+        self._waiting += 1
+        if not place.is_background:
+            self._queue.append(place)
+        failures = self._failures
+        try:
+            while not self._is_free(place, now := time.monotonic()):
+                silence = self._silence(now)
+                if silence >= 1:
+                    raise self._silent()
+                if now >= deadline:
+                    raise self._refuse(f"Too many calls to {self._name} are already in progress.")
+                until_next = (_PROBE_AFTER if silence < _PROBE_AFTER else 1) - silence
+                self._changed.wait(min(until_next * self._patience(now), deadline - now))
+                if self._failures > failures:
+                    # On a busy machine, this thread may wake up after these calls have ended.
+                    raise self._silent()
+            place.started = now
+        finally:
+            self._waiting -= 1
+            if not place.is_background:
+                self._queue.remove(place)
+            if self._waiting:
+                self._changed.notify_all()
+
+    def _is_free(self, place: Place, now: float) -> bool:
+        limit, silence = self._limit(now), self._silence(now)
+        if len(self._places) >= limit:
+            return False
+        if not place.is_background:
+            return self._queue[0 if silence < _PROBE_AFTER else -1] is place
+        if self._queue:
+            return False
+        # If nobody else is calling the service, somebody has to try.
+        return not self._places or (silence < 1 and self._background < limit // 2)
+
+    def _limit(self, now: float) -> int:
+        """Return how many places there are now."""
+        if self._is_resting():
+            return int(now >= self._paused_until)
+        if now - self._answered_at < self._quick:
+            return self._most
+        if now - self._answered_at > self._patience(now):
+            return FEW if self._silence(now) >= _PROBE_AFTER else FEW - 1
+        return min(max(FEW, int(self._rate * self._slow(now))), self._most)
+
+    def _silence(self, now: float) -> float:
+        """Return for how long calls have had no answer: 1 or more if the service is silent."""
+        if self._is_resting() and now < self._paused_until:
+            return math.inf
+        return (now - max(self._oldest(), self._answered_at)) / self._patience(now)
+
+    def _is_resting(self) -> bool:
+        return self._pause > 0 and self._failures >= PAUSE_AFTER
+
+    def _patience(self, now: float) -> float:
+        """Return after how many seconds without an answer the service is silent."""
+        # If earlier calls have failed, wait only as long as it takes to see whether it responds
+        # again.
+        return self._long(now) * (_PATIENCE_AFTER_FAILURE if self._failures else 1)
+
+    def _long(self, now: float) -> float:
+        """Return how many seconds are long for a call."""
+        return min(max(SILENT_AFTER, 2 * self._slow(now)), self._timeout / 2)
+
+    def _slow(self, now: float) -> float:
+        oldest = self._oldest()
+        # Other calls have been answered since the oldest one was made.
+        slow = now - oldest if oldest < self._answered_at else 0.0
+        return max(slow, self._pace.slow(now))
+
+    def _oldest(self) -> float:
+        """Return when the oldest call started, or infinity if there is none."""
+        while True:
+            try:
+                return next(iter(self._places)).started
+            except StopIteration:
+                return math.inf
+            except RuntimeError:
+                # Another thread has just made a call or ended one.
+                pass
+
+    def _silent(self) -> Exception:
+        return self._refuse(
+            f"Earlier calls to {self._name} are still without a response. It will be tried again "
+            "in a few seconds."
+        )
+
+    def _leave(self, place: Place) -> None:
+        now = time.monotonic()
+        seconds = now - place.started
+        del self._places[place]
+        if place.answered and seconds < self._quick and not (self._waiting or self._failures):
+            self._answered_at = now
+            return
+        with self._lock:
+            self._background -= place.is_background
+            if place.answered:
+                self._pace.record(seconds, now)
+                self._answered_at = now
+                self._failures = 0
+            elif (
+                # A call that failed quickly held no thread.
+                seconds >= self._long(now)
+                and place.answered is False
+                and place.started > self._answered_at
+            ):
+                self._failures += 1
+                self._paused_until = now + self._pause
+            if self._waiting:
+                self._changed.notify_all()
