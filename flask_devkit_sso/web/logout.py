@@ -42,11 +42,12 @@ def logout() -> Response:
     is_our_form = "asked" in request.form
     state, session, user = get_state(), current.session, current.user
     is_confirmed = False
-    # Do this first, because a receiver of the signal may raise an exception.
-    after_this_request(lambda response: delete_cookie(response, state.session_cookie))
     if session is not None:
         is_confirmed = _end_session(session)
         current.set_session(None)
+    # Do this before the signal, because a receiver may raise an exception.
+    after_this_request(lambda response: delete_cookie(response, state.session_cookie))
+    if session is not None:
         signals.logged_out.send(get_app(), user=user, server_told=is_confirmed)
     chosen_url = state.settings.after_logout_url
     next_url = chosen_url or signed_out_url(is_confirmed if session is not None else None)
