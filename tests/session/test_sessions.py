@@ -369,7 +369,7 @@ def test_a_store_failure_is_not_signed_out(
         else:
             with sqlite3.connect(path) as connection:
                 connection.execute("PRAGMA user_version = 99")
-        app.extensions["devkit_sso"].session_service.store._idle.get().clear()
+        app.extensions["devkit_sso"].session_service.store._process.get().idle.clear()
         response = client.get("/private")
     assert (response.status_code, reason(response)) == (503, "store_unavailable")
     assert response.headers["Retry-After"]
