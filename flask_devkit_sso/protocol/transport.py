@@ -148,6 +148,8 @@ class Transport:
         pool = self._process.get().pool
         threads, _ = self._interface(url)
         call = Call(place.deadline)
+        # What was done since the place was reserved says nothing about the server.
+        place.started = time.monotonic()
         try:
             future = threads.submit(_request, call, pool, url, body, repeatable=repeatable)
         except RuntimeError:
