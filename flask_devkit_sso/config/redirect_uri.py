@@ -59,6 +59,11 @@ class RedirectURI:
         fragment, which browsers do not send, or the path is not that of the callback."""
         return "#" in self.uri or not self.is_callback
 
+    @property
+    def lands_on_application(self) -> bool:
+        """Whether the landing page is needed at a path that belongs to the application."""
+        return self.needs_landing and not self.is_callback
+
     def lands_on(self, path: str) -> bool:
         """Return whether a path is that of the redirect URI, and the landing page is needed
         there."""

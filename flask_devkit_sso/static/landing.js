@@ -1,6 +1,5 @@
-// Completes a login whose code is in the URL fragment, which servers do not see.
-// /sso/landing.js is a list with settings, followed by this file. Load it first in <head>: until it
-// has run, the code is in the address bar.
+// Completes a login whose code is in the URL fragment, which servers do not see. Load this first in
+// <head>: until it has run, the code is in the address bar. The list above comes from `landing_js`.
 .forEach((settings) => {
   "use strict";
   const uri = settings.redirectUri && new URL(settings.redirectUri);
@@ -30,7 +29,7 @@
   // Return all parameters of an authorization response, or null if there is none.
   const parse = ({ origin, pathname, search, hash }) => {
     if (origin !== uri.origin || pathname !== uri.pathname) return null;
-    // On a path of the package, the hash cannot be the application's: some servers drop it.
+    // Some servers drop the hash. On a path of ours, it is not the application's.
     const isOurs = pathname === new URL("callback", script).pathname;
     const query = after(search, uri.search);
     // Ignore a hash that the redirect URI lacks: redirects keep it.
@@ -61,12 +60,12 @@
     const page = new DOMParser().parseFromString(html, "text/html");
     document.replaceChild(page.documentElement, root);
   };
-  // Go to a page. If it differs only in its hash, a redirect makes the browser load it.
+  // If only the hash differs, a redirect makes the browser load the page.
   const go = (address) => {
     const { href, pathname, search, hash } = new URL(address, location);
-    const onward = new URL("onward", script);
-    onward.search = new URLSearchParams({ to: pathname + search });
-    location.replace(hash && href === new URL(hash, location).href ? onward + hash : href);
+    const isHere = hash && href === new URL(hash, location).href;
+    const to = encodeURIComponent(pathname + search);
+    location.replace(isHere ? new URL(`onward?to=${to}${hash}`, script) : href);
   };
   fetch(new URL("callback", script), {
     method: "POST",

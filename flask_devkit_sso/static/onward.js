@@ -43,7 +43,7 @@
   }
   if (isLoop) {
     return onParsed(() => {
-      document.querySelector(".no-script").remove();
+      document.querySelectorAll(".no-script").forEach((element) => element.remove());
       document.querySelector("a").href = next;
     });
   }

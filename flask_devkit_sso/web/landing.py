@@ -47,14 +47,16 @@ def landing_page() -> Response | None:
     ):
         return None
     site, ticket = request.headers.get("Sec-Fetch-Site"), None
-    if uri.is_callback:
-        # Without Accept, it is no browser, and runs no script: the callback itself responds.
-        if "Accept" not in request.headers and not {"code", "error"}.isdisjoint(request.args):
-            return None
-    elif not _may_have_response(state, site) or (site in ("same-origin", None) and use_ticket()):
+    if site is None and "Accept" not in request.headers:
+        # Not a browser, and so it runs no script: a test, for example.
         return None
-    elif site is None or state.shares_origin:
-        ticket = create_ticket()
+    if not uri.is_callback:
+        if not _may_have_response(state, site):
+            return None
+        if site in ("same-origin", None) and use_ticket():
+            return None
+        if site is None or state.shares_origin:
+            ticket = create_ticket()
     return page(
         "landing.html",
         script=True,
@@ -71,8 +73,8 @@ def _may_have_response(state: AppState, site: str | None) -> bool:
     """Return whether the current request may bring an authorization response to a page of the
     application.
 
-    No cookie decides against the landing page, except the ticket. Where cookies decide for it,
-    others in the domain cannot remove or write them, because of the prefix ``__Host-``.
+    A cookie can only decide for the landing page. So no harm is done if another host of the domain
+    sets one.
 
     :param site: the header ``Sec-Fetch-Site``, which covers all redirects of the request.
     """

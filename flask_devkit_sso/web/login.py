@@ -67,9 +67,11 @@ def login() -> Response:
     def set_cookies(response: Response) -> Response:
         for name in started.stale_cookies:
             delete_cookie(response, name)
-        set_cookie(response, get_state().marker_cookie, "1", MARKER_LIFETIME)
         max_age = int(get_state().settings.login_ttl)
-        return set_cookie(response, started.login.cookie_name, started.cookie, max_age)
+        set_cookie(response, started.login.cookie_name, started.cookie, max_age)
+        if uri.lands_on_application:
+            set_cookie(response, get_state().marker_cookie, "1", MARKER_LIFETIME)
+        return response
 
     url = service.client.authorization_url(
         redirect_uri=started.redirect_uri,

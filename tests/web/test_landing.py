@@ -7,11 +7,11 @@ from urllib.parse import urlencode
 import pytest
 from flask.testing import FlaskClient
 
-from .. import clock
-from ..browser import CODE
-from ..conftest import AppMaker, cookies, start
+from flask_devkit_sso.testing import login_as
 
-AUTHORIZE = "/sso/oauth2/authorize"
+from .. import clock
+from ..conftest import CODE, AppMaker, come_back, cookies, start
+
 LANDING = "data-devkit-sso-onward="
 HTML = {"Accept": "text/html"}
 DOCUMENT = {**HTML, "Sec-Fetch-Dest": "document"}
@@ -226,3 +226,26 @@ def test_the_clocks_of_two_hosts_may_differ(old: FlaskClient, seconds: float) ->
     clock.advance(seconds)
     old.get(link, headers=HTML)
     assert not lands(old)
+
+
+def test_a_test_client_gets_the_applications_page(make_app: AppMaker) -> None:
+    """An application's own tests send neither Accept nor Fetch Metadata."""
+    client = make_app(redirect_uri="http://localhost/#/login").test_client()
+    login_as(client, "ada")
+    assert client.get("/").text == "home"
+    assert lands(client)
+
+
+def test_a_client_without_scripts_can_use_a_redirect_uri_below_our_prefix(
+    make_app: AppMaker,
+) -> None:
+    uri = "http://localhost/sso/callback#/login"
+    client = make_app(redirect_uri=uri).test_client()
+    query = start(client)
+    assert query["redirect_uri"] == uri
+    assert not any(cookie.key.endswith("_marker") for cookie in cookies(client))
+    for path in ("/sso/callback", f"/sso/callback?code={CODE}&state={query['state']}"):
+        assert lands(client, path)
+        assert lands(client, path, Sec_Fetch_Site="same-origin", Sec_Fetch_Dest="document")
+    assert come_back(client, query["state"]).location == "/"
+    assert client.get("/who").get_json()["username"] == "ada"
