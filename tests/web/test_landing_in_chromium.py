@@ -306,6 +306,7 @@ def test_a_redirect_uri_with_a_fragment_at_the_callback(
         page.context.clear_cookies()
         page.goto(site.url("/sso/authorize?next=" + quote(next_url)))
         if binding == "confirm":
+            page.get_by_role("button", name="Sign in").click()
             page.get_by_role("button", name="Continue as ada").click()
         expect(page).to_have_url(site.url(next_url))
     requests = requests_of(site)
