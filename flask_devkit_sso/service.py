@@ -82,6 +82,9 @@ class AppState:
     :ivar session_service: None without a SECRET_KEY or a usable store.
     :ivar service: None while anything that a login needs is missing.
     :ivar has_weak_key: whether SECRET_KEY or one of its fallbacks is weak.
+    :ivar shares_origin: whether the authentication server has the redirect URI's origin.
+    :ivar marker_cookie: says that a login has started in this browser (web/landing.py).
+    :ivar ticket_cookie: asks for the application's page once (web/onward.py).
     """
 
     def __init__(self, app: Flask, hooks: Hooks) -> None:
@@ -95,9 +98,12 @@ class AppState:
         self.is_secure = self.redirect_uri is not None and self.redirect_uri.is_secure
         name = settings.cookie_name or f"devkit_sso_{settings.installation}"
         self.session_cookie = f"__Host-{name}" if self.is_secure else name
-        # The landing page's script sets this cookie without Secure, so it cannot be a __Host-
-        # cookie.
-        self.pass_cookie = f"{name}_pass_"
+        self.shares_origin = self.redirect_uri is not None and self.redirect_uri.shares_origin(
+            settings.interface_url("authorize_url")
+        )
+        self.login_cookie_prefix = f"{self.session_cookie}_login_"
+        self.marker_cookie = f"{self.session_cookie}_marker"
+        self.ticket_cookie = f"{self.session_cookie}_ticket"
         self.session_service = self._create_session_service(app)
         self.service = self._create_service(app)
         self.has_checked_views = False
@@ -140,7 +146,7 @@ class AppState:
         return Service(
             **vars(base),
             client=client,
-            logins=Logins(store, base.keys, settings, f"{self.session_cookie}_login_"),
+            logins=Logins(store, base.keys, settings, self.login_cookie_prefix),
             logouts=logouts,
             maintenance=Maintenance(app, sessions, users, refresh, revalidation, settings),
         )

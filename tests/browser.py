@@ -55,7 +55,13 @@ class Site:
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         assert self.app is not None
-        return self.app(environ, start_response)
+        body = self.app(environ, start_response)
+        try:
+            return list(body)
+        finally:
+            # Werkzeug's server leaves a file open if the browser goes away while it is sent.
+            if hasattr(body, "close"):
+                body.close()
 
     def url(self, path: str = "/", host: str = "localhost") -> str:
         return f"{self.scheme}://{host}:{self.port}{path}"

@@ -220,4 +220,5 @@ def test_the_routes(app: flask_devkit_sso.DevKitSSO) -> None:
         ("/sso/callback", "devkit_sso_callback.callback"),
         ("/sso/confirm", "devkit_sso_callback.confirm"),
         ("/sso/landing.js", "devkit_sso_callback.landing_js"),
+        ("/sso/onward", "devkit_sso_callback.onward"),
     }

@@ -60,7 +60,8 @@ def check_redirect_uri(found: Findings, app: Flask, state: AppState) -> None:
             "Serve https there, by the application or by a proxy in front of it, or use http://",
         )
     if path == callback:
-        found.ok(subject, f"{uri} points to the callback")
+        name = "landing page at the callback" if redirect_uri.needs_landing else "callback"
+        found.ok(subject, f"{uri} points to the {name}")
     elif path.endswith(callback):
         found.warning(
             subject,

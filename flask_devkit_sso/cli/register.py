@@ -66,7 +66,11 @@ def _option(name: str) -> str:
 @click.option("--client-id", metavar="ID")
 @click.option("--secret-stdin", is_flag=True, help="Read the client secret from standard input.")
 @click.option("--server-url", metavar="URL", help="For example https://auth.example.com")
-@click.option("--redirect-uri", metavar="URI", help="As registered at the server, byte for byte.")
+@click.option(
+    "--redirect-uri",
+    metavar="URI",
+    help="As registered at the server. Proposed: https://HOST/sso/callback#/login",
+)
 @_url_options
 @click.option(
     "--file",
@@ -121,6 +125,11 @@ def register(
             hint = " (unset it to type the secret)" if has_terminal else ""
             echo(f"{label}: taken from {ENVIRONMENT}_CLIENT_SECRET{hint}")
         elif has_terminal and (name not in given or not values[name]):
+            if name == "redirect_uri" and not values.get(name):
+                click.echo(
+                    f"Proposed: https://HOST{loaded.settings.callback_path}#/login, with the "
+                    "host at which people open the application"
+                )
             values[name] = _ask(name, values.get(name), name in required, parse)
     missing = [_option(name) for name in required if not values.get(name)]
     if missing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from functools import cached_property
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 
 class RedirectURI:
@@ -42,14 +42,27 @@ class RedirectURI:
     @property
     def origin(self) -> str:
         """The origin as browsers write it: in lower case and without a default port."""
-        default_port = ":443" if self.is_secure else ":80"
-        return self.site.lower().removesuffix(default_port)
+        return _origin(self._parts)
+
+    def shares_origin(self, url: str | None) -> bool:
+        """Return whether another URL has the redirect URI's origin."""
+        return url is not None and _origin(urlsplit(url)) == self.origin
+
+    @property
+    def is_callback(self) -> bool:
+        """Whether the path is that of the callback, and not a page of the application."""
+        return self.path.endswith(self._callback_path)
 
     @cached_property
     def needs_landing(self) -> bool:
         """Whether the landing page has to read the authorization response: it may be in the
         fragment, which browsers do not send, or the path is not that of the callback."""
-        return "#" in self.uri or not self.path.endswith(self._callback_path)
+        return "#" in self.uri or not self.is_callback
+
+    @property
+    def lands_on_application(self) -> bool:
+        """Whether the landing page is needed at a path that belongs to the application."""
+        return self.needs_landing and not self.is_callback
 
     def lands_on(self, path: str) -> bool:
         """Return whether a path is that of the redirect URI, and the landing page is needed
@@ -65,6 +78,11 @@ class RedirectURI:
         on one of them cannot be completed on the other.
         """
         return self.host != host and is_loopback(self.host) and is_loopback(host)
+
+
+def _origin(parts: SplitResult) -> str:
+    default_port = ":443" if parts.scheme == "https" else ":80"
+    return f"{parts.scheme}://{parts.netloc}".lower().removesuffix(default_port)
 
 
 def is_loopback(host: str | None) -> bool:

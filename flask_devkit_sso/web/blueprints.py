@@ -7,6 +7,7 @@ from flask import Blueprint
 from .landing import landing_js
 from .login import callback, confirm, login
 from .logout import logout, signed_out
+from .onward import onward
 
 _PACKAGE = "flask_devkit_sso"
 """The package with the templates and the static files."""
@@ -29,4 +30,5 @@ def create_callback_blueprint() -> Blueprint:
     blueprint.add_url_rule("/callback", view_func=callback, methods=["GET", "POST"])
     blueprint.add_url_rule("/confirm", view_func=confirm, methods=["GET", "POST"])
     blueprint.add_url_rule("/landing.js", view_func=landing_js)
+    blueprint.add_url_rule("/onward", view_func=onward)
     return blueprint

@@ -6,13 +6,15 @@ from flask import Response, request
 
 from ..service import get_state
 from .request_user import has_loaded_user
+from .requests import is_page_load
 
 
 def add_cache_headers(response: Response) -> Response:
     """Mark a response that depends on the user, so that no cache serves it to somebody else.
 
-    Browsers always request a page at the redirect URI again, because an authorization response may
-    arrive there.
+    No browser keeps a page at the redirect URI, because an authorization response may arrive there:
+    with ``no-cache``, the Back button would show the page that the browser has, together with a
+    code in its address.
     """
     state = get_state()
     depends = has_loaded_user(state)
@@ -29,5 +31,6 @@ def add_cache_headers(response: Response) -> Response:
         response.cache_control.public = False
         response.cache_control.private = True
     if lands and not response.cache_control.no_store:
-        response.headers["Cache-Control"] = "no-cache"
+        is_shown = response.mimetype == "text/html" or is_page_load(request)
+        response.headers["Cache-Control"] = "no-store" if is_shown else "no-cache"
     return response

@@ -1,23 +1,30 @@
 """The landing page: reads an authorization response from the address's fragment.
 
 Browsers do not send the fragment (docs/protocol.md section 1), so a script reads it and posts it to
-the callback.
+the callback. If there is no response, the script goes on to the application's page (web/onward.py).
 """
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, Final
 
-from flask import Response, after_this_request, make_response, render_template, request
+from flask import Response, make_response, render_template, request, url_for
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from ..errors import LoginFailed
 from ..protocol.authorization import AuthorizationResponse
-from ..service import get_state
-from .cookies import delete_cookie
+from ..service import AppState, get_state
+from .onward import create_ticket, use_ticket
 from .pages import catalogue, page, set_language
 from .requests import is_page_load
+from .urls import current_url, safe_next
+
+MARKER_LIFETIME: Final = 30 * 24 * 3600
+"""Seconds for which a browser counts as one that signs in here."""
+
+_SCRIPT: Final = (Path(__file__).parent.parent / "static" / "landing.js").read_text("utf-8")
 
 _MAX_POST: Final = 32 * 1024
 """Maximum size of the body that the landing script posts, in bytes."""
@@ -30,47 +37,67 @@ def landing_page() -> Response | None:
     along with a redirect.
     """
     state = get_state()
-    uri, service = state.redirect_uri, state.service
+    uri, path = state.redirect_uri, request.script_root + request.path
     if (
         uri is None
+        or state.session_service is None
         or request.method != "GET"
-        or not uri.lands_on(request.script_root + request.path)
+        or not uri.lands_on(path)
         or not is_page_load(request)
     ):
         return None
-    passes = {
-        name: value for name, value in request.cookies.items() if name.startswith(state.pass_cookie)
-    }
-    comes_back = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
-    if passes and (not comes_back or "2" in passes.values()):
-        # The script sets a pass when it finds no authorization response, so this request is for the
-        # application. But another tab may have set it, and a request that comes from the server may
-        # have a response. It gets the landing page unless the script has run twice: some browsers
-        # send the same Sec-Fetch-Site when a page is reloaded.
-        @after_this_request
-        def delete_passes(response: Response) -> Response:
-            for name in passes:
-                delete_cookie(response, name)
-            return response
+    site, ticket = request.headers.get("Sec-Fetch-Site"), None
+    if site is None and "Accept" not in request.headers:
+        # Not a browser, and so it runs no script: a test, for example.
+        return None
+    if not uri.is_callback:
+        if not _may_have_response(state, site):
+            return None
+        if site in ("same-origin", None) and use_ticket():
+            return None
+        if site is None or state.shares_origin:
+            ticket = create_ticket()
+    return page(
+        "landing.html",
+        script=True,
+        # A browser that does not say what it loads may load a frame, which is the application's.
+        framed="Sec-Fetch-Dest" not in request.headers,
+        is_callback=uri.is_callback,
+        onward_url=url_for(
+            "devkit_sso_callback.onward", to=safe_next(current_url()), ticket=ticket
+        ),
+    )
 
-        return None
-    if service is None or not service.logins.pending(request.cookies):
-        return None
-    return page("landing.html", script=True, pass_cookie=state.pass_cookie)
+
+def _may_have_response(state: AppState, site: str | None) -> bool:
+    """Return whether the current request may bring an authorization response to a page of the
+    application.
+
+    A cookie can only decide for the landing page. So no harm is done if another host of the domain
+    sets one.
+
+    :param site: the header ``Sec-Fetch-Site``, which covers all redirects of the request.
+    """
+    if site == "same-origin":
+        return state.shares_origin
+    if site not in ("none", None):
+        return True
+    return any(
+        name == state.session_cookie
+        or name.startswith(state.login_cookie_prefix)
+        or (name == state.marker_cookie and site == "none")
+        for name in request.cookies
+    )
 
 
 def landing_js() -> Response:
-    """Return the landing page's script, which contains the redirect URI."""
+    """Return the landing page's script: its settings as a JSON list, followed by a static file."""
     texts = catalogue()
     no_answer = render_template(
         "devkit_sso/no_answer.html", language=texts.language, sso_text=texts.markup
     )
-    script = render_template(
-        "devkit_sso/landing.js",
-        redirect_uri=get_state().settings.redirect_uri or "",
-        no_answer=no_answer,
-    )
-    response = make_response(script)
+    settings = {"redirectUri": get_state().settings.redirect_uri, "noAnswer": no_answer}
+    response = make_response(f"[{json.dumps(settings)}]\n{_SCRIPT}")
     response.mimetype = "text/javascript"
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Content-Type-Options"] = "nosniff"

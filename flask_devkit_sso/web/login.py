@@ -20,7 +20,7 @@ from ..session.login_results import LoginResult
 from ..session.logins import PendingLogin
 from .cookies import delete_cookie, set_cookie
 from .failures import handles_failures
-from .landing import read_post
+from .landing import MARKER_LIFETIME, read_post
 from .logout import forget_outcome, signed_out_url
 from .pages import lead_to, page, see_other, set_private
 from .request_user import load_user
@@ -68,7 +68,10 @@ def login() -> Response:
         for name in started.stale_cookies:
             delete_cookie(response, name)
         max_age = int(get_state().settings.login_ttl)
-        return set_cookie(response, started.login.cookie_name, started.cookie, max_age)
+        set_cookie(response, started.login.cookie_name, started.cookie, max_age)
+        if uri.lands_on_application:
+            set_cookie(response, get_state().marker_cookie, "1", MARKER_LIFETIME)
+        return response
 
     url = service.client.authorization_url(
         redirect_uri=started.redirect_uri,
@@ -116,7 +119,15 @@ def callback() -> Response:
         return see_other(_complete(authorization_response))
     require_same_origin(request)
     authorization_response, hash_route = read_post()
-    return set_private(jsonify(next=_complete(authorization_response, hash_route)))
+    try:
+        next_url = _complete(authorization_response, hash_route)
+    except LoginFailed as error:
+        # Back or another tab: the login is complete. The person has lost nothing, and can go on.
+        if error.reason != "login_unknown" or not load_user().user.is_authenticated:
+            raise
+        log.warning("a response that belongs to no pending login was ignored")
+        next_url = safe_next(None)
+    return set_private(jsonify(next=next_url))
 
 
 @handles_failures

@@ -30,7 +30,13 @@ def set_private(response: Response) -> Response:
 
 
 def page(
-    template: str, status: int = 200, *, form: bool = False, script: bool = False, **context: Any
+    template: str,
+    status: int = 200,
+    *,
+    form: bool = False,
+    script: bool = False,
+    framed: bool = False,
+    **context: Any,
 ) -> Response:
     """Render one of our pages, with the headers that all of them have.
 
@@ -40,6 +46,7 @@ def page(
     :param form: whether the page contains a form. With ``no-referrer``, a browser would send the
         form with ``Origin: null``.
     :param script: whether the page loads one of our scripts.
+    :param framed: whether other pages may show this one in a frame.
     """
     referrer = "same-origin" if form else "no-referrer"
     policy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'"
@@ -56,9 +63,11 @@ def page(
     )
     response = make_response(html, status)
     response.headers["Referrer-Policy"] = referrer
-    # Browsers ignore frame-ancestors in a <meta> element.
-    response.headers["Content-Security-Policy"] = f"{policy}; frame-ancestors 'none'"
-    response.headers["X-Frame-Options"] = "DENY"
+    response.headers["Content-Security-Policy"] = policy
+    if not framed:
+        # Browsers ignore frame-ancestors in a <meta> element.
+        response.headers["Content-Security-Policy"] += "; frame-ancestors 'none'"
+        response.headers["X-Frame-Options"] = "DENY"
     return set_private(set_language(response, texts.language))
 
 

@@ -55,6 +55,13 @@ def require_same_origin(request: Request) -> None:
         raise LoginFailed("cross_site")
 
 
+def has_own_referrer(request: Request) -> bool:
+    """Return whether the Referer is a page of this site. It may be that of an earlier page, if
+    other sites have redirected the browser since."""
+    origin = _origin()
+    return bool(origin) and f"{request.referrer}/".startswith(f"{origin}/")
+
+
 def is_ours(request: Request) -> bool:
     """Return whether a request is for one of the extension's routes."""
     return (request.endpoint or "").startswith(OUR_ENDPOINTS)

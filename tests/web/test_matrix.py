@@ -279,7 +279,7 @@ def test_talismans_headers_do_not_replace_our_policies(build: Build) -> None:
     client = app.test_client()
     client.get("/sso/authorize")
     landing = client.get("/", headers={"Accept": "text/html"})
-    assert 'data-devkit-sso-pass="' in landing.text
+    assert 'data-devkit-sso-onward="' in landing.text
     assert "default-src 'none'" not in landing.headers["Content-Security-Policy"]
     assert (
         '<meta http-equiv="Content-Security-Policy" content="default-src &#39;none&#39;'

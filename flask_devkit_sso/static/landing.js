@@ -1,19 +1,17 @@
-// Completes a login whose code is in the URL fragment, which servers do not see.
-// Load this script first in <head>: until it has run, the code is in the address bar.
-"use strict";
-(() => {
-  const redirectUri = {{ redirect_uri|tojson }};
-  const uri = redirectUri && new URL(redirectUri);
+// Completes a login whose code is in the URL fragment, which servers do not see. Load this first in
+// <head>: until it has run, the code is in the address bar. The list above comes from `landing_js`.
+.forEach((settings) => {
+  "use strict";
+  const uri = settings.redirectUri && new URL(settings.redirectUri);
   const script = document.currentScript.src;
   const root = document.documentElement;
-  const skipCookie = root.dataset.devkitSsoPass; // set on the landing page only
 
-  // Return what this tab has stored, or "" if storage is off.
-  const stored = (key, initial = "") => {
+  // Return what this tab has stored, or "".
+  const stored = (key) => {
     try {
-      return (sessionStorage[`devkit-sso-${key}`] ??= initial);
+      return sessionStorage[`devkit-sso-${key}`] ?? "";
     } catch {
-      return "";
+      return ""; // storage is off
     }
   };
   const decode = (text) => {
@@ -31,9 +29,11 @@
   // Return all parameters of an authorization response, or null if there is none.
   const parse = ({ origin, pathname, search, hash }) => {
     if (origin !== uri.origin || pathname !== uri.pathname) return null;
+    // Some servers drop the hash. On a path of ours, it is not the application's.
+    const isOurs = pathname === new URL("callback", script).pathname;
     const query = after(search, uri.search);
     // Ignore a hash that the redirect URI lacks: redirects keep it.
-    const tail = uri.hash && after(hash, uri.hash);
+    const tail = uri.hash && (after(hash, uri.hash) ?? (isOurs ? "" : null));
     if (query === null || tail === null) return null;
     const params = { code: [], error: [], state: [], s: [] };
     for (const pair of (query + tail).split(/[?&]/)) {
@@ -43,21 +43,13 @@
     return params.code.length + params.error.length ? params : null;
   };
 
-  const params = uri && top === self ? parse(location) : null;
-  if (!params) {
-    // Reload to show the application's own page, at most twice.
-    if (!skipCookie) return;
-    const prefix = `${skipCookie}${stored("id", Math.random())}=`;
-    const reloads = () => +(document.cookie.split(prefix)[1]?.[0] ?? 0);
-    const before = reloads();
-    if (before > 1) return;
-    document.cookie = `${prefix}${before + 1}; Max-Age=10; Path=/; SameSite=Lax`;
-    if (reloads() > before) location.reload();
-    return;
-  }
-
+  const params = uri && parse(location);
+  if (!params) return;
   history.replaceState(null, "", uri.pathname + uri.search + uri.hash);
-  if (!skipCookie) {
+  if (top !== self) return;
+  if ("devkitSsoOnward" in root.dataset) {
+    root.dataset.devkitSsoOnward = ""; // the landing page: see onward.js
+  } else {
     // Stop the application's scripts. Browsers paint nothing without a body.
     document.write("<body>");
     stop();
@@ -67,6 +59,13 @@
   const show = (html) => {
     const page = new DOMParser().parseFromString(html, "text/html");
     document.replaceChild(page.documentElement, root);
+  };
+  // If only the hash differs, a redirect makes the browser load the page.
+  const go = (address) => {
+    const { href, pathname, search, hash } = new URL(address, location);
+    const isHere = hash && href === new URL(hash, location).href;
+    const to = encodeURIComponent(pathname + search);
+    location.replace(isHere ? new URL(`onward?to=${to}${hash}`, script) : href);
   };
   fetch(new URL("callback", script), {
     method: "POST",
@@ -79,9 +78,7 @@
       if (isPage && !redirected) return show(await response.text());
       const { next } = redirected ? { next: url } : await response.json();
       if (!next) throw next;
-      // location.replace() loads nothing if only the hash differs.
-      history.replaceState(null, "", next);
-      location.reload();
+      go(next);
     })
-    .catch(() => show({{ no_answer|tojson }}));
-})();
+    .catch(() => show(settings.noAnswer));
+});
