@@ -76,8 +76,8 @@ class Scene:
             self.secrets |= {cookie.value, cookie.value.strip(".").split(".")[0]}
         for seen in self.server.seen:
             self.secrets.add(seen.json.get("code_verifier", CODE))
-        # The value of a deleted cookie.
-        self.secrets.discard("")
+        # The values of a deleted cookie, and of the mark that this browser signs in here.
+        self.secrets -= {"", "1"}
         return response.status_code
 
     def lock_the_store(self) -> None:

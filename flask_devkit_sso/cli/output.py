@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import sysconfig
 import traceback
 from collections.abc import Callable
@@ -23,7 +24,9 @@ def echo(text: str = "", *, error: bool = False) -> None:
 
     :raises OSError: if it cannot be written.
     """
-    click.echo(printable(text), err=error)
+    encoding = (sys.stderr if error else sys.stdout).encoding or "utf-8"
+    # To a stream in ASCII, click would write UTF-8.
+    click.echo(printable(text).encode(encoding, "replace").decode(encoding), err=error)
 
 
 def printable(text: str) -> str:
