@@ -162,6 +162,10 @@ class DevKitSSO:
 
     def _before_request(self) -> Response | None:
         app, state = get_app(), get_state()
+        if request.script_root[1:2] in ("/", "\\"):
+            # Browsers would take every address of this application for one of another site. A
+            # proxy that passes X-Forwarded-Prefix on lets a client do this.
+            abort(400)
         if not state.has_checked_views:
             check_views(app)
             # Flask-WTF would refuse our POSTs, which check their origin instead.

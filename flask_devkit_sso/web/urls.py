@@ -56,7 +56,8 @@ def is_our_path(path: str) -> bool:
     Another spelling counts as well, such as ``/sso//logout``, ``/sso/./logout`` or
     ``/sso/logout/``: browsers and proxies resolve dots, and some proxies merge slashes.
     """
-    root, adapter = request.script_root, current_app.create_url_adapter(request)
+    adapter = current_app.create_url_adapter(request)
+    root = normpath(request.script_root) if request.script_root else ""
     path = normpath("/" + path.lstrip("/"))
     if adapter is None or not path.startswith(f"{root}{get_state().settings.url_prefix}/"):
         return False
