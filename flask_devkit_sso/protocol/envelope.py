@@ -1,4 +1,4 @@
-"""Parses the JSON of an envelope (docs/protocol.md, "Common to all")."""
+"""Parses JSON strictly: envelopes (docs/protocol.md, "Common to all") and what our script posts."""
 
 from __future__ import annotations
 

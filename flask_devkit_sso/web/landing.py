@@ -15,6 +15,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from ..errors import LoginFailed
 from ..protocol.authorization import AuthorizationResponse
+from ..protocol.envelope import NotAnEnvelope, parse_envelope
 from ..service import AppState, get_state
 from .onward import create_ticket, use_ticket
 from .pages import catalogue, page, set_language
@@ -116,11 +117,10 @@ def read_post() -> tuple[AuthorizationResponse, str]:
     request.max_content_length = _MAX_POST
     try:
         # Without the cache, an error tracker cannot read the code from the request.
-        text = request.get_data(cache=False).decode()
-        fields = json.loads(text, object_pairs_hook=_unique_names)
-    except (RequestEntityTooLarge, ValueError, RecursionError):
+        fields = parse_envelope(request.get_data(cache=False))
+    except (RequestEntityTooLarge, NotAnEnvelope):
         raise LoginFailed("code_missing") from None
-    if not (isinstance(fields, dict) and request.is_json):
+    if not request.is_json:
         raise LoginFailed("code_missing")
     lists = {name: fields.get(name, []) for name in ("code", "error", "state", "s")}
     texts = {name: fields.get(name, "") for name in ("login", "hash")}
@@ -129,14 +129,6 @@ def read_post() -> tuple[AuthorizationResponse, str]:
     if not all(isinstance(item, str) and item.isprintable() for item in flat):
         raise LoginFailed("code_missing")
     return AuthorizationResponse(**lists, login=texts["login"]), texts["hash"]
-
-
-def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Reject a name that occurs twice: the script never sends one."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError
-    return found
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -72,7 +72,7 @@ _FILES = st.one_of(
 
 
 def check_file(folder: Path, value: Mutation | dict[str, str]) -> None:
-    """A file is read, or it is a ConfigError that does not quote it. What is written is read."""
+    """Reading works, or raises a ConfigError that quotes nothing. A written file is valid."""
     path = folder / "devkit_sso.toml"
     if isinstance(value, dict):
         values = {key: text for key, text in value.items() if text.isprintable()}

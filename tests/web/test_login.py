@@ -522,7 +522,7 @@ def test_parameters_added_by_standard_servers_are_ignored(client: FlaskClient) -
 def test_a_login_of_an_invalid_user_is_denied(
     make_app: AppMaker, server: ScriptedServer, key: str
 ) -> None:
-    """The server is told to end its sign-in: otherwise the next login would not ask who it is."""
+    """The sign-in at the server ends too: otherwise the next login would not ask who it is."""
     path = "/validity"
     app = make_app(validity_url=server.url + path, validity_field="accounts", validity_key=key)
     client = app.test_client()
