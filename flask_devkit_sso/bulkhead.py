@@ -179,7 +179,10 @@ class Bulkhead:
                 if silence >= 1:
                     raise self._silent()
                 if now >= deadline:
-                    raise self._refuse(f"Too many calls to {self._name} are already in progress.")
+                    raise self._refuse(
+                        f"Too many calls to {self._name} are already in progress. This one was not "
+                        "made: try again in a few seconds."
+                    )
                 until_next = (_PROBE_AFTER if silence < _PROBE_AFTER else 1) - silence
                 self._changed.wait(min(until_next * self._patience(now), deadline - now))
                 if self._failures > failures:
@@ -252,8 +255,8 @@ class Bulkhead:
 
     def _silent(self) -> Exception:
         return self._refuse(
-            f"Earlier calls to {self._name} are still without a response. It will be tried again "
-            "in a few seconds."
+            f"Earlier calls to {self._name} are still without a response. This one was not made: "
+            "try again in a few seconds."
         )
 
     def _leave(self, place: Place) -> None:

@@ -125,7 +125,10 @@ def callback() -> Response:
         # Back or another tab: the login is complete. The person has lost nothing, and can go on.
         if error.reason != "login_unknown" or not load_user().user.is_authenticated:
             raise
-        log.warning("a response that belongs to no pending login was ignored")
+        log.warning(
+            "a response that belongs to no pending login was ignored, see "
+            "docs/failures.md#login_unknown"
+        )
         next_url = safe_next(None)
     return set_private(jsonify(next=next_url))
 

@@ -177,6 +177,15 @@ def test_on_stores(place: Place, refusing: ScriptedServer, redis_server: RedisSe
         f"error    store: The session store {file} cannot be used: it is a database of another "
         "program\n         Fix: Set DEVKIT_SSO_STORE_URL to a file of its own\n"
     ) in done.stdout
+    file.unlink()
+    place.run("doctor", **on_file)
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        done = place.run("doctor", **on_file)
+    assert (
+        f"error    store: The session store {file} cannot be used: database is locked\n"
+        "         Fix: Find the process that keeps the file locked"
+    ) in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Runs one target for some seconds."""
+"""Runs one target for some seconds, and shows the results."""
 
 from __future__ import annotations
 
@@ -72,3 +72,17 @@ def run(target: Target, seconds: float, first_seed: int) -> Result:
             finding = f"{target.name}:\n{traceback.format_exc(limit=-4)}"
         batch += 1
     return Result(target.name, count, time.monotonic() - began, finding)
+
+
+def show(results: list[Result]) -> None:
+    """Print the findings and a table."""
+    for result in results:
+        if result.finding:
+            print(f"\n{result.finding}\n")
+    print(f"{'target':<20}{'inputs':>10}{'seconds':>10}{'findings':>10}")
+    for result in results:
+        found = 1 if result.finding else 0
+        print(f"{result.name:<20}{result.inputs:>10}{result.seconds:>10.1f}{found:>10}")
+    untried = [result.name for result in results if not result.inputs]
+    if untried:
+        print(f"\nNo input was tried for {', '.join(untried)}: run it with more seconds.")
