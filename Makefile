@@ -62,7 +62,7 @@ test-lowest: wheel  ## the core suite against the wheel, with the lowest version
 	$(PY) tools/lowest.py > dist/lowest.txt
 	tools/core-suite.sh $(PY) --constraint dist/lowest.txt
 
-soak: .venv/tools system  ## load with faults for SECONDS=300; STORE=sqlite or redis; the README lists the values of MODE
+soak: .venv/tools system  ## load with faults for SECONDS=300; STORE=sqlite or redis; docs/sessions.md lists the values of MODE
 	$(PY) -m tools.soak --seconds $(SECONDS) --store $(STORE) --mode $(MODE)
 
 fuzz: .venv/tools  ## random inputs for SECONDS=300; SEED repeats a run, and a finding fails

@@ -32,8 +32,8 @@ MAX_CALLS: Final = 16
 """Maximum number of calls to one interface in progress in one process. Further calls wait."""
 
 CALLS_PER_SECOND: Final = 32
-"""How many calls to one interface one process makes in each second before they have to wait, unless
-the responses take longer than half a second."""
+"""How many calls a process can make to one interface in each second before they have to wait. If
+responses take longer than half a second, it is fewer."""
 
 PAUSE: Final = 5.0
 """Seconds until a process calls an interface again that did not respond several times."""

@@ -21,8 +21,8 @@ from ..protocol.contract import Tokens
 from .records import UNREADABLE
 
 _SIGNED: Final = re.compile(r"\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
-"""The only form of a signed value: base64url without padding, whose unused last two bits are zero.
-itsdangerous would also accept other spellings of the same signature."""
+"""The only accepted form of a signed value: base64url without padding, whose two unused last bits
+are zero. itsdangerous would also accept other spellings of the same signature."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Signed:
 class Signer:
     """Signs JSON values for one purpose, together with the time.
 
-    The time is part of the value rather than of the signature: a time of itsdangerous is in whole
-    seconds, and it rejects one from a host whose clock is ahead.
+    The time is part of the value. A timestamp of itsdangerous is in whole seconds, and is rejected
+    if it comes from a host whose clock is ahead.
     """
 
     def __init__(self, serializer: URLSafeSerializer) -> None:

@@ -33,7 +33,7 @@ _ONE_KEY: Final = (
     "changes."
 )
 
-_CLOCKS: Final = "It was started in the future: set the clocks of all hosts."
+_CLOCKS: Final = "It was started in the future: synchronise the clocks of all hosts."
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ class Logins:
         :raises LoginFailed: ``login_unknown``, if it was used before.
         :raises StoreUnavailable: if it is unknown whether the login was used.
         """
-        # The mark has to be there as long as any host accepts the login: a host whose clock is
-        # behind does so for longer, and one whose clock is ahead deletes the mark earlier.
+        # The mark has to exist as long as any host accepts the login. A host whose clock is behind
+        # accepts it for longer, and a host whose clock is ahead deletes the mark earlier.
         expires = login.expires_at + SKEW
         if not self._store.add(self._used_key(login.nonce), "", expires=expires):
             raise LoginFailed("login_unknown")

@@ -1,4 +1,5 @@
-"""Reading the store's records: one that is not understood counts as none."""
+"""What modules that parse the store's records share. A record that cannot be parsed counts as
+missing."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ UNREADABLE: Final = (ValueError, LookupError, TypeError, OverflowError, Recursio
 
 
 def parse_user(data: Any) -> UserInfo:
-    """Return the user in a part of a record.
+    """Return the user that a part of a record describes.
 
-    :raises LookupError, TypeError: if it is not a user.
+    :raises LookupError, TypeError: if it does not describe a user.
     """
     user = UserInfo(data["uid"], data["username"], data["role"])
     texts = (user.uid, user.username)

@@ -49,7 +49,7 @@ def landing_page() -> Response | None:
         return None
     site, ticket = request.headers.get("Sec-Fetch-Site"), None
     if site is None and "Accept" not in request.headers:
-        # Not a browser, and so it runs no script: a test, for example.
+        # This is not a browser but a test, for example, and it runs no scripts.
         return None
     if not uri.is_callback:
         if not _may_have_response(state, site):
@@ -74,8 +74,8 @@ def _may_have_response(state: AppState, site: str | None) -> bool:
     """Return whether the current request may bring an authorization response to a page of the
     application.
 
-    A cookie can only decide for the landing page. So no harm is done if another host of the domain
-    sets one.
+    Cookies can only lead to the landing page, never away from it, so another host of the domain
+    does no harm by setting one.
 
     :param site: the header ``Sec-Fetch-Site``, which covers all redirects of the request.
     """
@@ -125,7 +125,7 @@ def read_post() -> tuple[AuthorizationResponse, str]:
     lists = {name: fields.get(name, []) for name in ("code", "error", "state", "s")}
     texts = {name: fields.get(name, "") for name in ("login", "hash")}
     flat = [*texts.values(), *(item for found in lists.values() for item in _as_list(found))]
-    # JSON may contain half of a surrogate pair, which cannot be signed or sent.
+    # JSON may contain half a surrogate pair, which can be neither signed nor sent.
     if not all(isinstance(item, str) and item.isprintable() for item in flat):
         raise LoginFailed("code_missing")
     return AuthorizationResponse(**lists, login=texts["login"]), texts["hash"]

@@ -62,8 +62,8 @@ def create_ticket() -> str:
 def use_ticket() -> bool:
     """Return whether the current request has a valid ticket, and delete it."""
     name = get_state().ticket_cookie
-    # Another tab may receive an authorization response before this ticket is used. Its request does
-    # not come from the landing page.
+    # Another tab may receive an authorization response before this ticket is used. That request has
+    # no Referer of the landing page.
     value = [_browser(), _comes_from_landing()]
     if not _is_valid(request.cookies.get(name, ""), "onward-ticket", value):
         return False
@@ -83,7 +83,7 @@ def _is_landing_address(to: str) -> bool:
 
 
 def _browser() -> str:
-    """Return a hash of the cookies because of which this browser gets the landing page."""
+    """Return a hash of this browser's session and login cookies, which lead to the landing page."""
     state = get_state()
     found = sorted(
         (name, value)
