@@ -12,8 +12,8 @@ from .requests import is_page_load
 def add_cache_headers(response: Response) -> Response:
     """Mark a response that depends on the user, so that no cache serves it to somebody else.
 
-    No browser keeps a page at the redirect URI, because an authorization response may arrive there:
-    with ``no-cache``, the Back button would show the page that the browser has, together with a
+    No browser may keep a page at the redirect URI, because an authorization response may arrive
+    there. With ``no-cache``, the Back button could show the page that the browser has kept, with a
     code in its address.
     """
     state = get_state()

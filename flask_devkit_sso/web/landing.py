@@ -125,7 +125,7 @@ def read_post() -> tuple[AuthorizationResponse, str]:
     lists = {name: fields.get(name, []) for name in ("code", "error", "state", "s")}
     texts = {name: fields.get(name, "") for name in ("login", "hash")}
     flat = [*texts.values(), *(item for found in lists.values() for item in _as_list(found))]
-    # JSON may contain half a surrogate pair, which can be neither signed nor sent.
+    # JSON may contain half of a surrogate pair, which cannot be signed or sent.
     if not all(isinstance(item, str) and item.isprintable() for item in flat):
         raise LoginFailed("code_missing")
     return AuthorizationResponse(**lists, login=texts["login"]), texts["hash"]

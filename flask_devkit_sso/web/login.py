@@ -34,8 +34,8 @@ log: Final = logging.getLogger("flask_devkit_sso")
 def login() -> Response:
     """Start a login: redirect the browser to the server (docs/protocol.md section 1).
 
-    With the binding ``confirm``, only the person can start a login, with the button of a page: any
-    site can open this address, and while a login is pending, it can have its own code exchanged.
+    With the binding ``confirm``, the person starts the login with the button of a page. Otherwise
+    another site could start one by opening this address, and then have its own code exchanged.
     """
     next_url = safe_next(request.args.get("next"))
     needs_button = get_state().settings.binding == "confirm"
@@ -125,10 +125,7 @@ def callback() -> Response:
         # Back or another tab: the login is complete. The person has lost nothing, and can go on.
         if error.reason != "login_unknown" or not load_user().user.is_authenticated:
             raise
-        log.warning(
-            "a response that belongs to no pending login was ignored, see "
-            "docs/failures.md#login_unknown"
-        )
+        log.warning("a response that belongs to no pending login was ignored")
         next_url = safe_next(None)
     return set_private(jsonify(next=next_url))
 

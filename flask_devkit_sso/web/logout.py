@@ -75,7 +75,8 @@ def _end_session(session: Session) -> bool:
 def signed_out_url(is_confirmed: bool | None) -> str:
     """Return the URL of the signed-out page, and let this browser's page show the outcome.
 
-    The outcome is in a cookie, because an address convinces anybody it is sent to.
+    The outcome is in a cookie, because an address could be sent to somebody else, who would believe
+    it.
 
     :param is_confirmed: whether the server confirmed the logout, or None if nothing is known.
     """

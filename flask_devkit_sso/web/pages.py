@@ -74,8 +74,8 @@ def page(
 def lead_to(url: str) -> Response:
     """Answer a form of one of our pages with a page that leads to another address.
 
-    Chromium applies ``form-action`` to every redirect that follows a form, so it would block a
-    redirect that leads to another site, even one of the application's or at the login that follows.
+    Chromium applies ``form-action`` to all redirects after a form is submitted. So it would block
+    one to another site, even if that is a later one, such as the application's.
     """
     return page("forward.html", url=url)
 
