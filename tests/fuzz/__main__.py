@@ -15,7 +15,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from .files import file_targets
 from .requests import request_targets
 from .responses import response_targets
-from .running import Target, run, show
+from .running import Result, Target, run
 from .stores import store_targets
 
 # Reading the system's CA certificates takes 50 ms for each application.
@@ -43,6 +43,16 @@ def main() -> int:
         results = [run(target, options.seconds / len(chosen), seed) for target in chosen]
     show(results)
     return 1 if any(result.finding for result in results) else 0
+
+
+def show(results: list[Result]) -> None:
+    for result in results:
+        if result.finding:
+            print(f"\n{result.finding}\n")
+    print(f"{'target':<20}{'inputs':>10}{'seconds':>10}{'findings':>10}")
+    for result in results:
+        found = 1 if result.finding else 0
+        print(f"{result.name:<20}{result.inputs:>10}{result.seconds:>10.1f}{found:>10}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs one target for some seconds, and shows the results."""
+"""Runs one target for some seconds."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ def run(target: Target, seconds: float, first_seed: int) -> Result:
 
     def attempt(value: Any) -> None:
         nonlocal count, has_failed
-        # After a finding, Hypothesis must see the same result for the same input.
-        if not has_failed and time.monotonic() - began > seconds:
+        # After a finding, Hypothesis must see the same result for the same input. The first input
+        # may take long to generate, so it is tried even if the time is up.
+        if count and not has_failed and time.monotonic() - began > seconds:
             return
         count += 1
         try:
@@ -57,7 +58,7 @@ def run(target: Target, seconds: float, first_seed: int) -> Result:
             raise
 
     finding, batch = "", 0
-    while not finding and time.monotonic() - began < seconds:
+    while not finding and (not count or time.monotonic() - began < seconds):
         prepared = settings(
             database=None,
             deadline=None,
@@ -72,17 +73,3 @@ def run(target: Target, seconds: float, first_seed: int) -> Result:
             finding = f"{target.name}:\n{traceback.format_exc(limit=-4)}"
         batch += 1
     return Result(target.name, count, time.monotonic() - began, finding)
-
-
-def show(results: list[Result]) -> None:
-    """Print the findings and a table."""
-    for result in results:
-        if result.finding:
-            print(f"\n{result.finding}\n")
-    print(f"{'target':<20}{'inputs':>10}{'seconds':>10}{'findings':>10}")
-    for result in results:
-        found = 1 if result.finding else 0
-        print(f"{result.name:<20}{result.inputs:>10}{result.seconds:>10.1f}{found:>10}")
-    untried = [result.name for result in results if not result.inputs]
-    if untried:
-        print(f"\nNo input was tried for {', '.join(untried)}: run it with more seconds.")
