@@ -110,8 +110,12 @@ class _CuttableConnection(HTTPConnection):
         if self._idle_since is not None and time.monotonic() - self._idle_since > MAX_IDLE:
             self.close()
             self.connect()
-        self._register()
         super().request(*args, **kwargs)
+
+    def send(self, data: Any) -> None:
+        # The last moment: this process may have been paused since the call began.
+        self._register()
+        super().send(data)
 
     def getresponse(self) -> Any:
         response = super().getresponse()
