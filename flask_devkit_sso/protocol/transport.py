@@ -160,24 +160,27 @@ class Transport:
             raise ServerUnavailable("No time is left for the call to the server.")
         try:
             future = threads.submit(_request, call, pool, url, body, repeatable=repeatable)
+            place.answered = False
+            response = future.result(place.deadline - time.monotonic())
+        except ServerError:
+            place.answered = True
+            raise
         except RuntimeError:
             # The pool may have queued the call all the same.
             call.give_up()
             raise ServerUnavailable(
                 "No thread can be started for the call, or this process is shutting down."
             ) from None
-        place.answered = False
-        try:
-            response = future.result(place.deadline - time.monotonic())
-        except ServerError:
-            place.answered = True
-            raise
         except TimeoutError:
-            future.cancel()
             call.give_up()
             raise ServerUnavailable(
                 f"The server did not respond completely within {self._timeout:g} seconds."
             ) from None
+        except BaseException:
+            # Something like a timeout of gevent may have interrupted this thread, and nobody would
+            # end the call at its deadline.
+            call.give_up()
+            raise
         place.answered = True
         return response
 
