@@ -39,7 +39,7 @@ class StrictResponse(http.client.HTTPResponse):
         super().__init__(sock, *args, **kwargs)
         self._socket = sock
         self._limited = _Limited(self.fp.detach())
-        self.fp = io.BufferedReader(self._limited)
+        self.fp = _Lines(self._limited)
 
     def begin(self, *args: Any, **kwargs: Any) -> None:
         super().begin(*args, **kwargs)
@@ -92,6 +92,19 @@ class StrictResponse(http.client.HTTPResponse):
                 # SSLSocket.shutdown would remove the TLS layer.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         super()._close_conn()  # type: ignore[misc]
+
+
+class _Lines(io.BufferedReader):
+    """Refuses lines with a bare carriage return (RFC 9112 section 2.2).
+
+    http.client would take it for the end of a header, as no other program does.
+    """
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if b"\r" in line.removesuffix(b"\r\n"):
+            raise InvalidFraming("a carriage return without a line feed")
+        return line
 
 
 class _Limited(io.RawIOBase):

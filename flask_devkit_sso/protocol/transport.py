@@ -8,6 +8,7 @@ callers from another.
 
 from __future__ import annotations
 
+import math
 import ssl
 import time
 import traceback
@@ -98,6 +99,7 @@ class Transport:
         repeatable: bool = False,
         background: bool = False,
         place: Place | None = None,
+        deadline: float = math.inf,
     ) -> RawResponse:
         """Send a JSON body and return the response, whatever its status.
 
@@ -106,13 +108,17 @@ class Transport:
             code.
         :param background: whether nobody is waiting for the response, so that other calls go first.
         :param place: what :meth:`reserve` returned, if it was called.
+        :param deadline: when the call has to end, as ``time.monotonic`` counts, if it is earlier
+            than the timeout. Nothing is sent after it.
         :raises ServerUnavailable: if there is no complete response within the deadline, or if the
             interface does not respond to earlier calls.
         :raises ServerError: if the response is larger than 1 MiB.
         """
         if place is not None:
             return self._send(place, url, body, repeatable=repeatable)
-        with self._interface(url).bulkhead.enter(background=background) as place:
+        wait = deadline - time.monotonic()
+        with self._interface(url).bulkhead.enter(background=background, wait=wait) as place:
+            place.deadline = min(place.deadline, deadline)
             return self._send(place, url, body, repeatable=repeatable)
 
     def get(self, url: str) -> RawResponse:
@@ -150,26 +156,31 @@ class Transport:
         call = Call(place.deadline)
         # What was done since the place was reserved says nothing about the server.
         place.started = time.monotonic()
+        if place.started >= place.deadline:
+            raise ServerUnavailable("No time is left for the call to the server.")
         try:
             future = threads.submit(_request, call, pool, url, body, repeatable=repeatable)
+            place.answered = False
+            response = future.result(place.deadline - time.monotonic())
+        except ServerError:
+            place.answered = True
+            raise
         except RuntimeError:
             # The pool may have queued the call all the same.
             call.give_up()
             raise ServerUnavailable(
                 "No thread can be started for the call, or this process is shutting down."
             ) from None
-        place.answered = False
-        try:
-            response = future.result(place.deadline - time.monotonic())
-        except ServerError:
-            place.answered = True
-            raise
         except TimeoutError:
-            future.cancel()
             call.give_up()
             raise ServerUnavailable(
                 f"The server did not respond completely within {self._timeout:g} seconds."
             ) from None
+        except BaseException:
+            # Something like a timeout of gevent may have interrupted this thread, and nobody would
+            # end the call at its deadline.
+            call.give_up()
+            raise
         place.answered = True
         return response
 

@@ -23,7 +23,7 @@ from ..protocol.error_codes import INVALID_ACCESS_TOKEN, INVALID_REFRESH_TOKEN
 from ..store.base import Store
 from ..store.claim import POLL, Claim, is_claimed
 from .keys import Keys
-from .records import UNREADABLE
+from .records import UNREADABLE, parse_time
 from .sessions import refresh_claim_key
 
 log: Final = logging.getLogger("flask_devkit_sso")
@@ -294,8 +294,8 @@ class PendingLogouts:
             record = json.loads(data)
             if record["version"] != RECORD_VERSION:
                 return None
-            uid, retry_at = record["uid"], record["retry_at"]
-            if not (isinstance(uid, str) and isinstance(retry_at, int | float)):
+            uid, retry_at = record["uid"], parse_time(record["retry_at"])
+            if not isinstance(uid, str):
                 return None
             tokens = self._keys.unseal_tokens(record["tokens"])
             return PendingLogout(key, uid, retry_at, tokens, data) if tokens else None

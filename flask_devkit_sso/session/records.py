@@ -3,6 +3,7 @@ missing."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 from ..protocol.contract import UserInfo
@@ -21,3 +22,14 @@ def parse_user(data: Any) -> UserInfo:
     if not all(isinstance(text, str) for text in texts) or not isinstance(user.role, str | None):
         raise TypeError("not a user")
     return user
+
+
+def parse_time(value: Any) -> float:
+    """Return a time of a record, in Unix seconds.
+
+    :raises TypeError, ValueError: if it is not a finite number. No comparison with NaN is true, so
+        it would never expire.
+    """
+    if isinstance(value, str) or not math.isfinite(value):
+        raise ValueError("not a time")
+    return float(value)

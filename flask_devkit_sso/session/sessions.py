@@ -21,7 +21,7 @@ from ..errors import StoreUnavailable
 from ..protocol.contract import Tokens, UserInfo
 from ..store.base import Row, Store
 from .keys import Keys
-from .records import UNREADABLE, parse_user
+from .records import UNREADABLE, parse_time, parse_user
 
 RECORD_VERSION: Final = 1
 
@@ -220,10 +220,10 @@ def _parse(key: str, row: Row) -> Session | None:
         return Session(
             key=key,
             user=parse_user(record),
-            created_at=float(record["created_at"]),
-            last_used=row.used,
-            verified_at=float(record["verified_at"]),
-            refresh_at=float(record["refresh_at"]),
+            created_at=parse_time(record["created_at"]),
+            last_used=parse_time(row.used),
+            verified_at=parse_time(record["verified_at"]),
+            refresh_at=parse_time(record["refresh_at"]),
             sealed_tokens=record["tokens"],
             record=row.data,
         )

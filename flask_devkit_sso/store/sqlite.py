@@ -100,9 +100,10 @@ class SQLiteStore:
     def remove_owner(self, owner: str) -> list[str]:
         with self._connection() as connection:
             rows = connection.execute(
-                "DELETE FROM record WHERE owner = ? RETURNING data, expires", (owner,)
+                "DELETE FROM record WHERE owner = ? RETURNING data, expires > ?",
+                (owner, time.time()),
             ).fetchall()
-        return [data for data, expires in rows if expires > time.time()]
+        return [data for data, is_alive in rows if is_alive]
 
     def of_owner(self, owner: str) -> dict[str, Row]:
         return self._rows("owner = ?", owner)
