@@ -268,14 +268,11 @@ def test_an_authentication_server_on_our_own_origin(
 @pytest.mark.parametrize(
     ("position", "binding", "is_old"),
     [
-        ("end", "state", False),
         ("end", "confirm", False),
-        ("query", "state", False),
         ("query", "redirect_uri", False),
         ("query-without-hash", "state", False),
-        ("query-without-hash", "confirm", False),
         ("end", "redirect_uri", True),
-        ("query", "redirect_uri", True),
+        ("query", "confirm", True),
         ("query-without-hash", "state", True),
     ],
 )

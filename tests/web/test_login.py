@@ -180,8 +180,12 @@ def test_abandoned_logins_do_not_accumulate(client: FlaskClient, tmp_path: Path)
     assert come_back(client, states[0]).status_code == 400
 
 
-def test_a_next_url_that_is_too_long_is_dropped(client: FlaskClient) -> None:
-    assert come_back(client, start(client, "/" + "x" * 1600)["state"]).location == "/"
+@pytest.mark.parametrize(("length", "is_kept"), [(1500, True), (1501, False)])
+def test_a_next_url_that_is_too_long_is_dropped(
+    client: FlaskClient, length: int, is_kept: bool
+) -> None:
+    url = "/" + (length - 1) * "x"
+    assert come_back(client, start(client, url)["state"]).location == (url if is_kept else "/")
 
 
 def respelled(signed: str) -> list[str]:
@@ -618,6 +622,8 @@ LEAVES = [
     "/..//evil.example",
     "/a/%2e%2e//evil.example",
     "/./private",
+    "/a/../private",
+    "/private/..",
     "/a/../sso/authorize",
     "/%zz",
     "/%",
@@ -690,6 +696,30 @@ def test_another_spelling_of_one_of_our_addresses_is_ours(
         client.post("/sso/logout", headers={"Origin": "http://localhost"})
     for path in ("/sso/own", "/ssofa//x", "/x//sso/logout"):
         assert client.get(path, follow_redirects=True).text.startswith(("own", "any")), path
+
+
+def test_which_addresses_below_our_prefix_a_login_may_return_to(make_app: AppMaker) -> None:
+    """Those of the application's own views, if they respond to the GET that follows a login."""
+    app = make_app(binding="confirm")
+    app.add_url_rule("/sso/own", "own", lambda: "own")
+    app.add_url_rule("/sso/folder/", "folder", lambda: "folder")
+    app.add_url_rule("/sso/form", "form", lambda: "form", methods=["POST"])
+    for url, expected in (
+        ("/sso/own", "/sso/own"),
+        ("/sso/folder/", "/sso/folder/"),
+        # A redirect leads to the view.
+        ("/sso/folder", "/sso/folder"),
+        ("/sso/form", "/"),
+        ("/sso/nowhere", "/"),
+    ):
+        client = app.test_client()
+        # The person starts the login by a POST.
+        start(client, url)
+        question = client.get("/sso/callback?code=C").location
+        answered = client.post(
+            question, data={"answer": "yes"}, headers={"Sec-Fetch-Site": "same-origin"}
+        )
+        assert leads_to(answered) == expected, url
 
 
 def test_a_login_returns_to_the_guarded_page(client: FlaskClient) -> None:
