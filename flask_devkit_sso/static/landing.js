@@ -72,6 +72,11 @@
     const to = encodeURIComponent(pathname + search);
     location.replace(isHere ? new URL(`onward?to=${to}${hash}`, script) : href);
   };
+  // After a download or an empty response, this page stays on the screen: say who is signed in.
+  const stay = () =>
+    fetch(new URL("signed-out", script))
+      .then((response) => response.text())
+      .then(show, () => {});
   fetch(new URL("callback", script), {
     method: "POST",
     headers: { Accept: "text/html", "Content-Type": "application/json" },
@@ -84,10 +89,9 @@
       if (isPage && !redirected) return show(await response.text(), hash);
       const { next } = redirected ? { next: url } : await response.json();
       if (!next) throw next;
-      // This page stays on the screen if a download or an empty response follows.
-      show(settings.signedIn);
       if (hash) delete sessionStorage["devkit-sso-hash"];
       go(next.includes("#") ? next : next + hash);
+      setTimeout(stay, 2000);
     })
     .catch(() => show(settings.noAnswer));
 });

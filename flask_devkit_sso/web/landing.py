@@ -97,11 +97,7 @@ def landing_js() -> Response:
     no_answer = render_template(
         "devkit_sso/no_answer.html", language=texts.language, sso_text=texts.markup
     )
-    settings = {
-        "redirectUri": get_state().settings.redirect_uri,
-        "noAnswer": no_answer,
-        "signedIn": page("signed_in.html", home_url=default_url()).get_data(as_text=True),
-    }
+    settings = {"redirectUri": get_state().settings.redirect_uri, "noAnswer": no_answer}
     response = make_response(f"[{json.dumps(settings)}]\n{_SCRIPT}")
     response.mimetype = "text/javascript"
     response.headers["Cache-Control"] = "no-cache"

@@ -24,7 +24,7 @@ from .landing import MARKER_LIFETIME, read_post
 from .logout import forget_outcome, signed_out_url
 from .pages import lead_to, page, see_other, set_private
 from .request_user import load_user
-from .requests import forget_query, require_same_origin
+from .requests import forget_query, is_page_load, require_same_origin
 from .returning import default_url, safe_next
 
 log: Final = logging.getLogger("flask_devkit_sso")
@@ -78,7 +78,8 @@ def login() -> Response:
         state=started.state,
         code_verifier=started.login.code_verifier,
     )
-    is_page = needs_button or request.headers.get("Sec-Fetch-Dest") == "document"
+    # Without Accept it is no browser, and so it runs no script: a test, for example.
+    is_page = needs_button or ("Accept" in request.headers and is_page_load(request))
     if uri.needs_landing and is_page:
         # Only the browser knows the hash of the requested page. A script on this page stores it.
         return page(
