@@ -22,7 +22,8 @@ def is_page_load(request: Request) -> bool:
     ``*/*`` alone does not mean a page, because scripts and tools send that. Nor does the handshake
     of a WebSocket.
     """
-    if "websocket" in request.headers.get("Upgrade", "").lower():
+    upgrade = request.headers.get("Upgrade", "").lower()
+    if "websocket" in upgrade or "Sec-WebSocket-Key" in request.headers:
         return False
     destination = request.headers.get("Sec-Fetch-Dest")
     if destination:
