@@ -7,7 +7,7 @@ from posixpath import normpath
 from typing import Final
 from urllib.parse import quote
 
-from flask import current_app, request
+from flask import Request, current_app, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
@@ -20,8 +20,9 @@ log: Final = logging.getLogger("flask_devkit_sso")
 _LOGGED: Final = 200
 """How much of a path is logged, in characters: anyone can send a long one."""
 
-_FROM_HEADERS: Final = "flask_devkit_sso.from_headers"
-"""In the WSGI environment: True if an address from a header was used, False if none may be used."""
+_FROM_HEADERS: Final = "devkit_sso_from_headers"
+"""An attribute of the request: True if an address from one of its headers was used, False if none
+may be used any more."""
 
 
 def default_url() -> str:
@@ -80,26 +81,25 @@ def return_url() -> str | None:
     This is the page that was requested. If a script requested a part of a page or data, it is the
     page that the person is on. In a frame, it is the page around the frame, if that is ours.
     """
-    if is_ours(request):
-        return None
     is_read, is_by_script = request.method in ("GET", "HEAD"), is_script(request)
-    found = None
     if is_by_script and not (is_read and stands_for_page(request)):
         found = _page_of_person()
-        is_read = is_read and is_frame(request)
-    return found or (safe_next(current_url()) if is_read else None)
+        if found is not None or not is_frame(request):
+            return found
+    return safe_next(current_url()) if is_read and not is_ours(request) else None
 
 
 def _page_of_person() -> str | None:
     """Return the page that the person is on, according to the script or browser that sent the
     request."""
-    if request.environ.get(_FROM_HEADERS) is False:
+    kept = vars(_request())
+    if kept.get(_FROM_HEADERS) is False:
         return None
     for name in ("HX-Current-URL", "Referer"):
         value = request.headers.get(name, "")
         # Browsers send ASCII. Anything else would be decoded as Latin-1.
         if value.isascii() and accept(value) is not None:
-            request.environ[_FROM_HEADERS] = True
+            kept[_FROM_HEADERS] = True
             return safe_next(value)
     return None
 
@@ -110,9 +110,16 @@ def close_headers() -> bool:
     No such address is returned afterwards: a stream's body is created when the response's own
     headers have been sent, so it could not be kept out of caches any more.
     """
-    used = bool(request.environ.get(_FROM_HEADERS))
-    request.environ[_FROM_HEADERS] = False
+    kept = vars(_request())
+    used = bool(kept.get(_FROM_HEADERS))
+    kept[_FROM_HEADERS] = False
     return used
+
+
+def _request() -> Request:
+    """Return the current request itself, not its proxy."""
+    found: Request = request._get_current_object()  # type: ignore[attr-defined]
+    return found
 
 
 def is_our_path(path: str) -> bool:

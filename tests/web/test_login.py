@@ -792,6 +792,21 @@ def test_another_spelling_of_one_of_our_addresses_is_ours(
         assert client.get(path, follow_redirects=True).text.startswith(("own", "any")), path
 
 
+def test_the_mount_point_ends_at_a_slash(make_app: AppMaker) -> None:
+    client = make_app().test_client()
+    login_as(client, "ada")
+    for url, expected in [
+        ("/app/sso//logout", "/app/"),
+        ("/app%2Fsso/logout", "/app/"),
+        ("//app/sso/logout", "/app/"),
+        ("/app//x", "/app//x"),
+        ("/apps/sso/logout", "/apps/sso/logout"),
+        ("/sso/logout", "/sso/logout"),
+    ]:
+        query, base = {"next": url}, "http://localhost/app"
+        assert client.get("/sso/authorize", query_string=query, base_url=base).location == expected
+
+
 def test_a_login_returns_to_the_guarded_page(client: FlaskClient) -> None:
     for path in ("/private", "/private?a=b&c=%E6%8A%A5", "/private?x=[1]|2"):
         response = client.get(path)
