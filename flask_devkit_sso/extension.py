@@ -21,7 +21,7 @@ from .web.headers import add_cache_headers
 from .web.landing import landing_page
 from .web.request_user import current_access_token, current_user
 from .web.requests import forget_query, is_ours
-from .web.urls import current_url, is_our_path, safe_next
+from .web.returning import is_our_path, return_url, safe_next
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -112,13 +112,12 @@ class DevKitSSO:
     def login_url(self, next: str | None = None) -> str:
         """Return the URL that starts a login.
 
-        :param next: the path on this site to return to after the login. By default, the current
-            page.
+        :param next: the address on this site to return to after the login. By default, the page
+            that the person is on: the current one, or in a script's request the one that
+            ``HX-Current-URL`` or ``Referer`` names.
         """
-        if next is None and has_request_context() and not is_ours(request):
-            next = current_url() if request.method in ("GET", "HEAD") else None
-        if next is not None and has_request_context():
-            next = safe_next(next)
+        if has_request_context():
+            next = return_url() if next is None else safe_next(next)
         return url_for("devkit_sso_authorize.login", next=next)
 
     def logout_url(self) -> str:

@@ -55,10 +55,15 @@
     stop();
   }
 
-  // Replace this page. Scripts in `html` do not run.
-  const show = (html) => {
+  // Return the hash of the requested page, if leaving.js has stored it in this tab for this login.
+  const hashOf = (login) => (login && login === stored("login") && stored("hash")) || "";
+  // Replace this page. Scripts in `html` do not run. A new login keeps the hash.
+  const show = (html, hash) => {
     const page = new DOMParser().parseFromString(html, "text/html");
-    document.replaceChild(page.documentElement, root);
+    for (const link of hash ? page.links : []) {
+      if (link.pathname === new URL("authorize", script).pathname) link.hash ||= hash;
+    }
+    document.replaceChild(page.documentElement, document.documentElement);
   };
   // If only the hash differs, a redirect makes the browser load the page.
   const go = (address) => {
@@ -67,18 +72,26 @@
     const to = encodeURIComponent(pathname + search);
     location.replace(isHere ? new URL(`onward?to=${to}${hash}`, script) : href);
   };
+  // After a download or an empty response, this page stays on the screen: say who is signed in.
+  const stay = () =>
+    fetch(new URL("signed-out", script))
+      .then((response) => response.text())
+      .then(show, () => {});
   fetch(new URL("callback", script), {
     method: "POST",
     headers: { Accept: "text/html", "Content-Type": "application/json" },
-    body: JSON.stringify({ ...params, login: stored("login"), hash: stored("hash") }),
+    body: JSON.stringify({ ...params, login: stored("login") }),
   })
     .then(async (response) => {
       const { headers, redirected, url } = response;
       const isPage = headers.get("Content-Type")?.startsWith("text/html");
-      if (isPage && !redirected) return show(await response.text());
+      const hash = hashOf(headers.get("X-DevKit-SSO-Login"));
+      if (isPage && !redirected) return show(await response.text(), hash);
       const { next } = redirected ? { next: url } : await response.json();
       if (!next) throw next;
-      go(next);
+      if (hash) delete sessionStorage["devkit-sso-hash"];
+      go(next.includes("#") ? next : next + hash);
+      setTimeout(stay, 2000);
     })
     .catch(() => show(settings.noAnswer));
 });

@@ -21,7 +21,7 @@ from ..errors import (
 from ..service import get_app
 from .pages import catalogue, page, set_language, set_private
 from .requests import decode_query, is_ours, wants_json
-from .urls import current_url, safe_next
+from .returning import current_url, safe_next
 
 R = TypeVar("R")
 

@@ -28,8 +28,8 @@ from ..users import Anonymous, User
 from .failures import as_login_failed
 from .pages import page
 from .request_user import verified_user
-from .requests import is_ours, is_page_load
-from .urls import current_url, safe_next
+from .requests import is_frame, is_ours, is_page_load
+from .returning import return_url, safe_next
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -170,11 +170,13 @@ def _ask_to_sign_in() -> None:
     except LoginFailed as error:
         raise as_login_failed(error)  # noqa: B904 - its cause is set
     page_load = is_page_load(request)
+    login_url = url_for("devkit_sso_authorize.login", next=return_url())
     if page_load and request.method in ("GET", "HEAD"):
-        abort(redirect(url_for("devkit_sso_authorize.login", next=safe_next(current_url()))))
-    login_url = url_for("devkit_sso_authorize.login")
+        abort(redirect(login_url))
     if page_load:
         raise Unauthorized(response=page("form_not_sent.html", 401, login_url=login_url))
+    if is_frame(request):
+        raise Unauthorized(response=page("framed.html", 401, framed=True, login_url=login_url))
     response = jsonify(error="login_required", login_url=login_url)
     response.status_code = 401
     raise Unauthorized(response=response)

@@ -7,6 +7,7 @@ from flask import Response, request
 from ..service import get_state
 from .request_user import has_loaded_user
 from .requests import is_page_load
+from .returning import close_headers
 
 
 def add_cache_headers(response: Response) -> Response:
@@ -26,6 +27,9 @@ def add_cache_headers(response: Response) -> Response:
         response.vary.add("Cookie")
     if depends or (may_depend and state.session_cookie in request.cookies):
         response.headers.setdefault("Cache-Control", "no-store")
+    if close_headers():
+        # A cache would serve the address from one person's request to another person.
+        response.headers["Cache-Control"] = "private, no-store"
     if depends and response.direct_passthrough and response.cache_control.public:
         # send_file adds it with a max_age, which SEND_FILE_MAX_AGE_DEFAULT sets for all files.
         response.cache_control.public = False

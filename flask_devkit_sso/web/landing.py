@@ -20,7 +20,7 @@ from ..service import AppState, get_state
 from .onward import create_ticket, use_ticket
 from .pages import catalogue, page, set_language
 from .requests import is_page_load
-from .urls import current_url, safe_next
+from .returning import accept, current_url, default_url
 
 MARKER_LIFETIME: Final = 30 * 24 * 3600
 """Seconds for which a browser counts as one that signs in here."""
@@ -65,7 +65,7 @@ def landing_page() -> Response | None:
         framed="Sec-Fetch-Dest" not in request.headers,
         is_callback=uri.is_callback,
         onward_url=url_for(
-            "devkit_sso_callback.onward", to=safe_next(current_url()), ticket=ticket
+            "devkit_sso_callback.onward", to=accept(current_url()) or default_url(), ticket=ticket
         ),
     )
 
@@ -108,9 +108,8 @@ def landing_js() -> Response:
     return response
 
 
-def read_post() -> tuple[AuthorizationResponse, str]:
-    """Return the authorization response that the landing script posts, and the hash (``#…``) of the
-    page that was requested before the login.
+def read_post() -> AuthorizationResponse:
+    """Return the authorization response that the landing script posts.
 
     :raises LoginFailed: ``code_missing`` if the body has another form or is too long.
     """
@@ -123,12 +122,12 @@ def read_post() -> tuple[AuthorizationResponse, str]:
     if not request.is_json:
         raise LoginFailed("code_missing")
     lists = {name: fields.get(name, []) for name in ("code", "error", "state", "s")}
-    texts = {name: fields.get(name, "") for name in ("login", "hash")}
-    flat = [*texts.values(), *(item for found in lists.values() for item in _as_list(found))]
+    login = fields.get("login", "")
+    flat = [login, *(item for found in lists.values() for item in _as_list(found))]
     # JSON may contain half of a surrogate pair, which cannot be signed or sent.
     if not all(isinstance(item, str) and item.isprintable() for item in flat):
         raise LoginFailed("code_missing")
-    return AuthorizationResponse(**lists, login=texts["login"]), texts["hash"]
+    return AuthorizationResponse(**lists, login=login)
 
 
 def _as_list(value: Any) -> list[Any]:

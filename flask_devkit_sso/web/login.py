@@ -24,8 +24,8 @@ from .landing import MARKER_LIFETIME, read_post
 from .logout import forget_outcome, signed_out_url
 from .pages import lead_to, page, see_other, set_private
 from .request_user import load_user
-from .requests import forget_query, require_same_origin
-from .urls import safe_next
+from .requests import forget_query, is_page_load, require_same_origin
+from .returning import default_url, safe_next
 
 log: Final = logging.getLogger("flask_devkit_sso")
 
@@ -78,7 +78,8 @@ def login() -> Response:
         state=started.state,
         code_verifier=started.login.code_verifier,
     )
-    is_page = needs_button or request.headers.get("Sec-Fetch-Dest") == "document"
+    # Without Accept it is no browser, and so it runs no script: a test, for example.
+    is_page = needs_button or ("Accept" in request.headers and is_page_load(request))
     if uri.needs_landing and is_page:
         # Only the browser knows the hash of the requested page. A script on this page stores it.
         return page(
@@ -118,9 +119,9 @@ def callback() -> Response:
         forget_query()
         return see_other(_complete(authorization_response))
     require_same_origin(request)
-    authorization_response, hash_route = read_post()
+    authorization_response = read_post()
     try:
-        next_url = _complete(authorization_response, hash_route)
+        next_url = _complete(authorization_response)
     except LoginFailed as error:
         # Back or another tab: the login is complete. The person has lost nothing, and can go on.
         if error.reason != "login_unknown" or not load_user().user.is_authenticated:
@@ -158,32 +159,43 @@ def confirm() -> Response:
         return see_other(signed_out_url(_sign_out_at_server(result.user, result.tokens)))
     with _ending_at(result.next):
         _sign_in(result)
-    return lead_to(result.next)
+    return page(
+        "signed_in.html",
+        script=True,
+        login_name=login.name,
+        next_url=result.next,
+        home_url=default_url(),
+    )
 
 
-def _complete(response: AuthorizationResponse, hash_route: str = "") -> str:
+def _complete(response: AuthorizationResponse) -> str:
     """Complete a login with its authorization response: create the session, or with the binding
     ``confirm`` store the result until the person confirms it.
 
-    :param hash_route: the hash of the requested page, from the tab that started the login.
     :return: the URL to redirect to.
     """
     service = get_service()
     uri = get_redirect_uri().uri
     login, sent_redirect_uri = service.logins.resume(response, uri, request.cookies)
     is_confirmed = get_state().settings.binding != "confirm"
-    next_url = login.next
-    if hash_route and "#" not in next_url and response.login == login.name:
-        next_url = safe_next(next_url + hash_route)
-    with _ending_at(next_url):
-        result = _exchange(login, response, sent_redirect_uri, next_url)
+
+    @after_this_request
+    def name_login(sent: Response) -> Response:
+        # The tab that started this login keeps the hash of the requested page. With ``confirm``, a
+        # later page needs it.
+        if is_confirmed or sent.status_code != 200:
+            sent.headers["X-DevKit-SSO-Login"] = login.name
+        return sent
+
+    with _ending_at(login.next):
+        result = _exchange(login, response, sent_redirect_uri)
         # An error tracker would record the nonce in it if the application's code below fails.
         del sent_redirect_uri
         if not is_confirmed:
             service.login_results.put(login, result)
             return url_for("devkit_sso_callback.confirm", login=login.name)
         _sign_in(result)
-    return next_url
+    return login.next
 
 
 @contextmanager
@@ -197,7 +209,7 @@ def _ending_at(next_url: str) -> Iterator[None]:
 
 
 def _exchange(
-    login: PendingLogin, response: AuthorizationResponse, redirect_uri: str, next_url: str
+    login: PendingLogin, response: AuthorizationResponse, redirect_uri: str
 ) -> LoginResult:
     """Exchange the authorization code, and ask the server who signed in.
 
@@ -227,7 +239,7 @@ def _exchange(
         # Otherwise the next login would continue with the same account, without a question.
         _sign_out_at_server(user, tokens)
         raise LoginFailed("denied", hint="The server says that the user is not valid.")
-    return LoginResult(user, tokens, next_url)
+    return LoginResult(user, tokens, login.next)
 
 
 def _sign_out_at_server(user: UserInfo, tokens: Tokens) -> bool:

@@ -16,7 +16,7 @@ from .failures import handles_failures
 from .pages import lead_to, page, see_other, set_private
 from .request_user import load_user
 from .requests import require_same_origin, wants_json
-from .urls import safe_next
+from .returning import safe_next
 
 _OUTCOME_TTL: Final = 300
 """Seconds for which the signed-out page can show the outcome of a logout."""

@@ -23,7 +23,7 @@ from ..store.base import SKEW, is_recent
 from .cookies import delete_cookie, set_cookie
 from .failures import handles_failures
 from .requests import has_own_referrer
-from .urls import safe_next
+from .returning import safe_next
 
 _TICKET_TTL: Final = 10
 """Seconds for which a ticket is valid."""

@@ -85,7 +85,7 @@ def show(site: Site, make_app: AppMaker, page: Page) -> Show:
         return Response(shown[-1].data, shown[-1].status, list(shown[-1].headers))
 
     app.before_request_funcs[None].insert(0, answer)
-    page.route(re.compile(r"/(landing|leaving)\.js$"), lambda route: route.abort())
+    page.route(re.compile(r"/(landing|leaving|ending)\.js$"), lambda route: route.abort())
 
     def show_it(name: str, response: TestResponse, language: str) -> None:
         shown.append(response)
@@ -133,6 +133,7 @@ def test_the_other_pages(
     client = app.test_client()
     show_it("signed-out-unknown", client.get("/sso/signed-out", headers=html))
     show_it("form-not-sent", client.post("/private", headers=html))
+    show_it("framed", client.get("/private", headers={**html, "Sec-Fetch-Dest": "iframe"}))
     sign_in(client)
     show_it("signed-out-signed-in", client.get("/sso/signed-out", headers=html))
     show_it("logout", client.get("/sso/logout", headers=html))
@@ -155,7 +156,8 @@ def test_the_other_pages(
     show_it("forward", forward)
     question = client.get("/sso/callback?code=C").location
     show_it("confirm", client.get(question, headers=html))
-    client.post(question, data={"answer": "yes"}, headers=same_origin)
+    yes = client.post(question, data={"answer": "yes"}, headers={**html, **same_origin})
+    show_it("signed-in", yes)
     show_it("start-signed-in", client.get("/sso/authorize", headers=html))
 
     client = make_app(redirect_uri="http://localhost/#/login").test_client()

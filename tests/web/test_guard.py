@@ -69,8 +69,9 @@ def test_a_page_load_is_redirected_to_the_login(
         {"Accept": "application/json, text/plain, */*"},
         {"Accept": "text/html", "X-Requested-With": "XMLHttpRequest"},
         {"Accept": "text/html", "Sec-Fetch-Dest": "empty"},
-        {"Accept": "text/html", "Sec-Fetch-Dest": "iframe"},
         {"Accept": "image/avif,*/*", "Sec-Fetch-Dest": "image"},
+        {"Upgrade": "WebSocket", **PAGE},
+        {"Sec-WebSocket-Key": "dGhlIHNhbXBsZQ=="},
     ],
     ids=str,
 )
@@ -81,6 +82,43 @@ def test_other_requests_receive_json(
     response = client.open("/private", method=method, headers=headers)
     assert response.status_code == 401
     assert response.json == {"error": "login_required", "login_url": "/sso/authorize"}
+
+
+def test_a_websocket_handshake_gets_401(app: Flask) -> None:
+    """A browser sends no Accept with it, and on plain http no Fetch Metadata."""
+    view = login_required(lambda: "connected")
+    app.add_url_rule("/socket", "socket", view, websocket=True)
+    client = app.test_client()
+    headers = {"Upgrade": "websocket", "Connection": "keep-alive, Upgrade"}
+    response = client.get("/socket", headers=headers)
+    assert (response.status_code, response.json["error"]) == (401, "login_required")
+    assert response.json["login_url"] == "/sso/authorize"
+    login_as(client, "ada")
+    assert client.get("/socket", headers=headers).text == "connected"
+
+
+@pytest.mark.parametrize("destination", ["iframe", "frame", "embed", "object"])
+def test_a_frame_shows_a_page_that_opens_the_login_in_the_top_window(
+    client: FlaskClient, destination: str
+) -> None:
+    """It is the only page of ours that may be framed, and it returns to the page around it."""
+    headers = {**PAGE, "Sec-Fetch-Dest": destination}
+    for referer, expected in [
+        ({}, "/private?a%3D1"),
+        ({"Referer": "http://localhost/dashboard?b=2"}, "/dashboard?b%3D2"),
+        ({"Referer": "http://evil.example/dashboard"}, "/private?a%3D1"),
+    ]:
+        response = client.get("/private?a=1", headers=headers | referer)
+        assert response.status_code == 401
+        assert f'href="/sso/authorize?next={expected}" target="_top"' in response.text
+        assert "frame-ancestors" not in response.headers["Content-Security-Policy"]
+        assert "X-Frame-Options" not in response.headers
+        assert "no-store" in response.headers["Cache-Control"]
+    response = client.post("/private", headers=headers)
+    assert response.status_code == 401
+    assert 'href="/sso/authorize" target="_top"' in response.text
+    login_as(client, "bob")
+    assert client.get("/private", headers=headers).text == "private bob"
 
 
 @pytest.mark.parametrize("headers", [{}, PAGE, BROWSER], ids=str)
@@ -481,6 +519,102 @@ def test_login_url_accepts_only_local_urls(app: Flask) -> None:
         assert sso.login_url("//evil.example") == "/sso/authorize?next=/"
     with app.test_request_context("/here", method="POST"):
         assert sso.login_url() == "/sso/authorize"
+
+
+HTMX = {"HX-Request": "true", "Accept": "*/*"}
+TURBO = {"Accept": "text/html, application/xhtml+xml", "Sec-Fetch-Dest": "empty"}
+HERE = {"HX-Current-URL": "http://localhost/here?x[]=1#part"}
+THERE = {"Referer": "http://localhost/there?y=2"}
+REQUESTED, AT_HERE, AT_THERE = "/part?z%3D3", "/here?x%255B%255D%3D1%23part", "/there?y%3D2"
+KINDS = [
+    # headers, the page that a GET leads to, and that a POST leads to
+    (PAGE, REQUESTED, None),
+    (PAGE | HERE | THERE, REQUESTED, None),
+    (SCRIPT, None, None),
+    (SCRIPT | THERE, AT_THERE, AT_THERE),
+    ({"X-Requested-With": "XMLHttpRequest"} | THERE, AT_THERE, AT_THERE),
+    (HTMX, None, None),
+    (HTMX | HERE | THERE, AT_HERE, AT_HERE),
+    ({"HX-Request": "true"} | HERE, AT_HERE, AT_HERE),
+    (HTMX | HERE | {"HX-Boosted": "true"}, REQUESTED, AT_HERE),
+    (HTMX | HERE | {"HX-Boosted": "false"}, AT_HERE, AT_HERE),
+    (HTMX | HERE | {"HX-History-Restore-Request": "true"}, REQUESTED, AT_HERE),
+    (TURBO | THERE, REQUESTED, AT_THERE),
+    ({**TURBO, "Accept": f"text/vnd.turbo-stream.html, {TURBO['Accept']}"}, REQUESTED, None),
+    (SCRIPT | THERE | {"X-Turbo-Request-Id": "1"}, REQUESTED, AT_THERE),
+    (TURBO | THERE | {"X-Turbo-Request-Id": "1", "Turbo-Frame": "f"}, AT_THERE, AT_THERE),
+    # What is not a page of this site, or one of ours
+    (HTMX | {"HX-Current-URL": "http://evil.example/here"}, None, None),
+    (HTMX | {"HX-Current-URL": "//evil.example/here"}, None, None),
+    (HTMX | {"HX-Current-URL": "http://localhost@evil.example/"}, None, None),
+    (HTMX | {"HX-Current-URL": "http://localhost//evil.example/"}, None, None),
+    (HTMX | {"HX-Current-URL": "http://localhost/\xe6\x8a"}, None, None),
+    (HTMX | {"HX-Current-URL": "about:blank"} | THERE, AT_THERE, AT_THERE),
+    (SCRIPT | {"Referer": "http://localhost.evil.example/"}, None, None),
+    (SCRIPT | {"Referer": "http://localhost/sso/logout"}, None, None),
+]
+
+
+@pytest.mark.parametrize(("headers", "get", "post"), KINDS)
+def test_login_url_leads_to_the_page_that_the_person_is_on(
+    make_app: AppMaker,
+    headers: dict[str, str],
+    get: str | None,
+    post: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An address from a header of the request must not get into a cache."""
+    sso = DevKitSSO()
+    app = make_app(sso)
+
+    def part() -> tuple[str, dict[str, str]]:
+        return sso.login_url(), {"Cache-Control": "public, max-age=60"}
+
+    app.add_url_rule("/part", "part", part, methods=["GET", "POST"])
+    for method, expected in (("GET", get), ("POST", post)):
+        url = "/sso/authorize" + (f"?next={expected}" if expected else "")
+        response = app.test_client().open("/part?z=3", method=method, headers=headers)
+        assert response.text == url
+        is_from_header = expected not in (REQUESTED, None)
+        cache = "private, no-store" if is_from_header else "public, max-age=60"
+        assert response.headers["Cache-Control"] == cache
+        # The response of a guard contains the same, whatever form it has.
+        path = "/private" if "z" not in (expected or "") else "/private?z=3"
+        guarded = app.test_client().open(path, method=method, headers=headers)
+        found = guarded.location or (guarded.json or {}).get("login_url")
+        if found is not None:
+            assert found == url.replace("/part", "/private")
+            assert guarded.headers["Cache-Control"] == (cache if is_from_header else "no-store")
+    assert "return" not in caplog.text
+
+
+def test_a_stream_contains_no_address_from_a_header(make_app: AppMaker) -> None:
+    """Its headers are sent before its body is created, so a cache might keep it."""
+    sso = DevKitSSO()
+    app = make_app(sso)
+
+    @app.get("/streamed")
+    def streamed() -> Any:
+        return stream_template_string("{{ devkit_sso.login_url() }}")
+
+    @app.get("/begun")
+    def begun() -> Any:
+        return stream_template_string(sso.login_url() + " {{ devkit_sso.login_url() }}")
+
+    client = app.test_client()
+    assert client.get("/streamed", headers=HTMX | HERE).text == "/sso/authorize"
+    response = client.get("/begun", headers=HTMX | HERE)
+    assert response.text == f"/sso/authorize?next={AT_HERE} /sso/authorize"
+    assert response.headers["Cache-Control"] == "private, no-store"
+
+
+def test_a_long_page_of_the_person_is_shortened_and_logged(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = HTMX | {"HX-Current-URL": "http://localhost/here?" + "x" * 1600}
+    response = client.get("/private", headers=headers)
+    assert response.json["login_url"] == "/sso/authorize?next=/here"
+    assert len([message for message in caplog.messages if "shortened" in message]) == 1
 
 
 # Caches

@@ -625,11 +625,6 @@ LEAVES = [
     "/a/../private",
     "/private/..",
     "/a/../sso/authorize",
-    "/%zz",
-    "/%",
-    "/报告",
-    "/<script>",
-    '/"x',
     "/sso/authorize",
     "/sso/authorize?next=/sso/authorize",
     "/%73so/authorize",
@@ -641,16 +636,125 @@ LEAVES = [
 ]
 
 
+ENCODED = {
+    "/list?f[]=1&g={a|b}": "/list?f%5B%5D=1&g=%7Ba%7Cb%7D",
+    "/报告?q=王小明": "/%E6%8A%A5%E5%91%8A?q=%E7%8E%8B%E5%B0%8F%E6%98%8E",
+    "/#/a[1]": "/#/a%5B1%5D",
+    "/100%?q=%zz": "/100%25?q=%25zz",
+    "/<script>": "/%3Cscript%3E",
+    "/a//b": "/a//b",
+    "http://localhost/private?a[]=1#b": "/private?a%5B%5D=1#b",
+    "http://localhost?a=1": "/?a=1",
+    "http://localhost": "/",
+}
+SHORTENED = {
+    "/private?a=1#/" + "x" * 1500: "/private?a=1",
+    "/private?a=" + "x" * 1500 + "#/b": "/private",
+    "/private?" + "报" * 170: "/private",
+    "/private?a=\\": "/private",
+    "/private#\\": "/private",
+    "/private?a=\ufffd#b": "/private",
+    "http://localhost/private?\t": "/private",
+}
+IGNORED = [
+    "/" + "x" * 1600,
+    "/" + "报" * 170,
+    "http://www.localhost/",
+    "https://localhost/",
+    "http://localhost:8080/",
+    "http://evil.example/",
+    "http://localhost.evil.example/",
+    "http://localhost@evil.example/",
+    "http://localhost//evil.example",
+    "/a%00",
+    "/a%FF",
+]
+
+
 @pytest.mark.parametrize("url", STAYS)
-def test_a_local_next_is_kept(client: FlaskClient, url: str) -> None:
+def test_a_local_next_is_kept(
+    client: FlaskClient, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     assert come_back(client, start(client, url)["state"]).location == url
     assert client.get("/sso/authorize", query_string={"next": url}).location == url
+    assert "return" not in caplog.text
 
 
 @pytest.mark.parametrize("url", LEAVES)
 def test_a_foreign_next_is_replaced(client: FlaskClient, url: str) -> None:
     assert come_back(client, start(client, url)["state"]).location == "/"
     assert client.get("/sso/authorize", query_string={"next": url}).location == "/"
+
+
+def test_how_next_is_encoded_and_shortened(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is lost is logged, in one line without query and hash."""
+    login_as(client, "ada")
+
+    def next_of(url: str) -> tuple[str, list[str]]:
+        caplog.clear()
+        location = client.get("/sso/authorize", query_string={"next": url}).location
+        return location, [message for message in caplog.messages if "return" in message]
+
+    for url, expected in ENCODED.items():
+        assert next_of(url) == (expected, [])
+    text = "the address to return to after a login was"
+    for url, expected in SHORTENED.items():
+        path = url.partition("#")[0].partition("?")[0]
+        assert next_of(url) == (expected, [f"{text} shortened: {path!r}"])
+    for url in IGNORED:
+        assert next_of(url) == ("/", [f"{text} ignored: {url[:200]!r}"])
+    assert next_of("/a\r\nfatal: b?secret") == ("/", [f"{text} ignored: '/a\\r\\nfatal: b'"])
+    # This site is never what the header Host says.
+    caplog.clear()
+    query, host = {"next": "http://evil.example/a"}, {"Host": "evil.example"}
+    client.get("/sso/authorize", query_string=query, headers=host)
+    assert caplog.messages == [f"{text} ignored: 'http://evil.example/a'"]
+    # A guarded page's own address, too.
+    client.post("/sso/logout", headers={"Origin": "http://localhost"})
+    caplog.clear()
+    assert client.get("/private?" + "x" * 1600).location == "/sso/authorize?next=/private"
+    assert caplog.messages == [f"{text} shortened: '/private'"]
+
+
+def test_the_origin_of_absolute_addresses_is_the_redirect_uris(make_app: AppMaker) -> None:
+    for uri, own, other in [
+        ("HTTPS://App.Example:443/#/login", "https://app.example", "https://app.example:443"),
+        ("http://localhost:8080/app/sso/callback", "http://localhost:8080", "http://localhost"),
+    ]:
+        client = make_app(redirect_uri=uri).test_client()
+        login_as(client, "ada")
+        for origin, expected in ((own, "/x/y"), (other, "/")):
+            query = {"next": f"{origin}/x/y"}
+            assert client.get("/sso/authorize", query_string=query).location == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("/?code=EVIL", "/"),
+        ("/?a=1#/login?code=EVIL", "/?a=1"),
+        ("/#/login&error=x", "/"),
+        ("/#/login?state=S&code=", "/"),
+        ("/#code=x", "/"),
+        ("//?code=EVIL", "/"),
+        ("/%2F?code=EVIL", "/"),
+        ("/?barcode=1&errors=2#/decode=3", "/?barcode=1&errors=2#/decode=3"),
+        ("/other?code=1#/login?code=2", "/other?code=1#/login?code=2"),
+    ],
+)
+@pytest.mark.parametrize("mount", ["", "/app"])
+def test_no_login_leads_to_an_authorization_response(
+    make_app: AppMaker, url: str, expected: str, mount: str
+) -> None:
+    client = make_app(redirect_uri=f"http://localhost{mount}/#/login").test_client()
+    login_as(client, "ada")
+    query, base = {"next": mount + url}, f"http://localhost{mount}"
+    location = client.get("/sso/authorize", query_string=query, base_url=base).location
+    # Only at the very beginning could two slashes lead to another site.
+    whole = url.partition("?")[0] if mount else expected
+    assert location == mount + (whole if url.startswith(("//", "/%2F")) else expected)
 
 
 SPELLINGS = [
@@ -720,6 +824,21 @@ def test_which_addresses_below_our_prefix_a_login_may_return_to(make_app: AppMak
             question, data={"answer": "yes"}, headers={"Sec-Fetch-Site": "same-origin"}
         )
         assert leads_to(answered) == expected, url
+
+
+def test_the_mount_point_ends_at_a_slash(make_app: AppMaker) -> None:
+    client = make_app().test_client()
+    login_as(client, "ada")
+    for url, expected in [
+        ("/app/sso//logout", "/app/"),
+        ("/app%2Fsso/logout", "/app/"),
+        ("//app/sso/logout", "/app/"),
+        ("/app//x", "/app//x"),
+        ("/apps/sso/logout", "/apps/sso/logout"),
+        ("/sso/logout", "/sso/logout"),
+    ]:
+        query, base = {"next": url}, "http://localhost/app"
+        assert client.get("/sso/authorize", query_string=query, base_url=base).location == expected
 
 
 def test_a_login_returns_to_the_guarded_page(client: FlaskClient) -> None:
