@@ -15,6 +15,7 @@ from .errors import ConfigError, LoginFailed, StoreUnavailable
 from .service import EXTENSION, AppState, collect, get_app, get_session_service, get_state
 from .users import Hooks
 from .web.blueprints import create_authorize_blueprint, create_callback_blueprint
+from .web.error_handling import watch_errors
 from .web.failures import as_login_failed, handle_store_unavailable
 from .web.guard import check_views, is_guardable, is_one_of, require_user
 from .web.headers import add_cache_headers
@@ -70,6 +71,7 @@ class DevKitSSO:
         app.before_request_funcs.setdefault(None, []).insert(0, self._before_request)
         # Last, because Flask runs these in reverse: it sees the headers that others have set.
         app.after_request_funcs.setdefault(None, []).insert(0, add_cache_headers)
+        watch_errors(app)
         app.register_error_handler(StoreUnavailable, handle_store_unavailable)
         app.context_processor(lambda: self._template_context(app))
         for blueprint in (self.authorize_blueprint, self.callback_blueprint):

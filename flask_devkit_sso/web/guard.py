@@ -12,19 +12,19 @@ from flask import (
     Blueprint,
     Flask,
     Response,
-    abort,
     current_app,
     jsonify,
     redirect,
     request,
     url_for,
 )
-from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.exceptions import Forbidden, HTTPException, Unauthorized
 
 from ..errors import ConfigError, LoginFailed
 from ..protocol.contract import ROLES
 from ..service import get_service
 from ..users import Anonymous, User
+from .error_handling import answers
 from .failures import as_login_failed
 from .pages import page
 from .request_user import verified_user
@@ -84,7 +84,7 @@ def require_user(roles: tuple[str, ...] = ()) -> None:
     if isinstance(user, Anonymous):
         _ask_to_sign_in()
     if roles and user.role not in roles:
-        raise Forbidden(response=_forbidden(user, roles))
+        raise answers(Forbidden(response=_forbidden(user, roles)))
 
 
 def is_guardable(request: Any) -> bool:
@@ -171,13 +171,14 @@ def _ask_to_sign_in() -> None:
         raise as_login_failed(error)  # noqa: B904 - its cause is set
     page_load = is_page_load(request)
     if page_load and request.method in ("GET", "HEAD"):
-        abort(redirect(url_for("devkit_sso_authorize.login", next=safe_next(current_url()))))
+        url = url_for("devkit_sso_authorize.login", next=safe_next(current_url()))
+        raise answers(HTTPException(response=redirect(url)))
     login_url = url_for("devkit_sso_authorize.login")
     if page_load:
-        raise Unauthorized(response=page("form_not_sent.html", 401, login_url=login_url))
+        raise answers(Unauthorized(response=page("form_not_sent.html", 401, login_url=login_url)))
     response = jsonify(error="login_required", login_url=login_url)
     response.status_code = 401
-    raise Unauthorized(response=response)
+    raise answers(Unauthorized(response=response))
 
 
 def _forbidden(user: User | Anonymous, roles: tuple[str, ...]) -> Response:
