@@ -17,7 +17,7 @@ from ..config.loading import NO_REDIRECT_URI, LoadedSettings, load_settings
 from ..config.problem import Problem
 from ..config.settings import PREFIX
 from ..errors import ConfigError
-from ..service import EXTENSION, AppState, collecting, get_state
+from ..service import EXTENSION, AppState, collecting, get_state, refresh_state
 from ..web.guard import check_views
 from .output import LIBRARIES, PACKAGE, describe, echo
 
@@ -39,7 +39,9 @@ class LoadedApp:
     @property
     def state(self) -> AppState | None:
         """The extension's state, or None without ``init_app``."""
-        return self.app.extensions.get(EXTENSION) if self.app else None
+        if self.app is None or EXTENSION not in self.app.extensions:
+            return None
+        return refresh_state(self.app)
 
     @cached_property
     def loaded_settings(self) -> LoadedSettings:

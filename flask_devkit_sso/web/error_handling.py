@@ -48,8 +48,8 @@ def watch_errors(app: Flask) -> None:
             return app.finalize_request(error, from_error_handler=True)
         return handle_exception(error)
 
-    app.handle_user_exception = handle  # type: ignore[method-assign]
-    app.handle_exception = handle_unexpected  # type: ignore[method-assign]
+    app.handle_user_exception = handle  # type: ignore[assignment, method-assign]
+    app.handle_exception = handle_unexpected  # type: ignore[assignment, method-assign]
 
 
 def _is_response(error: Exception) -> TypeGuard[HTTPException]:

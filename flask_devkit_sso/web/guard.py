@@ -16,7 +16,6 @@ from flask import (
     jsonify,
     redirect,
     request,
-    url_for,
 )
 from werkzeug.exceptions import Forbidden, HTTPException, Unauthorized
 
@@ -27,6 +26,7 @@ from ..users import Anonymous, User
 from .error_handling import answers
 from .failures import as_login_failed
 from .pages import page
+from .place import require_sign_in_host, url_for
 from .request_user import verified_user
 from .requests import is_ours, is_page_load
 from .urls import current_url, safe_next
@@ -167,6 +167,7 @@ def _ask_to_sign_in() -> None:
     """Raise the exception with the response to an anonymous request."""
     try:
         get_service()
+        require_sign_in_host()
     except LoginFailed as error:
         raise as_login_failed(error)  # noqa: B904 - its cause is set
     page_load = is_page_load(request)

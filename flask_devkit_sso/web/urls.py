@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
 from ..service import get_state
+from .place import mount_point
 from .requests import OUR_ENDPOINTS
 
 MAX_NEXT: Final = 1500
@@ -20,7 +21,7 @@ MAX_NEXT: Final = 1500
 
 def current_url() -> str:
     """Return the current page's path and query, as :func:`safe_next` accepts them."""
-    path = quote(request.script_root + request.path, safe="/-._~!$&'()*+,;=:@")
+    path = quote(mount_point() + request.path, safe="/-._~!$&'()*+,;=:@")
     query = quote(request.query_string, safe="/?-._~!$&'()*+,;=:@%")
     return f"{path}?{query}" if query else path
 
@@ -35,7 +36,7 @@ def safe_next(url: str | None) -> str:
     state = get_state()
     default = state.settings.after_login_url
     if default == "/":
-        default = request.script_root + "/"
+        default = mount_point() + "/"
     if not url or len(url) > MAX_NEXT:
         return default
     if not re.fullmatch(r"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?#]|%[0-9A-Fa-f]{2})*", url):
@@ -57,7 +58,7 @@ def is_our_path(path: str) -> bool:
     ``/sso/logout/``: browsers and proxies resolve dots, and some proxies merge slashes.
     """
     adapter = current_app.create_url_adapter(request)
-    root = normpath(request.script_root) if request.script_root else ""
+    root = normpath(mount_point()) if mount_point() else ""
     path = normpath("/" + path.lstrip("/"))
     if adapter is None or not path.startswith(f"{root}{get_state().settings.url_prefix}/"):
         return False
