@@ -23,15 +23,17 @@ from .service import (
 )
 from .users import Hooks
 from .web.blueprints import create_authorize_blueprint, create_callback_blueprint
+from .web.csrf import exempt_our_routes
 from .web.error_handling import watch_errors
 from .web.failures import as_login_failed, handle_store_unavailable
-from .web.guard import check_views, is_guardable, is_one_of, require_user
+from .web.guard import is_guardable, is_one_of, require_user
 from .web.headers import add_cache_headers
 from .web.landing import landing_page
 from .web.place import find_place, find_route_problems, mount_point, url_for
 from .web.request_user import current_access_token, current_user
 from .web.requests import forget_query, is_ours
 from .web.urls import current_url, is_our_path, safe_next
+from .web.view_checks import find_view_problems
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -186,13 +188,9 @@ class DevKitSSO:
             # proxy that passes X-Forwarded-Prefix on lets a client do this.
             abort(400)
         if not state.has_checked_views:
-            check_views(app)
-            if problems := find_route_problems(app, state):
+            if problems := [*find_view_problems(app, state), *find_route_problems(app, state)]:
                 raise ConfigError("\n".join(map(str, problems)))
-            # Flask-WTF would refuse our POSTs, which check their origin instead.
-            if "csrf" in app.extensions:
-                for blueprint in (self.authorize_blueprint, self.callback_blueprint):
-                    app.extensions["csrf"].exempt(blueprint)
+            exempt_our_routes(app, self.authorize_blueprint, self.callback_blueprint)
             state.has_checked_views = True
         if state.service is not None:
             state.service.logouts.start_round()

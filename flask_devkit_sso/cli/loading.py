@@ -18,7 +18,8 @@ from ..config.problem import Problem
 from ..config.settings import PREFIX
 from ..errors import ConfigError
 from ..service import EXTENSION, AppState, collecting, get_state, refresh_state
-from ..web.guard import check_views
+from ..web.place import find_route_problems
+from ..web.view_checks import find_view_problems
 from .output import LIBRARIES, PACKAGE, describe, echo
 
 ENVIRONMENT: Final = "FLASK_DEVKIT_SSO"
@@ -68,10 +69,9 @@ class LoadedApp:
                 found = get_state().problems(*more)
         except ConfigError as error:
             return [*self.loaded_settings.errors, Problem(str(error))]
-        try:
-            check_views(self.app)
-        except ConfigError as error:
-            found.append(Problem(str(error)))
+        if self.state is not None:
+            found += find_view_problems(self.app, self.state)
+            found += find_route_problems(self.app, self.state)
         return found
 
 

@@ -14,9 +14,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from flask_devkit_sso import ConfigError, DevKitSSO, current_user, login_required
+from flask_devkit_sso import DevKitSSO, current_user, login_required
 
-from ..conftest import CLIENT_ID, CLIENT_SECRET, CODE, SECRET_KEY, leads_to, reason
+from ..conftest import CLIENT_ID, CLIENT_SECRET, SECRET_KEY
 from ..scripted import ScriptedServer
 
 SCRIPT = {"Accept": "*/*"}
