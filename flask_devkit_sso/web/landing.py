@@ -19,7 +19,7 @@ from ..protocol.envelope import NotAnEnvelope, parse_envelope
 from ..service import AppState, get_state
 from .onward import create_ticket, use_ticket
 from .pages import catalogue, page, set_language
-from .place import mount_point, url_for
+from .place import is_at_sign_in_host, mount_point, url_for
 from .requests import is_page_load
 from .urls import current_url, safe_next
 
@@ -46,6 +46,7 @@ def landing_page() -> Response | None:
         or request.method != "GET"
         or not uri.lands_on(path)
         or not is_page_load(request)
+        or not is_at_sign_in_host()
     ):
         return None
     site, ticket = request.headers.get("Sec-Fetch-Site"), None

@@ -78,6 +78,13 @@ def mount_point() -> str:
     return "" if uri is None else uri.mount_point(get_app().config["APPLICATION_ROOT"])
 
 
+def is_at_sign_in_host() -> bool:
+    """Return whether our routes are at the host of the current request."""
+    app = get_app()
+    matters = app.url_map.host_matching or app.subdomain_matching
+    return not matters or flask.url_for("devkit_sso_callback.callback").startswith("/")
+
+
 def require_sign_in_host() -> None:
     """Refuse to ask for a login on a page that only another host has.
 

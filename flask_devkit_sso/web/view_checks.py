@@ -55,13 +55,13 @@ def find_view_problems(app: Flask, state: AppState) -> list[Problem]:
     found = []
     if bare:
         text = f"These views are registered without their guard: {', '.join(bare)}"
-        found.append(Problem(text, _ORDER))
+        found.append(Problem(f"{text}. {_ORDER}"))
     if cached:
         text = (
             "These views have a cache above their guard, so one person's page would be shown to "
             f"others: {', '.join(cached)}"
         )
-        found.append(Problem(text, _ORDER))
+        found.append(Problem(f"{text}. {_ORDER}"))
     if elsewhere:
         text = (
             "These guarded views are at other hosts than the redirect URI, where nobody can be "
