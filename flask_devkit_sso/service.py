@@ -238,7 +238,7 @@ def refresh_state(app: Flask) -> AppState:
     log.info("assigned after init_app: %s", ", ".join(late))
     errors, url_prefix = new.loaded.errors, old.settings.url_prefix
     if new.settings.url_prefix != url_prefix:
-        errors.append(Problem(f"The routes are below {url_prefix} since init_app"))
+        errors.append(Problem(f"The routes have been below {url_prefix} since init_app"))
     if errors:
         text = f"Assigned after init_app: {', '.join(late)}"
         errors.append(Problem(text, "Assign settings before init_app, which checks them"))

@@ -178,7 +178,7 @@ def test_guarded_views_where_nobody_can_sign_in(
     build: Build, redirect_uri: str, options: dict[str, Any], rule: dict[str, str]
 ) -> None:
     app = build(redirect_uri, TESTING=True, **options)
-    app.add_url_rule("/page", view_func=page, **rule)
+    app.add_url_rule("/page", None, page, None, **rule)
     with pytest.raises(ConfigError, match=r"page \(endpoint page\)\. Serve them at the redirect"):
         app.test_client().get("/")
 
