@@ -126,8 +126,10 @@ class AppState:
         settings = self.settings
         name = settings.cookie_name or f"devkit_sso_{settings.installation}"
         if self.redirect_uri is None and settings.cookie_name is None:
-            host = request.host if has_request_context() else self._app.config["SERVER_NAME"]
-            port = re.search(r":([0-9]+)$", host or "")
+            # Not request.host, which raises an exception if TRUSTED_HOSTS does not contain it.
+            is_request = has_request_context()
+            host = request.headers.get("Host") if is_request else self._app.config["SERVER_NAME"]
+            port = re.search(r":([0-9]{1,5})$", host or "")
             name += f"_{port[1]}" if port else ""
         return f"__Host-{name}" if self.is_secure else name
 
