@@ -95,17 +95,23 @@ def require_sign_in_host() -> None:
     app, uri = get_app(), get_redirect_uri()
     if not (app.url_map.host_matching or app.subdomain_matching):
         return
-    try:
-        found = urls_at(app, uri).match(request.path, method=request.method)
-    except (HTTPException, ConfigError):
-        found = None
-    if found != (request.endpoint, request.view_args):
+    # Not request.view_args, which a url_value_preprocessor may have changed.
+    here = app.create_url_adapter(request)
+    if _match(here) != _match(urls_at(app, uri)):
         raise LoginFailed(
             "not_configured",
             hint=f"People can sign in only at {uri.site}, the redirect URI's host, and it has "
             f"another page at this path than {request.host}. Serve the page there, or give each "
             f"host an application of its own with its own {PREFIX}REDIRECT_URI.",
         )
+
+
+def _match(urls: MapAdapter | None) -> object:
+    """Return to what the current request's path leads, or None if it leads nowhere."""
+    try:
+        return urls.match(request.path, method=request.method) if urls else None
+    except HTTPException:
+        return None
 
 
 def find_route_problems(app: Flask, state: AppState) -> list[Problem]:

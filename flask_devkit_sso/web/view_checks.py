@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
+from weakref import WeakSet
 
 from flask import Flask
 from werkzeug.exceptions import HTTPException
@@ -44,7 +45,7 @@ def find_view_problems(app: Flask, state: AppState) -> list[Problem]:
     for endpoint, view in app.view_functions.items():
         functions = [_layers(function) for function in _functions_of(view)]
         name = f"{_name(view)} (endpoint {endpoint})"
-        if any(layer in guarded_functions for layer in _unwrap_partials(view)):
+        if any(_is_in(layer, guarded_functions) for layer in _unwrap_partials(view)):
             bare.append(name)
         if any(map(_has_cache_above_guard, functions)):
             cached.append(name)
@@ -79,7 +80,7 @@ def _functions_of(view: Any) -> Iterable[Any]:
     """Yield the view and, if it is a class, its methods."""
     yield view
     of_class = getattr(view, "view_class", None)
-    for method in getattr(of_class, "methods", None) or ():
+    for method in ("dispatch_request", *(getattr(of_class, "methods", None) or ())):
         yield getattr(of_class, method.lower(), None)
 
 
@@ -102,7 +103,15 @@ def _unwrap_partials(view: Any) -> Iterable[Any]:
 
 def _innermost_guard(layers: list[Any]) -> int:
     """Return the guard's position, or -1."""
-    return max((i for i, layer in enumerate(layers) if layer in guards), default=-1)
+    return max((i for i, layer in enumerate(layers) if _is_in(layer, guards)), default=-1)
+
+
+def _is_in(layer: Any, functions: WeakSet[Callable[..., Any]]) -> bool:
+    try:
+        return layer in functions
+    except TypeError:
+        # It has no hash, so it is no function.
+        return False
 
 
 def _has_cache_above_guard(layers: list[Any]) -> bool:
