@@ -7,21 +7,33 @@ from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
-from flask import Blueprint, Flask, Response, abort, has_request_context, request, url_for
+from flask import Blueprint, Flask, Response, abort, has_request_context, request
 
-from .config.problem import describe
+from .config.problem import Problem, describe
 from .config.secret_key import CREATE_KEY
 from .errors import ConfigError, LoginFailed, StoreUnavailable
-from .service import EXTENSION, AppState, collect, get_app, get_session_service, get_state
+from .service import (
+    EXTENSION,
+    AppState,
+    collect,
+    get_app,
+    get_session_service,
+    get_state,
+    refresh_state,
+)
 from .users import Hooks
 from .web.blueprints import create_authorize_blueprint, create_callback_blueprint
+from .web.csrf import exempt_our_routes
+from .web.error_handling import watch_errors
 from .web.failures import as_login_failed, handle_store_unavailable
-from .web.guard import check_views, is_guardable, is_one_of, require_user
+from .web.guard import is_guardable, is_one_of, require_user
 from .web.headers import add_cache_headers
 from .web.landing import landing_page
+from .web.place import find_place, find_route_problems, mount_point, url_for
 from .web.request_user import current_access_token, current_user
 from .web.requests import forget_query, is_ours
 from .web.returning import is_our_path, return_url, safe_next
+from .web.view_checks import find_view_problems
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,6 +71,11 @@ class DevKitSSO:
             raise ConfigError("This application is already initialised: call init_app only once")
         state = AppState(app, self._hooks)
         is_collected = collect(app)
+        place = {}
+        try:
+            place = find_place(app, state.redirect_uri)
+        except ConfigError as error:
+            state.loaded.errors.append(Problem(str(error)))
         if state.loaded.errors and not is_collected:
             raise ConfigError("\n".join(map(str, state.loaded.errors)))
         app.extensions[EXTENSION] = state
@@ -70,10 +87,11 @@ class DevKitSSO:
         app.before_request_funcs.setdefault(None, []).insert(0, self._before_request)
         # Last, because Flask runs these in reverse: it sees the headers that others have set.
         app.after_request_funcs.setdefault(None, []).insert(0, add_cache_headers)
+        watch_errors(app)
         app.register_error_handler(StoreUnavailable, handle_store_unavailable)
         app.context_processor(lambda: self._template_context(app))
         for blueprint in (self.authorize_blueprint, self.callback_blueprint):
-            app.register_blueprint(blueprint, url_prefix=state.settings.url_prefix)
+            app.register_blueprint(blueprint, url_prefix=state.settings.url_prefix, **place)
 
     def protect(self, target: Flask | Blueprint, *, public: Iterable[str] = ()) -> None:
         """Require a login for every view of an application or of a blueprint.
@@ -160,22 +178,23 @@ class DevKitSSO:
         return service.end_sessions(uid)
 
     def _before_request(self) -> Response | None:
-        app, state = get_app(), get_state()
+        app = get_app()
+        known, state = get_state(), refresh_state(app)
+        if state is not known:
+            _log_problems(state)
         if request.script_root[1:2] in ("/", "\\"):
             # Browsers would take every address of this application for one of another site. A
             # proxy that passes X-Forwarded-Prefix on lets a client do this.
             abort(400)
         if not state.has_checked_views:
-            check_views(app)
-            # Flask-WTF would refuse our POSTs, which check their origin instead.
-            if "csrf" in app.extensions:
-                for blueprint in (self.authorize_blueprint, self.callback_blueprint):
-                    app.extensions["csrf"].exempt(blueprint)
+            if problems := [*find_view_problems(app, state), *find_route_problems(app, state)]:
+                raise ConfigError("\n".join(map(str, problems)))
+            exempt_our_routes(app, self.authorize_blueprint, self.callback_blueprint)
             state.has_checked_views = True
         if state.service is not None:
             state.service.logouts.start_round()
         is_apps = request.url_rule is not None and not is_ours(request)
-        if is_apps and is_our_path(request.script_root + request.path):
+        if is_apps and is_our_path(mount_point() + request.path):
             # A view for every path would otherwise see another spelling of one of our addresses.
             abort(404)
         response = landing_page()
@@ -196,8 +215,8 @@ class DevKitSSO:
 
 
 def _log_problems(state: AppState) -> None:
-    if missing := state.missing():
-        log.error("nobody can sign in: %s.", describe(missing))
+    if problems := [*state.loaded.errors, *state.missing()]:
+        log.error("nobody can sign in: %s.", describe(problems))
     for warning in state.loaded.warnings:
         log.warning("%s", warning)
     if state.has_weak_key:

@@ -11,7 +11,7 @@ from werkzeug.test import Cookie
 
 from .errors import ConfigError
 from .protocol.contract import ROLES, Role, UserInfo
-from .service import EXTENSION, AppState, SessionService
+from .service import EXTENSION, AppState, SessionService, refresh_state
 
 
 def login_as(
@@ -60,11 +60,9 @@ def logout(client: FlaskClient) -> None:
 
 
 def _services(app: Flask) -> tuple[AppState, SessionService]:
-    state: AppState | None = app.extensions.get(EXTENSION)
+    state = refresh_state(app) if EXTENSION in app.extensions else None
     if state is None or state.session_service is None:
-        raise ConfigError(
-            "login_as needs an application with DevKitSSO and a SECRET_KEY: set it before init_app"
-        )
+        raise ConfigError("login_as needs an application with DevKitSSO and a SECRET_KEY")
     return state, state.session_service
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -70,17 +70,19 @@ class StartedLogin:
 class Logins:
     """The logins of one installation.
 
-    :param cookie_prefix: the beginning of the names of login cookies.
+    :param cookie_prefix: returns the beginning of the names of login cookies.
     """
 
-    def __init__(self, store: Store, keys: Keys, settings: Settings, cookie_prefix: str) -> None:
+    def __init__(
+        self, store: Store, keys: Keys, settings: Settings, cookie_prefix: Callable[[], str]
+    ) -> None:
         self._store = store
         self._keys = keys
         self._installation = settings.installation
         self._ttl = int(settings.login_ttl)
         self._pkce = settings.pkce
         self._binding = settings.binding
-        self._prefix = cookie_prefix
+        self._cookie_prefix = cookie_prefix
         self._nonces = keys.signer("login-state")
         self._cookies = keys.signer("login-cookie")
 
@@ -190,6 +192,10 @@ class Logins:
         if not pending:
             raise LoginFailed("login_unknown")
         return next((login for login in pending if login.name == response.login), pending[0])
+
+    @property
+    def _prefix(self) -> str:
+        return self._cookie_prefix()
 
     def _parse(self, name: str, cookie: str) -> PendingLogin | None:
         signed = self._cookies.read(cookie)

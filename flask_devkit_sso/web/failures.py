@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Final, TypeVar
 
-from flask import current_app, jsonify, request, url_for
+from flask import current_app, jsonify, request
 
 from .. import signals
 from ..errors import (
@@ -20,6 +20,7 @@ from ..errors import (
 )
 from ..service import get_app
 from .pages import catalogue, page, set_language, set_private
+from .place import url_for
 from .requests import decode_query, is_ours, wants_json
 from .returning import current_url, safe_next
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Response, request
 
 from ..service import get_state
+from .place import mount_point
 from .request_user import has_loaded_user
 from .requests import is_page_load
 from .returning import close_headers
@@ -21,7 +22,7 @@ def add_cache_headers(response: Response) -> Response:
     depends = has_loaded_user(state)
     # The body of a stream is created later, and may read current_user then.
     may_depend = response.is_streamed and not response.direct_passthrough
-    path, uri = request.script_root + request.path, state.redirect_uri
+    path, uri = mount_point() + request.path, state.redirect_uri
     lands = uri is not None and uri.lands_on(path)
     if depends or may_depend or lands:
         response.vary.add("Cookie")

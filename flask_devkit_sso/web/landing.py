@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from flask import Response, make_response, render_template, request, url_for
+from flask import Response, make_response, render_template, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from ..errors import LoginFailed
@@ -19,6 +19,7 @@ from ..protocol.envelope import NotAnEnvelope, parse_envelope
 from ..service import AppState, get_state
 from .onward import create_ticket, use_ticket
 from .pages import catalogue, page, set_language
+from .place import is_at_sign_in_host, mount_point, url_for
 from .requests import is_page_load
 from .returning import accept, current_url, default_url
 
@@ -38,13 +39,14 @@ def landing_page() -> Response | None:
     along with a redirect.
     """
     state = get_state()
-    uri, path = state.redirect_uri, request.script_root + request.path
+    uri, path = state.redirect_uri, mount_point() + request.path
     if (
         uri is None
         or state.session_service is None
         or request.method != "GET"
         or not uri.lands_on(path)
         or not is_page_load(request)
+        or not is_at_sign_in_host()
     ):
         return None
     site, ticket = request.headers.get("Sec-Fetch-Site"), None
@@ -95,7 +97,7 @@ def landing_js() -> Response:
     """Return the landing page's script: its settings as a JSON list, followed by a static file."""
     texts = catalogue()
     no_answer = render_template(
-        "devkit_sso/no_answer.html", language=texts.language, sso_text=texts.markup
+        "devkit_sso/no_answer.html", language=texts.language, sso_text=texts.markup, url_for=url_for
     )
     settings = {"redirectUri": get_state().settings.redirect_uri, "noAnswer": no_answer}
     response = make_response(f"[{json.dumps(settings)}]\n{_SCRIPT}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from flask import Response, after_this_request, current_app, jsonify, request, url_for
+from flask import Response, after_this_request, current_app, jsonify, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from .. import signals
@@ -23,6 +23,7 @@ from .failures import handles_failures
 from .landing import MARKER_LIFETIME, read_post
 from .logout import forget_outcome, signed_out_url
 from .pages import lead_to, page, see_other, set_private
+from .place import url_for
 from .request_user import load_user
 from .requests import forget_query, is_page_load, require_same_origin
 from .returning import default_url, safe_next
@@ -55,7 +56,7 @@ def login() -> Response:
         )
     service, uri = get_service(), get_redirect_uri()
     if request.method != "POST":
-        if uri.is_other_loopback_host(request_host()) and "bounced" not in request.args:
+        if uri.is_at_other_host(request_host()) and "bounced" not in request.args:
             # "bounced" prevents a loop behind a proxy that changes the Host header.
             url = url_for("devkit_sso_authorize.login", next=next_url, bounced=1)
             return see_other(uri.site + url)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from flask import Response, after_this_request, jsonify, request, url_for
+from flask import Response, after_this_request, jsonify, request
 
 from .. import signals
 from ..service import get_app, get_session_service, get_state
@@ -14,6 +14,7 @@ from ..users import Anonymous
 from .cookies import delete_cookie, set_cookie
 from .failures import handles_failures
 from .pages import lead_to, page, see_other, set_private
+from .place import url_for
 from .request_user import load_user
 from .requests import require_same_origin, wants_json
 from .returning import safe_next

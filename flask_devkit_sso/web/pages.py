@@ -8,6 +8,7 @@ from flask import Response, make_response, redirect, render_template, request
 
 from ..messages import Catalogue
 from ..service import get_app, get_state
+from .place import url_for
 
 
 def catalogue() -> Catalogue:
@@ -57,6 +58,7 @@ def page(
         f"devkit_sso/{template}",
         language=texts.language,
         sso_text=texts.markup,
+        url_for=url_for,
         referrer_policy=referrer,
         content_policy=policy,
         **context,

@@ -12,6 +12,7 @@ from ..errors import LoginFailed, ServerUnavailable, StoreUnavailable
 from ..service import AppState, get_service, get_state
 from ..session.sessions import Session
 from ..users import Anonymous, User
+from .error_handling import answers, is_handling_error
 from .failures import as_login_failed
 
 
@@ -99,11 +100,11 @@ def current_access_token() -> str:
     known, service = verified_user(), get_state().service
     # Without a service the session is one that tests created, which has no tokens.
     if known.session is None or service is None:
-        raise Unauthorized("Nobody is signed in.")
+        raise answers(Unauthorized("Nobody is signed in."))
     token = service.maintenance.access_token(known.session)
     if token is None:
         known.set_session(None)
-        raise Unauthorized("The session has ended.")
+        raise answers(Unauthorized("The session has ended."))
     return token
 
 
@@ -112,8 +113,17 @@ def _environ_key(state: AppState) -> str:
 
 
 def _find_user() -> User | Anonymous:
-    return verified_user().user if has_request_context() else Anonymous()
+    if not has_request_context():
+        return Anonymous()
+    try:
+        return verified_user().user
+    except LoginFailed:
+        # The application's error page remains what it is: a 404 or a 500.
+        if not is_handling_error():
+            raise
+        return Anonymous()
 
 
 current_user = cast(User, LocalProxy(_find_user))
-"""The user of the current request: a proxy of a :class:`User`, anonymous outside a request."""
+"""The user of the current request: a proxy of a :class:`User`, anonymous outside a request. If the
+store fails, the application's error pages see an anonymous user too."""

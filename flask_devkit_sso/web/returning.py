@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
 from ..service import find_redirect_uri, get_state
+from .place import mount_point
 from .requests import OUR_ENDPOINTS, is_frame, is_ours, is_script, stands_for_page
 from .urls import MAX_LENGTH, contains_response, decoded_path, local_url, shortened
 
@@ -28,7 +29,7 @@ may be used any more."""
 def default_url() -> str:
     """Return ``DEVKIT_SSO_AFTER_LOGIN_URL``, by default the application's first page."""
     url = get_state().settings.after_login_url
-    return request.script_root + "/" if url == "/" else url
+    return mount_point() + "/" if url == "/" else url
 
 
 def safe_next(url: str | None) -> str:
@@ -69,7 +70,7 @@ def _accept_whole(url: str) -> str | None:
 
 def current_url() -> str:
     """Return the path and the query of the current request, as :func:`safe_next` accepts them."""
-    path = quote(request.script_root + request.path, safe="/-._~!$&'()*+,;=:@")
+    path = quote(mount_point() + request.path, safe="/-._~!$&'()*+,;=:@")
     query = quote(request.query_string, safe="/?-._~!$&'()*+,;=:@%")
     return f"{path}?{query}" if query else path
 
@@ -129,7 +130,7 @@ def is_our_path(path: str) -> bool:
     ``/sso/logout/``: browsers and proxies resolve dots, and some proxies merge slashes.
     """
     adapter = current_app.create_url_adapter(request)
-    root = normpath(request.script_root) if request.script_root else ""
+    root = normpath(mount_point()) if mount_point() else ""
     path = normpath("/" + path.lstrip("/"))
     if adapter is None or not path.startswith(f"{root}{get_state().settings.url_prefix}/"):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -298,6 +299,87 @@ def test_a_guard_below_the_route_works_among_other_decorators(make_app: AppMaker
     assert client.get("/secret").status_code == 302
     login_as(client, "bob")
     assert client.get("/secret").text == "secret"
+
+
+# A cache above a guard would show one person's page to others.
+
+
+def cached_as_by_flask_caching(view: Any) -> Any:
+    """Cache a view, with the attributes of Flask-Caching's decorators."""
+    from functools import wraps
+
+    @wraps(view)
+    def cached(*args: Any, **kwargs: Any) -> Any:
+        return view(*args, **kwargs)
+
+    cached.uncached = view  # type: ignore[attr-defined]
+    cached.cache_timeout = None  # type: ignore[attr-defined]
+    cached.make_cache_key = lambda: "view/%s"  # type: ignore[attr-defined]
+    return cached
+
+
+def plain(view: Any) -> Any:
+    from functools import wraps
+
+    return wraps(view)(lambda *args, **kwargs: view(*args, **kwargs))
+
+
+CACHES = [cached_as_by_flask_caching, functools.cache, functools.lru_cache(maxsize=1)]
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize(
+    ("order", "is_refused"),
+    [
+        ("cache guard", True),
+        ("plain cache plain guard plain", True),
+        ("cache guard cache", True),
+        ("guard cache guard", True),
+        ("guard cache", False),
+        ("plain guard plain cache", False),
+        ("cache", False),
+    ],
+)
+def test_a_cache_above_a_guard_is_refused(
+    make_app: AppMaker, cache: Any, order: str, is_refused: bool
+) -> None:
+    decorators = {"cache": cache, "guard": login_required, "plain": plain}
+    app = make_app()
+    app.testing = True
+
+    def secret() -> str:
+        return "secret"
+
+    view: Any = secret
+    for name in reversed(order.split()):
+        view = decorators[name](view)
+    app.add_url_rule("/secret", view_func=view)
+    if is_refused:
+        with pytest.raises(ConfigError, match=r"cache above.*secret \(endpoint secret\)\. Write"):
+            app.test_client().get("/")
+    else:
+        assert app.test_client().get("/").status_code == 200
+
+
+def test_a_cache_above_a_guard_in_a_class(make_app: AppMaker) -> None:
+    class OnClass(MethodView):
+        decorators = [login_required, functools.cache]  # noqa: RUF012 - the last is the outermost
+
+        def get(self) -> str:
+            return "secret"
+
+    class OnMethod(MethodView):
+        @functools.cache  # noqa: B019
+        @login_required
+        def get(self) -> str:
+            return "secret"
+
+    for view in (OnClass, OnMethod):
+        app = make_app()
+        app.testing = True
+        app.add_url_rule("/secret", view_func=view.as_view("secret"))
+        with pytest.raises(ConfigError, match="cache above"):
+            app.test_client().get("/")
 
 
 # protect
