@@ -13,6 +13,7 @@ from ..service import AppState, get_service, get_state
 from ..session.sessions import Session
 from ..users import Anonymous, User
 from .failures import as_login_failed
+from .flask_session import check_flask_session
 
 
 class RequestUser:
@@ -63,12 +64,15 @@ def load_user() -> RequestUser:
         # Store it before anything can fail, so that an error page that reads current_user gets an
         # anonymous user.
         known = request.environ[key] = RequestUser()
-        if state.session_service is not None and state.session_cookie in request.cookies:
+        if state.session_service is None:
+            return known
+        if state.session_cookie in request.cookies:
             sessions = state.session_service.sessions
             try:
                 known.set_session(sessions.load(request.cookies[state.session_cookie]))
             except StoreUnavailable as error:
                 raise as_login_failed(error)  # noqa: B904 - its cause is set
+        check_flask_session(known.session.user.uid if known.session else None)
     return known
 
 
@@ -91,6 +95,8 @@ def verified_user() -> RequestUser:
         known.set_session(get_service().maintenance.verify(session))
     except (LoginFailed, ServerUnavailable, StoreUnavailable) as error:
         raise as_login_failed(error)  # noqa: B904 - its cause is set
+    if known.session is None:
+        check_flask_session(None)
     return known
 
 
@@ -103,6 +109,7 @@ def current_access_token() -> str:
     token = service.maintenance.access_token(known.session)
     if token is None:
         known.set_session(None)
+        check_flask_session(None)
         raise Unauthorized("The session has ended.")
     return token
 
