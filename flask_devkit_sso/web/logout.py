@@ -37,7 +37,7 @@ def logout() -> Response:
             form=True,
             username=current.user.username,
             action_url=url_for("devkit_sso_authorize.logout"),
-            home_url=safe_next(None),
+            cancel_url=safe_next(None),
         )
     require_same_origin(request)
     # Only the form of our own page has this field. An application's form gets a redirect.
