@@ -77,7 +77,7 @@ def check_flask_session(uid: str | None) -> None:
     if found is None or not isinstance(tag, str) or not tag.startswith(_tag_prefix()):
         return
     if uid is None:
-        if _has_our_cookie():
+        if _would_carry_our_cookie():
             _clear(found)
     elif tag not in _tags(uid):
         _clear(found)
@@ -119,12 +119,11 @@ def _tag_prefix() -> str:
     return f"{get_state().settings.installation}:"
 
 
-def _has_our_cookie() -> bool:
-    """Return whether our session's cookie, which is not there or not valid, would be there if
-    somebody were signed in.
+def _would_carry_our_cookie() -> bool:
+    """Return whether the current request would carry our session's cookie if the browser had it.
 
-    Flask's cookie may reach requests that ours does not reach. Otherwise another site could have
-    the data of a person who is signed in cleared.
+    Flask's cookie may be sent with requests to which browsers do not attach ours. If they counted,
+    another site could have the data of a person who is signed in cleared.
     """
     app, state = get_app(), get_state()
     if state.session_cookie in request.cookies:

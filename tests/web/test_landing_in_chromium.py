@@ -260,7 +260,7 @@ def test_an_authentication_server_on_our_own_origin(
     uri = quote(site.url("/#/login"), safe="")
     page.goto(site.url(f"/idp/authorize?redirect_uri={uri}"))
     page.locator("#back").click(no_wait_after=True)
-    expect(page).to_have_title("app")
+    expect(page.locator("h1")).to_have_text("You are signed in as ada")
     assert not any("code=" in address for address in seen)
     assert exchanged(server) == [CODE]
 
