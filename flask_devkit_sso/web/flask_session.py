@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from flask import request, session
 from flask.sessions import NullSession, SessionMixin
@@ -104,8 +104,11 @@ def _clear(found: SessionMixin) -> None:
 
 def _regenerate(found: SessionMixin) -> None:
     """Give data that is kept on the application's server a new id, as Flask-Session can."""
-    regenerate = getattr(get_app().session_interface, "regenerate", None)
-    if callable(regenerate):
+    interface: Any = get_app().session_interface
+    regenerate = getattr(interface, "regenerate", None)
+    # In an event, Flask-SocketIO replaces the session by a copy, which the interface does not know.
+    is_own = isinstance(found, getattr(interface, "session_class", object))
+    if is_own and callable(regenerate):
         regenerate(found)
 
 

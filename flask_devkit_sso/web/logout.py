@@ -33,7 +33,7 @@ def logout() -> Response:
         if isinstance(current.user, Anonymous):
             return see_other(url_for("devkit_sso_authorize.signed_out"))
         return page(
-            "signed_in.html" if stray.PARAMETER in request.args else "logout.html",
+            "stray.html" if stray.PARAMETER in request.args else "logout.html",
             form=True,
             username=current.user.username,
             action_url=url_for("devkit_sso_authorize.logout"),
