@@ -136,16 +136,23 @@ class Logins:
         if not self._store.add(self._used_key(login.digest), "", expires=expires):
             raise LoginFailed("login_unknown")
 
-    def is_response_to(self, response: AuthorizationResponse, digest: str) -> bool:
+    def mark(self, login: PendingLogin) -> str:
+        """Return a hash by which :meth:`is_response_to` recognises a login."""
+        return _digest(login.name) if self._binding == "confirm" else login.digest
+
+    def is_response_to(self, response: AuthorizationResponse, mark: str) -> bool:
         """Return whether a response belongs to a login, even if that is complete or has expired.
 
-        With the binding ``confirm``, no response proves that.
+        With the binding ``confirm``, only the tab that has started the login can say so, and that
+        proves nothing.
 
-        :param digest: the login's hash.
+        :param mark: what :meth:`mark` returned for the login.
         """
+        if self._binding == "confirm":
+            return _digest(response.login) == mark
         returned = response.s if self._binding == "redirect_uri" else response.state
         signed = [self._nonces.read(text) for text in returned if text]
-        return len(signed) == 1 and signed[0] is not None and _digest(signed[0].value) == digest
+        return len(signed) == 1 and signed[0] is not None and _digest(signed[0].value) == mark
 
     def find(self, name: str, cookies: Mapping[str, str]) -> PendingLogin | None:
         """Return a login of this browser by its name."""

@@ -36,9 +36,9 @@ class Session:
 
     ``last_used`` is accurate to a minute. ``verified_at`` is the time at which the server was asked
     about the user, and ``refresh_at`` the time from which the tokens should be refreshed.
-    ``sealed_tokens`` is None only for a session that tests created. ``login`` is the hash of the
-    login that began the session, and ``sealed_next`` the page that it led to; both are empty for a
-    session that tests created.
+    ``sealed_tokens`` is None only for a session that tests created. ``login`` is the mark of the
+    login that began the session (``Logins.mark``), and ``sealed_next`` the page that it led to.
+    Both are empty for a session that tests created.
     """
 
     key: str = field(repr=False)
@@ -81,7 +81,7 @@ class Sessions:
 
         :param tokens: None only for a session that tests create, which has no server.
         :param verified_at: when the server was asked about the user, in Unix seconds.
-        :param login: the hash of the login that begins the session.
+        :param login: the mark of the login that begins the session (``Logins.mark``).
         :param next_url: the page that the login leads to.
         :raises StoreUnavailable: if the store fails. Nobody can use the session then.
         """

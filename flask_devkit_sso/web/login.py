@@ -275,7 +275,7 @@ def _sign_in(result: LoginResult, login: PendingLogin) -> None:
                 result.user,
                 result.tokens,
                 verified_at=result.tokens.requested_at,
-                login=login.digest,
+                login=get_service().logins.mark(login),
                 next_url=result.next,
             )
         )

@@ -13,7 +13,7 @@ from flask import url_for
 
 from ..errors import LoginFailed
 from ..protocol.authorization import AuthorizationResponse
-from ..service import get_service
+from ..service import get_service, get_state
 from .request_user import load_user
 from .urls import safe_next
 
@@ -47,13 +47,15 @@ def ignore_stray(response: AuthorizationResponse, error: LoginFailed) -> str:
     if session is None:
         raise error
     service = get_service()
-    if service.logins.is_response_to(response, session.login):
+    is_own = service.logins.is_response_to(response, session.login)
+    if is_own and get_state().settings.binding != "confirm":
         log.info("a response to the login that began this session was ignored")
-        return safe_next(service.sessions.next_url(session))
-    log.warning(
-        "a response that belongs to no pending login was ignored (%s): uid %r stays signed in. "
-        "Somebody may have tried to sign another account in, see docs/failures.md#stray-responses",
-        error.reason,
-        session.user.uid,
-    )
-    return signed_in_url()
+    else:
+        log.warning(
+            "a response that belongs to no pending login was ignored (%s): uid %r stays signed in. "
+            "Somebody may have tried to sign another account in, see "
+            "docs/failures.md#stray-responses",
+            error.reason,
+            session.user.uid,
+        )
+    return safe_next(service.sessions.next_url(session)) if is_own else signed_in_url()

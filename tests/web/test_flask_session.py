@@ -415,6 +415,12 @@ def test_a_session_on_the_server_gets_a_new_id(
     client = add_views(app).test_client()
     old: list[str] = []
 
+    @app.get("/note")
+    def note() -> dict[str, Any]:
+        found = {"uid": current_user.uid}
+        session["note"] = "new"
+        return found
+
     def session_id() -> str:
         found = client.get_cookie("session")
         return found.value if found else ""
@@ -443,8 +449,9 @@ def test_a_session_on_the_server_gets_a_new_id(
 
     old.append(session_id())
     clock.advance(1801)
-    assert client.get("/who").get_json()["uid"] is None
-    assert data_of(client) == {}
+    assert client.get("/note").get_json() == {"uid": None}
+    assert session_id() not in ("", *old)
+    assert data_of(client) == {"note": "new"}
     assert data_of_old_ids() == [{}, {}, {}]
 
     server.answers[GET_USER_INFO] = says(ADA)

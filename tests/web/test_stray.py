@@ -124,6 +124,23 @@ def test_a_response_to_no_login_of_this_browser(
     assert attacker.get(SIGNED_IN).location == "/sso/signed-out"
 
 
+def test_confirm_trusts_the_tab_with_no_more_than_the_page(
+    make_app: AppMaker, server: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The tab that started the login may say so. That proves nothing, so there is a warning."""
+    client = make_app(binding="confirm").test_client()
+    start(client, "/private")
+    (name,) = [c.key.partition("_login_")[2] for c in cookies(client) if "_login_" in c.key]
+    question = client.get("/sso/callback?code=C").location
+    client.post(question, data={"answer": "yes"}, headers=SAME)
+    for login, expected in ((name, "/private"), (name[1:], SIGNED_IN), ("", SIGNED_IN)):
+        caplog.clear()
+        body = {"code": ["EVIL"], "login": login}
+        assert client.post("/sso/callback", json=body, headers=SAME).json["next"] == expected
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert exchanged(server) == ["C"]
+
+
 def test_a_response_to_a_pending_login_may_change_the_person(
     client: FlaskClient, server: ScriptedServer
 ) -> None:
