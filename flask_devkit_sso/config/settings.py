@@ -146,6 +146,12 @@ class Settings:
         values.path_or_url,
         "Where the browser goes after a logout. If it is unset, to the signed-out page.",
     )
+    clear_session: bool = _setting(
+        True,
+        values.flag,
+        "Clears Flask's `session` when the person changes: at a logout, at the login of somebody "
+        "else, and once the person's session has ended.",
+    )
 
     @property
     def server(self) -> Server | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import re
 import time
@@ -91,6 +92,13 @@ class Keys:
                 signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
             )
         )
+
+    def hashes(self, purpose: str, text: str) -> list[str]:
+        """Return keyed hashes of a text: with the present key, then with each of its fallbacks."""
+        return [
+            hmac.new(self._derive(secret, purpose), text.encode(), "sha256").hexdigest()
+            for secret in self._secrets
+        ]
 
     def seal(self, text: str) -> str:
         """Encrypt a text for the store or for a cookie."""

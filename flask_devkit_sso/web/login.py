@@ -20,6 +20,7 @@ from ..session.login_results import LoginResult
 from ..session.logins import PendingLogin
 from .cookies import delete_cookie, set_cookie
 from .failures import handles_failures
+from .flask_session import flask_session_of
 from .landing import MARKER_LIFETIME, read_post
 from .logout import forget_outcome, signed_out_url
 from .pages import lead_to, page, see_other, set_private
@@ -27,6 +28,7 @@ from .place import url_for
 from .request_user import load_user
 from .requests import forget_query, is_page_load, require_same_origin
 from .returning import default_url, safe_next
+from .stray import ignore_stray, signed_in_url
 
 log: Final = logging.getLogger("flask_devkit_sso")
 
@@ -118,18 +120,9 @@ def callback() -> Response:
             nonce_in_uri=get_state().settings.binding == "redirect_uri",
         )
         forget_query()
-        return see_other(_complete(authorization_response))
+        return see_other(_complete_or_ignore(authorization_response))
     require_same_origin(request)
-    authorization_response = read_post()
-    try:
-        next_url = _complete(authorization_response)
-    except LoginFailed as error:
-        # Back or another tab: the login is complete. The person has lost nothing, and can go on.
-        if error.reason != "login_unknown" or not load_user().user.is_authenticated:
-            raise
-        log.warning("a response that belongs to no pending login was ignored")
-        next_url = safe_next(None)
-    return set_private(jsonify(next=next_url))
+    return set_private(jsonify(next=_complete_or_ignore(read_post())))
 
 
 @handles_failures
@@ -138,11 +131,11 @@ def confirm() -> Response:
     service = get_service()
     login = service.logins.find(request.args.get("login", ""), request.cookies)
     if login is None:
-        raise LoginFailed("login_unknown")
+        return _confirmed_before()
     if request.method != "POST":
         result = service.login_results.get(login)
         if result is None:
-            raise LoginFailed("login_unknown")
+            return _confirmed_before()
         return page(
             "confirm.html",
             form=True,
@@ -154,12 +147,12 @@ def confirm() -> Response:
     result = service.login_results.take(login)
     after_this_request(lambda response: delete_cookie(response, login.cookie_name))
     if result is None:
-        raise LoginFailed("login_unknown")
+        return _confirmed_before()
     if request.form.get("answer") != "yes":
         # Sign out at the server too: otherwise it would sign in the same account again.
         return see_other(signed_out_url(_sign_out_at_server(result.user, result.tokens)))
     with _ending_at(result.next):
-        _sign_in(result)
+        _sign_in(result, login)
     return page(
         "signed_in.html",
         script=True,
@@ -167,6 +160,25 @@ def confirm() -> Response:
         next_url=result.next,
         home_url=default_url(),
     )
+
+
+def _confirmed_before() -> Response:
+    """Respond to a person who comes back to the question after they have answered it."""
+    if not load_user().user.is_authenticated:
+        raise LoginFailed("login_unknown")
+    return see_other(signed_in_url())
+
+
+def _complete_or_ignore(response: AuthorizationResponse) -> str:
+    """Complete the login that an authorization response belongs to, and return the URL to redirect
+    to. If this browser has no such login, the response is stray, and is not exchanged.
+
+    :raises LoginFailed: if the login fails, and for a stray response if nobody is signed in.
+    """
+    try:
+        return _complete(response)
+    except LoginFailed as error:
+        return ignore_stray(response, error)
 
 
 def _complete(response: AuthorizationResponse) -> str:
@@ -195,7 +207,7 @@ def _complete(response: AuthorizationResponse) -> str:
         if not is_confirmed:
             service.login_results.put(login, result)
             return url_for("devkit_sso_callback.confirm", login=login.name)
-        _sign_in(result)
+        _sign_in(result, login)
     return login.next
 
 
@@ -260,18 +272,25 @@ def _use(login: PendingLogin) -> None:
         after_this_request(lambda response: delete_cookie(response, login.cookie_name))
 
 
-def _sign_in(result: LoginResult) -> None:
+def _sign_in(result: LoginResult, login: PendingLogin) -> None:
     """Create the session, unless the application refuses the user."""
     state, sessions, current = get_state(), get_service().sessions, load_user()
     user = state.hooks.make_user(result.user)
-    for hook in state.hooks.on_login:
-        try:
-            current_app.ensure_sync(hook)(user)
-        except LoginRefused as error:
-            raise LoginFailed("refused", message=error.why) from error
-    set_session_cookie = _cookie_setter(
-        sessions.create(result.user, result.tokens, verified_at=result.tokens.requested_at)
-    )
+    with flask_session_of(user.uid, current.user.uid):
+        for hook in state.hooks.on_login:
+            try:
+                current_app.ensure_sync(hook)(user)
+            except LoginRefused as error:
+                raise LoginFailed("refused", message=error.why) from error
+        set_session_cookie = _cookie_setter(
+            sessions.create(
+                result.user,
+                result.tokens,
+                verified_at=result.tokens.requested_at,
+                login=get_service().logins.mark(login),
+                next_url=result.next,
+            )
+        )
     if current.session is not None and sessions.end(current.session):
         # Do not notify the server: if both logins share a grant there, both would end.
         signals.session_ended.send(get_app(), uid=current.session.user.uid, why="replaced")

@@ -11,8 +11,10 @@ from ..service import get_app, get_session_service, get_state
 from ..session.sessions import Session
 from ..store.base import is_recent
 from ..users import Anonymous
+from . import stray
 from .cookies import delete_cookie, set_cookie
 from .failures import handles_failures
+from .flask_session import clear_flask_session
 from .pages import lead_to, page, see_other, set_private
 from .place import url_for
 from .request_user import load_user
@@ -32,7 +34,7 @@ def logout() -> Response:
         if isinstance(current.user, Anonymous):
             return see_other(url_for("devkit_sso_authorize.signed_out"))
         return page(
-            "logout.html",
+            "stray.html" if stray.PARAMETER in request.args else "logout.html",
             form=True,
             username=current.user.username,
             action_url=url_for("devkit_sso_authorize.logout"),
@@ -49,6 +51,7 @@ def logout() -> Response:
     # Do this before the signal, because a receiver may raise an exception.
     after_this_request(lambda response: delete_cookie(response, state.session_cookie))
     if session is not None:
+        clear_flask_session()
         signals.logged_out.send(get_app(), user=user, server_told=is_confirmed)
     chosen_url = state.settings.after_logout_url
     next_url = chosen_url or signed_out_url(is_confirmed if session is not None else None)

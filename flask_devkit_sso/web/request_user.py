@@ -14,6 +14,7 @@ from ..session.sessions import Session
 from ..users import Anonymous, User
 from .error_handling import answers, is_handling_error
 from .failures import as_login_failed
+from .flask_session import check_flask_session
 
 
 class RequestUser:
@@ -64,12 +65,15 @@ def load_user() -> RequestUser:
         # Store it before anything can fail, so that an error page that reads current_user gets an
         # anonymous user.
         known = request.environ[key] = RequestUser()
-        if state.session_service is not None and state.session_cookie in request.cookies:
+        if state.session_service is None:
+            return known
+        if state.session_cookie in request.cookies:
             sessions = state.session_service.sessions
             try:
                 known.set_session(sessions.load(request.cookies[state.session_cookie]))
             except StoreUnavailable as error:
                 raise as_login_failed(error)  # noqa: B904 - its cause is set
+        check_flask_session(known.session.user.uid if known.session else None)
     return known
 
 
@@ -92,6 +96,8 @@ def verified_user() -> RequestUser:
         known.set_session(get_service().maintenance.verify(session))
     except (LoginFailed, ServerUnavailable, StoreUnavailable) as error:
         raise as_login_failed(error)  # noqa: B904 - its cause is set
+    if known.session is None:
+        check_flask_session(None)
     return known
 
 
@@ -104,6 +110,7 @@ def current_access_token() -> str:
     token = service.maintenance.access_token(known.session)
     if token is None:
         known.set_session(None)
+        check_flask_session(None)
         raise answers(Unauthorized("The session has ended."))
     return token
 

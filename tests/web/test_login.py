@@ -29,6 +29,7 @@ from ..clock import advance
 from ..conftest import (
     CLIENT_ID,
     CODE,
+    SIGNED_IN,
     AppMaker,
     carry_cookies,
     come_back,
@@ -135,7 +136,8 @@ def test_the_cookies(make_app: AppMaker, redirect_uri: str, base: str, flags: se
     response = client.get("/sso/authorize", base_url=base)
     (login_cookie,) = response.headers.getlist("Set-Cookie")
     state = response.location.partition("&state=")[2]
-    *_, session_cookie = come_back(client, state, base_url=base).headers.getlist("Set-Cookie")
+    set_cookies = come_back(client, state, base_url=base).headers.getlist("Set-Cookie")
+    *_, session_cookie = [cookie for cookie in set_cookies if not cookie.startswith("session=")]
     for cookie, own in ((login_cookie, {"Max-Age=600"}), (session_cookie, set[str]())):
         name, *found = cookie.split("; ")
         assert name.startswith("__Host-") == ("Secure" in flags)
@@ -177,7 +179,7 @@ def test_abandoned_logins_do_not_accumulate(client: FlaskClient, tmp_path: Path)
     assert len(header) < 3500
     assert (tmp_path / "devkit_sso.db").read_bytes() == before
     assert come_back(client, states[-1]).status_code == 303
-    assert come_back(client, states[0]).status_code == 400
+    assert come_back(client, states[0]).location == SIGNED_IN
 
 
 @pytest.mark.parametrize(("length", "is_kept"), [(1500, True), (1501, False)])
@@ -307,7 +309,7 @@ def test_an_unrequested_code_does_not_switch_users(app: Flask, server: ScriptedS
     attacker, victim = app.test_client(), app.test_client()
     sign_in(victim)
     state = start(attacker)["state"]
-    assert come_back(victim, state, "attackers-code").status_code == 400
+    assert come_back(victim, state, "attackers-code").location == SIGNED_IN
     assert victim.get("/who").json["username"] == "ada"
     assert len(server.seen) == 2
 
@@ -328,7 +330,7 @@ def test_a_login_is_used_once(app: Flask, client: FlaskClient, server: ScriptedS
     copy = app.test_client()
     carry_cookies(client, copy)
     assert come_back(client, state).status_code == 303
-    assert reason(come_back(client, state)) == "login_unknown"
+    assert come_back(client, state).location == "/"
     assert reason(come_back(copy, state)) == "login_unknown"
     assert server.paths == [GET_TOKEN, GET_USER_INFO]
 

@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 
 import flask_devkit_sso
 
-from ..conftest import AppMaker, come_back, leads_to, sign_in, start
+from ..conftest import SIGNED_IN, AppMaker, come_back, leads_to, sign_in, start
 from ..login_failures import FAILURES
 from ..scripted import GET_USER_INFO, LOGOUT, ScriptedServer, fails, says
 
@@ -227,6 +227,9 @@ def test_every_other_page_in_chinese(make_app: AppMaker, server: ScriptedServer)
     expect(framed, "<h1>请登录</h1>", "登录后才能查看这部分内容", ">登录</a>")
     sign_in(client)
     expect(client.get("/sso/signed-out", headers=zh), "<h1>您已登录</h1>", shown, ">退出登录</a>")
+    expect(
+        client.get(SIGNED_IN, headers=zh), f"<h1>当前登录账号：{shown}</h1>", ">退出登录</button>"
+    )
     expect(client.get("/sso/logout", headers=zh), "<h1>确定要退出登录吗？</h1>", shown, ">取消</a>")
     expect(
         client.get("/admin", headers=zh), "<h1>您没有权限访问此页面</h1>", "仅限 Admin 角色", shown
