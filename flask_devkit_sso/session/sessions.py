@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
 from ..config.settings import Settings
@@ -36,7 +36,8 @@ class Session:
 
     ``last_used`` is accurate to a minute. ``verified_at`` is the time at which the server was asked
     about the user, and ``refresh_at`` the time from which the tokens should be refreshed.
-    ``sealed_tokens`` is None only for a session that tests created.
+    ``sealed_tokens`` is None only for a session that tests created. ``before`` is the user before
+    their last change of name or role, until the application has learnt of it.
     """
 
     key: str = field(repr=False)
@@ -47,6 +48,7 @@ class Session:
     refresh_at: float
     sealed_tokens: str | None = field(repr=False)
     record: str = field(default="", repr=False)
+    before: UserInfo | None = None
 
     @property
     def name(self) -> str:
@@ -84,9 +86,10 @@ class Sessions:
         )
         return self._signer.sign(session_id)
 
-    def load(self, cookie: str) -> Session | None:
+    def load(self, cookie: str, *, is_use: bool = True) -> Session | None:
         """Return the session of a cookie, or None, and record its use. This reads the store once.
 
+        :param is_use: whether the idle timeout starts again.
         :raises StoreUnavailable: if the store cannot be read. Somebody may be signed in all the
             same.
         """
@@ -98,7 +101,7 @@ class Sessions:
         if session is None:
             return None
         now = time.time()
-        if now - session.last_used >= min(TOUCH_EVERY, self._settings.idle_timeout / 4):
+        if is_use and now - session.last_used >= min(TOUCH_EVERY, self._settings.idle_timeout / 4):
             # The user is known already, so the request can go on even if the store cannot be
             # written.
             with suppress(StoreUnavailable):
@@ -205,6 +208,7 @@ def _serialize(session: Session) -> str:
             "verified_at": session.verified_at,
             "refresh_at": session.refresh_at,
             "tokens": session.sealed_tokens,
+            "before": session.before and asdict(session.before),
         }
     )
 
@@ -226,6 +230,7 @@ def _parse(key: str, row: Row) -> Session | None:
             refresh_at=float(record["refresh_at"]),
             sealed_tokens=record["tokens"],
             record=row.data,
+            before=parse_user(record["before"]) if record["before"] is not None else None,
         )
     except UNREADABLE:
         return None

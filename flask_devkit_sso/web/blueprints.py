@@ -7,6 +7,7 @@ from flask import Blueprint
 from .landing import landing_js
 from .login import callback, confirm, login
 from .logout import logout, signed_out
+from .me import me
 from .onward import onward
 
 _PACKAGE = "flask_devkit_sso"
@@ -14,13 +15,15 @@ _PACKAGE = "flask_devkit_sso"
 
 
 def create_authorize_blueprint() -> Blueprint:
-    """Return the blueprint with login, logout, the signed-out page and the static files."""
+    """Return the blueprint with login, logout, the signed-out page, the current user and
+    the static files."""
     blueprint = Blueprint(
         "devkit_sso_authorize", _PACKAGE, template_folder="templates", static_folder="static"
     )
     blueprint.add_url_rule("/authorize", view_func=login, methods=["GET", "POST"])
     blueprint.add_url_rule("/logout", view_func=logout, methods=["GET", "POST"])
     blueprint.add_url_rule("/signed-out", view_func=signed_out)
+    blueprint.add_url_rule("/me", view_func=me)
     return blueprint
 
 

@@ -57,12 +57,18 @@ def role_required(*roles: str) -> Callable[[F], F]:
     :param roles: ``"Admin"``, ``"User"`` or both.
     :raises ValueError: if no role is given, or a role that does not exist.
     """
+    check_roles(roles)
+    return lambda view: _guard(view, roles)
+
+
+def check_roles(roles: tuple[str, ...]) -> None:
+    """Check the roles that a guard requires.
+
+    :raises ValueError: if there are none, or if one does not exist.
+    """
     unknown = [role for role in roles if role not in ROLES]
     if unknown or not roles:
-        raise ValueError(
-            f"role_required takes one or more of {', '.join(ROLES)}, not {unknown or 'nothing'}"
-        )
-    return lambda view: _guard(view, roles)
+        raise ValueError(f"roles are one or more of {', '.join(ROLES)}, not {unknown or 'nothing'}")
 
 
 def public(view: F) -> F:
@@ -172,12 +178,17 @@ def _ask_to_sign_in() -> None:
     page_load = is_page_load(request)
     if page_load and request.method in ("GET", "HEAD"):
         abort(redirect(url_for("devkit_sso_authorize.login", next=safe_next(current_url()))))
-    login_url = url_for("devkit_sso_authorize.login")
     if page_load:
+        login_url = url_for("devkit_sso_authorize.login")
         raise Unauthorized(response=page("form_not_sent.html", 401, login_url=login_url))
-    response = jsonify(error="login_required", login_url=login_url)
+    raise Unauthorized(response=login_required_json())
+
+
+def login_required_json() -> Response:
+    """Return the response for a script that nobody is signed in."""
+    response = jsonify(error="login_required", login_url=url_for("devkit_sso_authorize.login"))
     response.status_code = 401
-    raise Unauthorized(response=response)
+    return response
 
 
 def _forbidden(user: User | Anonymous, roles: tuple[str, ...]) -> Response:

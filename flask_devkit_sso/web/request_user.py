@@ -13,6 +13,7 @@ from ..service import AppState, get_service, get_state
 from ..session.sessions import Session
 from ..users import Anonymous, User
 from .failures import as_login_failed
+from .requests import ME
 
 
 class RequestUser:
@@ -66,7 +67,11 @@ def load_user() -> RequestUser:
         if state.session_service is not None and state.session_cookie in request.cookies:
             sessions = state.session_service.sessions
             try:
-                known.set_session(sessions.load(request.cookies[state.session_cookie]))
+                known.set_session(
+                    sessions.load(
+                        request.cookies[state.session_cookie], is_use=request.endpoint != ME
+                    )
+                )
             except StoreUnavailable as error:
                 raise as_login_failed(error)  # noqa: B904 - its cause is set
     return known
