@@ -205,6 +205,32 @@ class Tab:
         # Not at once: the page may go away before this script returns.
         self.evaluate(f"void ((node) => setTimeout(() => node.click()))({found})")
 
+    def press(self, text: str) -> None:
+        """Click the link or button with a text as a person does, with the pointer."""
+        found = (
+            "[...document.querySelectorAll('a, button')]"
+            f".find(node => node.innerText.trim() == {json.dumps(text)})"
+        )
+        self.wait_for(f"{found} != null")
+        place = self.evaluate(
+            f"(box => [box.x + box.width / 2, box.y + box.height / 2])({found}"
+            ".getBoundingClientRect())"
+        )
+        x, y = map(round, place)
+        moves: list[dict[str, Any]] = [
+            {"type": "pointerMove", "x": x, "y": y},
+            {"type": "pointerDown", "button": 0},
+            {"type": "pointerUp", "button": 0},
+        ]
+        source = {"type": "pointer", "id": "mouse", "actions": moves}
+        self._firefox.send("input.performActions", context=self._context, actions=[source])
+
+    def turn_scripts_off(self) -> None:
+        """Let no page of this tab run scripts. The test's own still run."""
+        self._firefox.send(
+            "emulation.setScriptingEnabled", enabled=False, contexts=[self._context]
+        )
+
     def close(self) -> None:
         self._firefox.send("browser.removeUserContext", userContext=self._user_context)
 

@@ -23,7 +23,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def sign_in(tab: Tab, username: str) -> None:
     tab.fill("#typed_username", username)
-    tab.click("Sign in")
+    tab.press("Sign in")
 
 
 def test_a_login_through_a_fragment(program: Running, tab: Tab) -> None:
@@ -45,5 +45,16 @@ def test_a_second_person_in_another_profile(program: Running, tab: Tab) -> None:
     tab.goto(f"{program.url}/")
     sign_in(tab, "bob")
     tab.wait_for_text("Hello bob")
-    tab.goto(f"{program.url}/admin")
     assert tab.evaluate("fetch('/admin').then(response => response.status)") == 403
+
+
+def test_continue_on_the_landing_page_without_scripts(program: Running, tab: Tab) -> None:
+    """Firefox says ``Sec-Fetch-Site: none`` after a click and a redirect, unless it sends a
+    Referer. The landing page would appear again and again."""
+    tab.goto(f"{program.url}/")
+    sign_in(tab, "bob")
+    tab.wait_for_text("Hello bob")
+    tab.turn_scripts_off()
+    tab.goto(f"{program.url}/")
+    tab.press("Continue")
+    tab.wait_for_text("Hello bob")
