@@ -12,7 +12,7 @@ PACKAGES := chromium chromium-headless-shell fonts-noto-cjk redis-server
 INTEGRATION_PACKAGES := firefox-esr apache2-bin libapache2-mod-wsgi-py3 python3-venv
 PY := .venv/bin/python
 INTEGRATION_PY := .venv-integration/bin/python
-SUITE := pytest -n 3 --dist loadgroup -m "not (hours or integration)"
+SUITE := pytest -n 3 --dist loadgroup -m "not hours"
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PIP := $(PY) $(PIP_INSTALL)
 

@@ -1,21 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from .firefox import Firefox, Tab, started
-
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark everything here, so that only ``make integration`` runs it."""
-    for item in items:
-        if HERE in item.path.parents:
-            for mark in ("integration", "checkout", "slow"):
-                item.add_marker(mark)
 
 
 @pytest.fixture(scope="session")

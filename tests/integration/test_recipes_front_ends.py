@@ -93,10 +93,8 @@ def test_flask_socketio(tmp_path: Path, page: Page) -> None:
 def test_dash(tmp_path: Path, page: Page) -> None:
     with recipe(DOCUMENT, "Dash", tmp_path, redirect=FRAGMENT) as running:
         for path in ("/_dash-layout", "/_dash-dependencies", "/assets/sign-in.js"):
-            assert (
-                requests.get(running.url + path, headers={"Accept": "*/*"}, timeout=60).status_code
-                == 401
-            )
+            response = requests.get(running.url + path, headers={"Accept": "*/*"}, timeout=60)
+            assert response.status_code == 401
         page.goto(running.url)
         sign_in(page, "ada")
         page.locator("#text").fill("x")

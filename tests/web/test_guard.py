@@ -19,6 +19,7 @@ from flask import (
 from flask.testing import FlaskClient
 from flask.views import MethodView
 from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.test import create_environ
 from werkzeug.wsgi import wrap_file
 
 from flask_devkit_sso import (
@@ -463,6 +464,18 @@ def test_a_longer_lived_context_leaks_no_user(app: Flask) -> None:
         login_as(ada, "ada", role="Admin")
         assert ada.get("/who").json["username"] == "ada"
         assert app.test_client().get("/who").json["username"] is None
+        assert not current_user.is_authenticated
+
+
+def test_events_that_share_a_wsgi_environment(app: Flask) -> None:
+    """Flask-SocketIO handles all events of a connection with the environment of its handshake."""
+    cookie = login_as(app.test_client(), "ada", uid="u-7")
+    environ = create_environ(headers={"Cookie": f"{cookie.key}={cookie.value}"})
+    with app.request_context(environ):
+        assert current_user.username == "ada"
+    with app.app_context():
+        DevKitSSO().end_sessions("u-7")
+    with app.request_context(environ):
         assert not current_user.is_authenticated
 
 
