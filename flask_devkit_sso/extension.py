@@ -26,7 +26,7 @@ from .web.blueprints import create_authorize_blueprint, create_callback_blueprin
 from .web.csrf import exempt_our_routes
 from .web.error_handling import watch_errors
 from .web.failures import as_login_failed, handle_store_unavailable
-from .web.guard import is_guardable, is_one_of, require_user
+from .web.guard import check_roles, is_guardable, is_one_of, require_user
 from .web.headers import add_cache_headers
 from .web.landing import landing_page
 from .web.place import find_place, find_route_problems, mount_point, url_for
@@ -93,22 +93,39 @@ class DevKitSSO:
         for blueprint in (self.authorize_blueprint, self.callback_blueprint):
             app.register_blueprint(blueprint, url_prefix=state.settings.url_prefix, **place)
 
-    def protect(self, target: Flask | Blueprint, *, public: Iterable[str] = ()) -> None:
+    def protect(
+        self,
+        target: Flask | Blueprint,
+        *,
+        public: Iterable[str] = (),
+        roles: Iterable[str] | None = None,
+    ) -> None:
         """Require a login for every view of an application or of a blueprint.
+
+        Guards add up: a request has to pass each ``protect`` that applies to its view, and the
+        view's own ``login_required`` or ``role_required``.
 
         :param target: a blueprint before it is registered, or an application.
         :param public: endpoints that need no login. Endpoints of a blueprint may be given with or
-            without its name.
-        :raises TypeError: if ``public`` is a string.
+            without its name. They still need one if another guard asks for it.
+        :param roles: the user needs one of these roles, ``"Admin"`` or ``"User"``. By default,
+            being signed in is enough.
+        :raises TypeError: if ``public`` or ``roles`` is a string.
+        :raises ValueError: if ``roles`` is empty or contains a role that does not exist.
         """
         if isinstance(public, str):
             raise TypeError("public takes a list of endpoints, not a string")
+        if isinstance(roles, str):
+            raise TypeError(f"roles takes a list of roles, not a string: write [{roles!r}]")
         open_endpoints = frozenset(public)
+        required_roles = () if roles is None else tuple(roles)
+        if roles is not None:
+            check_roles(required_roles)
 
         @target.before_request
         def guard() -> None:
             if is_guardable(request) and not is_one_of(open_endpoints, target):
-                require_user()
+                require_user(required_roles)
 
     def on_login(self, function: F) -> F:
         """Register ``function(user)``, which runs at each login before there is a session.
@@ -190,6 +207,13 @@ class DevKitSSO:
             if problems := [*find_view_problems(app, state), *find_route_problems(app, state)]:
                 raise ConfigError("\n".join(map(str, problems)))
             exempt_our_routes(app, self.authorize_blueprint, self.callback_blueprint)
+            if state.has_weak_key and not app.testing:
+                # Not in init_app: tests may set TESTING after it.
+                log.log(
+                    logging.WARNING if app.debug else logging.ERROR,
+                    "SECRET_KEY is weak, so without debug or testing nobody can sign in. %s",
+                    CREATE_KEY,
+                )
             state.has_checked_views = True
         if state.service is not None:
             state.service.logouts.start_round()
@@ -219,9 +243,5 @@ def _log_problems(state: AppState) -> None:
         log.error("nobody can sign in: %s.", describe(problems))
     for warning in state.loaded.warnings:
         log.warning("%s", warning)
-    if state.has_weak_key:
-        log.warning(
-            "SECRET_KEY is weak, so without debug or testing nobody can sign in. %s", CREATE_KEY
-        )
     if state.settings.insecure_http:
         log.warning("DEVKIT_SSO_INSECURE_HTTP is on: others may be able to read secrets")

@@ -182,7 +182,9 @@ class AppState:
         store, sessions, users = base.store, base.sessions, base.verified_users
         logouts = PendingLogouts(store, base.keys, client, settings)
         refresh = TokenRefresh(app, self.hooks, store, sessions, client, logouts, settings)
-        revalidation = Revalidation(app, store, sessions, users, client, refresh, settings)
+        revalidation = Revalidation(
+            app, self.hooks, store, sessions, users, client, refresh, settings
+        )
         return Service(
             **vars(base),
             client=client,

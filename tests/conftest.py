@@ -42,6 +42,12 @@ clock.install()
 os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what needs more libraries, unless it is named, as in ``make integration``."""
+    is_named = any("integration" in argument for argument in config.args)
+    return True if collection_path.name == "integration" and not is_named else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that need Redis, so that ``make quick`` can skip them."""
     for item in items:

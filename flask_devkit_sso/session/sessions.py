@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
 from ..config.settings import Settings
@@ -38,7 +38,8 @@ class Session:
     about the user, and ``refresh_at`` the time from which the tokens should be refreshed.
     ``sealed_tokens`` is None only for a session that tests created. ``login`` is the mark of the
     login that began the session (``Logins.mark``), and ``sealed_next`` the page that it led to.
-    Both are empty for a session that tests created.
+    Both are empty for a session that tests created. ``before`` is the user before
+    their last change of name or role, until the application has learnt of it.
     """
 
     key: str = field(repr=False)
@@ -51,6 +52,7 @@ class Session:
     login: str = field(default="", repr=False)
     sealed_next: str = field(default="", repr=False)
     record: str = field(default="", repr=False)
+    before: UserInfo | None = None
 
     @property
     def name(self) -> str:
@@ -102,9 +104,10 @@ class Sessions:
         )
         return self._signer.sign(session_id)
 
-    def load(self, cookie: str) -> Session | None:
+    def load(self, cookie: str, *, is_use: bool = True) -> Session | None:
         """Return the session of a cookie, or None, and record its use. This reads the store once.
 
+        :param is_use: whether the idle timeout starts again.
         :raises StoreUnavailable: if the store cannot be read. Somebody may be signed in all the
             same.
         """
@@ -116,7 +119,7 @@ class Sessions:
         if session is None:
             return None
         now = time.time()
-        if now - session.last_used >= min(TOUCH_EVERY, self._settings.idle_timeout / 4):
+        if is_use and now - session.last_used >= min(TOUCH_EVERY, self._settings.idle_timeout / 4):
             # The user is known already, so the request can go on even if the store cannot be
             # written.
             with suppress(StoreUnavailable):
@@ -229,6 +232,7 @@ def _serialize(session: Session) -> str:
             "tokens": session.sealed_tokens,
             "login": session.login,
             "next": session.sealed_next,
+            "before": session.before and asdict(session.before),
         }
     )
 
@@ -255,6 +259,7 @@ def _parse(key: str, row: Row) -> Session | None:
             login=login,
             sealed_next=sealed_next,
             record=row.data,
+            before=parse_user(record["before"]) if record["before"] is not None else None,
         )
     except UNREADABLE:
         return None

@@ -26,7 +26,9 @@
     onward.searchParams.set("to", page.slice(location.origin.length));
     next = hash || onward.searchParams.has("ticket") ? onward.href + hash : page;
   }
-  if (onward.searchParams.has("ticket")) {
+  if (next !== page) {
+    // The ticket needs a Referer. And if the person has clicked here, Firefox would say after the
+    // redirect that nobody's page has led there (Sec-Fetch-Site: none).
     document.querySelector("meta[name=referrer]").content = "same-origin";
   }
 

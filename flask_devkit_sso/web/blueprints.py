@@ -11,6 +11,7 @@ from flask.sansio.app import App
 from .landing import landing_js
 from .login import callback, confirm, login
 from .logout import logout, signed_out
+from .me import me
 from .onward import onward
 
 _PACKAGE = "flask_devkit_sso"
@@ -32,13 +33,15 @@ class _Blueprint(Blueprint):
 
 
 def create_authorize_blueprint() -> Blueprint:
-    """Return the blueprint with login, logout, the signed-out page and the static files."""
+    """Return the blueprint with login, logout, the signed-out page, the current user and
+    the static files."""
     blueprint = _Blueprint(
         "devkit_sso_authorize", _PACKAGE, template_folder="templates", static_folder="static"
     )
     blueprint.add_url_rule("/authorize", view_func=login, methods=["GET", "POST"])
     blueprint.add_url_rule("/logout", view_func=logout, methods=["GET", "POST"])
     blueprint.add_url_rule("/signed-out", view_func=signed_out)
+    blueprint.add_url_rule("/me", view_func=me)
     return blueprint
 
 

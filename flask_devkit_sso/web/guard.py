@@ -63,12 +63,18 @@ def role_required(*roles: str) -> Callable[[F], F]:
     :param roles: ``"Admin"``, ``"User"`` or both.
     :raises ValueError: if no role is given, or a role that does not exist.
     """
+    check_roles(roles)
+    return lambda view: _guard(view, roles)
+
+
+def check_roles(roles: tuple[str, ...]) -> None:
+    """Check the roles that a guard requires.
+
+    :raises ValueError: if there are none, or if one does not exist.
+    """
     unknown = [role for role in roles if role not in ROLES]
     if unknown or not roles:
-        raise ValueError(
-            f"role_required takes one or more of {', '.join(ROLES)}, not {unknown or 'nothing'}"
-        )
-    return lambda view: _guard(view, roles)
+        raise ValueError(f"roles are one or more of {', '.join(ROLES)}, not {unknown or 'nothing'}")
 
 
 def public(view: F) -> F:
@@ -166,9 +172,15 @@ def _ask_to_sign_in() -> None:
         raise answers(
             Unauthorized(response=page("framed.html", 401, framed=True, login_url=login_url))
         )
+    raise answers(Unauthorized(response=login_required_json()))
+
+
+def login_required_json() -> Response:
+    """Return the response for a script that nobody is signed in."""
+    login_url = url_for("devkit_sso_authorize.login", next=return_url())
     response = jsonify(error="login_required", login_url=login_url)
     response.status_code = 401
-    raise answers(Unauthorized(response=response))
+    return response
 
 
 def _forbidden(user: User | Anonymous, roles: tuple[str, ...]) -> Response:

@@ -7,7 +7,7 @@ from flask import Response, request
 from ..service import get_state
 from .place import mount_point
 from .request_user import has_loaded_user
-from .requests import is_page_load
+from .requests import ME, is_page_load
 from .returning import close_headers
 
 
@@ -38,4 +38,14 @@ def add_cache_headers(response: Response) -> Response:
     if lands and not response.cache_control.no_store:
         is_shown = response.mimetype == "text/html" or is_page_load(request)
         response.headers["Cache-Control"] = "no-store" if is_shown else "no-cache"
+    if request.endpoint == ME:
+        # Whatever the application adds to all its responses, such as with Flask-CORS.
+        response.headers["Cache-Control"] = "no-store"
+        for name, _ in list(response.headers):
+            if _is_cors(name):
+                del response.headers[name]
     return response
+
+
+def _is_cors(header: str) -> bool:
+    return header.lower().startswith(("access-control-", "timing-allow-origin"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from flask import has_request_context, request
+from flask import Request, has_request_context, request
 from werkzeug.exceptions import Unauthorized
 from werkzeug.local import LocalProxy
 
@@ -15,6 +15,7 @@ from ..users import Anonymous, User
 from .error_handling import answers, is_handling_error
 from .failures import as_login_failed
 from .flask_session import check_flask_session
+from .requests import ME
 
 
 class RequestUser:
@@ -47,30 +48,35 @@ class RequestUser:
 
 def has_loaded_user(state: AppState) -> bool:
     """Return whether the current request has loaded its user."""
-    return _environ_key(state) in request.environ
+    return _attribute(state) in vars(_request())
 
 
 def load_user() -> RequestUser:
     """Return the current request's user as the session describes them.
 
-    The result is kept in the WSGI environment. In tests, an application context may outlive a
-    request, and would pass one user's session on to the next request.
+    The result is kept with the request object. In tests, an application context may outlive a
+    request, and would pass one user's session on to the next request. And Flask-SocketIO handles
+    all events of a connection with the same WSGI environment, although the session may have ended.
 
     :raises LoginFailed: ``store_unavailable``. Somebody may be signed in all the same.
     """
     state = get_state()
-    key = _environ_key(state)
-    known: RequestUser | None = request.environ.get(key)
+    kept, key = vars(_request()), _attribute(state)
+    known: RequestUser | None = kept.get(key)
     if known is None:
         # Store it before anything can fail, so that an error page that reads current_user gets an
         # anonymous user.
-        known = request.environ[key] = RequestUser()
+        known = kept[key] = RequestUser()
         if state.session_service is None:
             return known
         if state.session_cookie in request.cookies:
             sessions = state.session_service.sessions
             try:
-                known.set_session(sessions.load(request.cookies[state.session_cookie]))
+                known.set_session(
+                    sessions.load(
+                        request.cookies[state.session_cookie], is_use=request.endpoint != ME
+                    )
+                )
             except StoreUnavailable as error:
                 raise as_login_failed(error)  # noqa: B904 - its cause is set
         check_flask_session(known.session.user.uid if known.session else None)
@@ -115,8 +121,14 @@ def current_access_token() -> str:
     return token
 
 
-def _environ_key(state: AppState) -> str:
-    return f"flask_devkit_sso.user.{id(state)}"
+def _request() -> Request:
+    """Return the current request itself, not its proxy."""
+    found: Request = request._get_current_object()  # type: ignore[attr-defined]
+    return found
+
+
+def _attribute(state: AppState) -> str:
+    return f"devkit_sso_user_{id(state)}"
 
 
 def _find_user() -> User | Anonymous:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import parse_qsl
 
 from flask import Request, request
@@ -9,6 +10,9 @@ from werkzeug.datastructures import ImmutableMultiDict
 
 from ..errors import LoginFailed
 from ..service import find_redirect_uri
+
+ME: Final = "devkit_sso_authorize.me"
+"""The endpoint that returns the current user as JSON."""
 
 OUR_ENDPOINTS = ("devkit_sso_authorize.", "devkit_sso_callback.")
 """The beginnings of the names of our endpoints."""
@@ -84,6 +88,20 @@ def require_same_origin(request: Request) -> None:
     """
     if not is_same_origin(request):
         raise LoginFailed("cross_site")
+
+
+def refuse_other_sites(request: Request) -> None:
+    """Refuse a GET that a script or a page of another site makes.
+
+    A request that names no site passes: browsers send neither header if a page of this site makes
+    a GET without TLS, and tools never do.
+
+    :raises LoginFailed: ``cross_site``.
+    """
+    is_named = "Sec-Fetch-Site" in request.headers or "Origin" in request.headers
+    # "none": the person typed the address.
+    if is_named and request.headers.get("Sec-Fetch-Site") != "none":
+        require_same_origin(request)
 
 
 def has_own_referrer(request: Request) -> bool:

@@ -20,6 +20,7 @@ from flask import (
 from flask.testing import FlaskClient
 from flask.views import MethodView
 from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.test import create_environ
 from werkzeug.wsgi import wrap_file
 
 from flask_devkit_sso import (
@@ -513,6 +514,57 @@ def test_public_must_be_a_list(make_app: AppMaker) -> None:
         sso.protect(make_app(sso), public="static")
 
 
+@pytest.mark.parametrize(
+    ("roles", "error"),
+    [
+        ("Admin", TypeError),
+        (7, TypeError),
+        ([], ValueError),
+        (["admin"], ValueError),
+        (["Admin", "Root"], ValueError),
+        ([["Admin"]], ValueError),
+    ],
+    ids=str,
+)
+def test_the_roles_of_protect_are_checked_at_once(roles: Any, error: type[Exception]) -> None:
+    blueprint = Blueprint("bp", __name__)
+    with pytest.raises(error):
+        DevKitSSO().protect(blueprint, roles=roles)
+    assert blueprint.before_request_funcs == {}
+
+
+def test_guards_add_up(make_app: AppMaker) -> None:
+    """``public`` lifts only its own guard, and only the mark at the view lifts every protect."""
+    sso = DevKitSSO()
+    app = make_app(sso)
+    bp = Blueprint("bp", __name__)
+    views: dict[str, Any] = {
+        "plain": lambda: "plain",
+        "listed": lambda: "listed",
+        "marked": public(lambda: "marked"),
+        "admin": public(role_required("Admin")(lambda: "admin")),
+    }
+    for name, view in views.items():
+        bp.add_url_rule(f"/bp/{name}", name, view)
+    sso.protect(app, public=["home", "bp.plain"])
+    sso.protect(bp, roles=["Admin", "User"], public=["listed", "admin"])
+    sso.protect(bp, roles=(role for role in ["Admin"]), public=["plain"])
+    app.register_blueprint(bp)
+    client = app.test_client()
+
+    def statuses() -> list[int]:
+        paths = ["/", *(f"/bp/{name}" for name in views)]
+        return [client.get(path, headers=SCRIPT).status_code for path in paths]
+
+    assert statuses() == [200, 401, 401, 200, 401]
+    login_as(client, "eva", role=None)
+    assert statuses() == [200, 403, 403, 200, 403]
+    login_as(client, "bob", role="User")
+    assert statuses() == [200, 200, 403, 200, 403]
+    login_as(client, "ada", role="Admin")
+    assert statuses() == [200, 200, 200, 200, 200]
+
+
 # current_user
 
 
@@ -532,6 +584,18 @@ def test_a_longer_lived_context_leaks_no_user(app: Flask) -> None:
         login_as(ada, "ada", role="Admin")
         assert ada.get("/who").json["username"] == "ada"
         assert app.test_client().get("/who").json["username"] is None
+        assert not current_user.is_authenticated
+
+
+def test_events_that_share_a_wsgi_environment(app: Flask) -> None:
+    """Flask-SocketIO handles all events of a connection with the environment of its handshake."""
+    cookie = login_as(app.test_client(), "ada", uid="u-7")
+    environ = create_environ(headers={"Cookie": f"{cookie.key}={cookie.value}"})
+    with app.request_context(environ):
+        assert current_user.username == "ada"
+    with app.app_context():
+        DevKitSSO().end_sessions("u-7")
+    with app.request_context(environ):
         assert not current_user.is_authenticated
 
 
