@@ -8,7 +8,7 @@
   try {
     if (sessionStorage["devkit-sso-login"] === login) {
       hash = sessionStorage["devkit-sso-hash"] ?? "";
-      delete sessionStorage["devkit-sso-hash"];
+      for (const key of ["hash", "answer"]) delete sessionStorage[`devkit-sso-${key}`];
     }
   } catch {
     // Storage is off.

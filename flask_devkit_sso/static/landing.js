@@ -55,8 +55,6 @@
     stop();
   }
 
-  // Return the hash of the requested page, if leaving.js has stored it in this tab for this login.
-  const hashOf = (login) => (login && login === stored("login") && stored("hash")) || "";
   // Replace this page. Scripts in `html` do not run. A new login keeps the hash.
   const show = (html, hash) => {
     const page = new DOMParser().parseFromString(html, "text/html");
@@ -85,11 +83,13 @@
     .then(async (response) => {
       const { headers, redirected, url } = response;
       const isPage = headers.get("Content-Type")?.startsWith("text/html");
-      const hash = hashOf(headers.get("X-DevKit-SSO-Login"));
+      // Has this tab started the login that has ended? Then leaving.js has stored the page's hash.
+      const isOwn = stored("login") && stored("login") === headers.get("X-DevKit-SSO-Login");
+      const hash = isOwn ? stored("hash") : "";
       if (isPage && !redirected) return show(await response.text(), hash);
       const { next } = redirected ? { next: url } : await response.json();
       if (!next) throw next;
-      if (hash) delete sessionStorage["devkit-sso-hash"];
+      if (isOwn) ["hash", "answer"].forEach((key) => delete sessionStorage[`devkit-sso-${key}`]);
       go(next.includes("#") ? next : next + hash);
       setTimeout(stay, 2000);
     })

@@ -16,8 +16,9 @@
   const answer = /[?&#](code|error)=/.test(hash) ? "1" : "";
   try {
     cookiesLost ||= Boolean(answer && sessionStorage["devkit-sso-answer"]);
-    // An authorization response in the hash is no part of the page's address.
-    const items = { answer, login, hash: answer ? "" : hash };
+    // An authorization response in the hash is no part of the page's address. The login comes last: if
+    // there is no room for the hash, an older one must not belong to it.
+    const items = { answer, hash: answer ? "" : hash, login };
     for (const [key, value] of Object.entries(items)) sessionStorage[`devkit-sso-${key}`] = value;
   } catch {
     // Storage is off. The login works, but it cannot return to the requested hash route.
