@@ -12,7 +12,8 @@ import math
 import ssl
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -38,6 +39,10 @@ responses take longer than half a second, it is fewer."""
 
 PAUSE: Final = 5.0
 """Seconds until a process calls an interface again that did not respond several times."""
+
+_LATE: Final = 0.5
+"""A thread that wakes up more than this many seconds after its deadline was paused. It then waits
+as long for the thread that reads the response."""
 
 _USER_AGENT: Final = {"User-Agent": "flask-devkit-sso"}
 _HEADERS: Final = {
@@ -161,7 +166,7 @@ class Transport:
         try:
             future = threads.submit(_request, call, pool, url, body, repeatable=repeatable)
             place.answered = False
-            response = future.result(place.deadline - time.monotonic())
+            response = _result(future, place.deadline)
         except ServerError:
             place.answered = True
             raise
@@ -215,6 +220,18 @@ class Transport:
                 f"{name} cannot be read ({type(error).__name__}). The next call tries again."
             ) from None
         return _Process(create_pool(context, MAX_CALLS), Pace(), {})
+
+
+def _result(future: Future[RawResponse], deadline: float) -> RawResponse:
+    """Wait for a call until its deadline.
+
+    If this process was paused, as a virtual machine is when it moves, the response may have arrived
+    by then, and what it contains can often not be requested again: new tokens, for instance.
+    """
+    with suppress(TimeoutError):
+        return future.result(deadline - time.monotonic())
+    was_paused = time.monotonic() - deadline > _LATE
+    return future.result(_LATE if was_paused else 0)
 
 
 def _request(

@@ -181,7 +181,7 @@ class SQLiteStore:
         with suppress(FileExistsError):
             # SQLite would create a file with the umask's mode. Create it here, also if the path is
             # a link to a file that does not exist. The WAL files get the same mode.
-            path = self.path.resolve()
+            path = Path(os.path.realpath(self.path))
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
             try:
                 if os.name == "posix" and os.geteuid() == 0:

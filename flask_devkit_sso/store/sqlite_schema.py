@@ -40,6 +40,7 @@ _WAL_ERRORS: Final = {
 mode, such as many FUSE and network file systems."""
 
 _NO_WAL: Final = "SQLite's WAL mode does not work on its file system"
+_USE_OWN_FILE: Final = "Set DEVKIT_SSO_STORE_URL to a file of its own"
 _USE_LOCAL_DISK: Final = "Put the file on a local disk, or use Redis: see DEVKIT_SSO_STORE_URL"
 _END_LOCK: Final = (
     "Find the process that keeps the file locked, such as a backup or an open sqlite3 shell (fuser "
@@ -77,6 +78,9 @@ def refuse_foreign_file(path: Path) -> None:
 
     :raises UnusableFile: if the file is not a session store of this version.
     """
+    # SQLite would wait for ever for somebody to write to a FIFO.
+    if not path.is_file():
+        raise UnusableFile("it is not a file", _USE_OWN_FILE)
     # SQLite reads an immutable file without a lock. Do not read the file without SQLite: closing it
     # would release the locks of this process's other connections to it.
     uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
@@ -109,9 +113,7 @@ def check_schema(connection: sqlite3.Connection) -> None:
     """
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     if application_id != APPLICATION_ID:
-        raise UnusableFile(
-            "it is a database of another program", "Set DEVKIT_SSO_STORE_URL to a file of its own"
-        )
+        raise UnusableFile("it is a database of another program", _USE_OWN_FILE)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version != SCHEMA_VERSION:
         raise UnusableFile(

@@ -119,10 +119,10 @@ def test_a_process_that_was_paused_before_it_sends_does_not_send(
     assert server.paths == [GET_TOKEN, GET_USER_INFO]
 
 
-def client_of(server: ScriptedServer) -> Client:
+def client_of(server: ScriptedServer, timeout: float = 60) -> Client:
     urls = {name: server.url + path for name, path in INTERFACE_PATHS.items()}
     known = Server(client_id="id", client_secret="s", validity=None, **urls)
-    return Client(known, Transport(ca_bundle=None, timeout=60))
+    return Client(known, Transport(ca_bundle=None, timeout=timeout))
 
 
 def test_a_refresh_is_not_sent_after_the_right_to_it_has_ended(server: ScriptedServer) -> None:
@@ -137,6 +137,33 @@ def test_a_refresh_is_not_sent_after_the_right_to_it_has_ended(server: ScriptedS
         client.refresh(tokens, deadline=time.monotonic() + 1)
     assert time.monotonic() - began < 30
     assert server.paths == [REFRESH_TOKEN]
+
+
+def test_a_response_that_arrived_while_the_process_was_paused_is_used(
+    server: ScriptedServer,
+) -> None:
+    """Otherwise, the new tokens of a refresh would be lost."""
+    paused: list[int] = []
+
+    def answers_meanwhile(handler: Handler) -> None:
+        os.kill(paused[0], signal.SIGSTOP)
+        tokens("new", 60, "r-2")(handler)
+        handler.server.stopping.wait(5)
+        os.kill(paused[0], signal.SIGCONT)
+
+    server.answers[REFRESH_TOKEN] = answers_meanwhile
+    client = client_of(server, timeout=3)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            os.read(reading, 1)
+            old = Tokens("a", "r", requested_at=time.time(), expires_in=60)
+            os._exit(client.refresh(old).access_token != "new")
+        os._exit(2)
+    paused.append(child)
+    os.write(writing, b"x")
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_call_ends_when_its_caller_is_interrupted(server: ScriptedServer) -> None:
