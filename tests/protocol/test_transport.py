@@ -139,6 +139,7 @@ def test_a_refresh_is_not_sent_after_the_right_to_it_has_ended(server: ScriptedS
     assert server.paths == [REFRESH_TOKEN]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_response_that_arrived_while_the_process_was_paused_is_used(
     server: ScriptedServer,
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_response_that_arrived_while_the_process_was_paused_is_used(
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_call_ends_when_its_caller_is_interrupted(server: ScriptedServer) -> None:
     """Otherwise its thread would read for as long as the server sends anything."""
 
