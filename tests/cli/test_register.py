@@ -203,6 +203,7 @@ def test_app_config_that_takes_precedence_is_reported(place: Place) -> None:
     assert f"the application reads {place.file} now" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_file(place: Place) -> None:
     place.old_file()
     before = place.file.read_text()
@@ -214,6 +215,7 @@ def test_a_full_disk_leaves_the_old_file(place: Place) -> None:
     assert [path.name for path in place.file.parent.iterdir()] == ["devkit_sso.toml"]
 
 
+@pytest.mark.slow
 def test_a_crash_while_writing_leaves_the_old_file(place: Place) -> None:
     """The kernel kills the process at the first byte beyond the limit."""
     place.old_file()

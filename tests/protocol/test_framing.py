@@ -131,7 +131,11 @@ ENDLESS = {
 }
 
 
-@pytest.mark.parametrize("name", ENDLESS)
+# A hundred thousand responses take seconds to read.
+SLOW = {"interim responses": pytest.mark.slow}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in ENDLESS])
 def test_an_endless_response_is_cut_off(
     make_app: AppMaker, server: ScriptedServer, name: str
 ) -> None:

@@ -797,16 +797,16 @@ def test_failing_slowly(client: Client) -> None:
         assert answer.raw.read(4) == b'{"co'
     assert 0.6 < time.monotonic() - start < 30
     with pytest.raises(requests.ReadTimeout):
-        client.post("logout", body, timeout=0.15)
-    assert [call["code"] for call in client.calls()] == ["8105", "8105"]
+        client.post("logout", body, timeout=(60, 0.15))
+    wait_until(lambda: [call["code"] for call in client.calls()] == ["8105", "8105"])
 
 
 def test_failing_by_hanging() -> None:
     with a_client() as client:
         client.fail_next("getUserInfo", "hang", times=2)
         with pytest.raises(requests.ReadTimeout):
-            client.post("getUserInfo", {}, timeout=0.3)
-        assert [call["code"] for call in client.calls()] == ["hang"]
+            client.post("getUserInfo", {}, timeout=(60, 0.3))
+        wait_until(lambda: [call["code"] for call in client.calls()] == ["hang"])
         # Other requests are served, and stopping the sandbox ends the hanging one.
         waiting = Background(lambda: client.post("getUserInfo", {}, timeout=60))
         assert client.tokens()
@@ -894,9 +894,7 @@ def test_connections_are_kept_and_counted(client: Client) -> None:
     head_only = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         for request in (plain, chunked, head_only, unread, plain):
-            start = time.monotonic()
             head, body = exchange_raw(connection, request)
-            assert time.monotonic() - start < 1
             assert head.startswith(b"HTTP/1.1 404" if request is unread else b"HTTP/1.1 200")
             assert b"connection:" not in head.lower()
             assert (b"8101" in body) == (request in (plain, chunked))

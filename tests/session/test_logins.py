@@ -41,7 +41,7 @@ def test_a_state_that_was_never_sent(
     client = make_app(binding="confirm").test_client()
     client.post("/sso/authorize", headers={"Sec-Fetch-Site": "same-origin"})
     assert reason(client.get(f"/sso/callback?code=C&{query}")) == "state_mismatch"
-    assert "A state arrived, but none was sent." in caplog.text
+    assert ": A state arrived, but none was sent.\n" in caplog.text
     assert server.paths == []
     response = client.get("/sso/callback?code=C")
     assert response.status_code == 303, "it used nothing up"
@@ -55,9 +55,9 @@ def test_a_state_beside_a_nonce_in_the_redirect_uri(
     assert "state" not in sent
     nonce = sent["redirect_uri"].partition("?s=")[2]
     assert reason(client.get(f"/sso/callback?code=C&s={nonce}&state=x")) == "state_mismatch"
-    assert "A state arrived, but none was sent." in caplog.text
+    assert ": A state arrived, but none was sent.\n" in caplog.text
     assert reason(client.get(f"/sso/callback?code=C&s={nonce}&s={nonce}")) == "state_mismatch"
-    assert "The signed nonce arrived more than once." in caplog.text
+    assert ": The signed nonce arrived more than once.\n" in caplog.text
     assert server.paths == []
     response = client.get(f"/sso/callback?code=C&s={nonce}&s=&state=")
     assert response.status_code == 303, "it used nothing up"
