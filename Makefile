@@ -42,7 +42,7 @@ quick: .venv/tools  ## the tests that need neither a browser nor Redis, for use 
 hours: .venv/tools system  ## refreshes, outages and clocks under gunicorn; no part of test
 	$(PY) -m pytest -m hours
 
-integration: .venv-integration/installed tests/integration/node_modules/installed system  ## the recipes with their real libraries, Apache and Firefox; no part of test
+integration: .venv-integration/installed .venv-apache/installed tests/integration/node_modules/installed system  ## the recipes with their real libraries, Apache and Firefox; no part of test
 	@tools/apt-install.sh $(INTEGRATION_PACKAGES)
 	$(INTEGRATION_PY) -m pytest -n 2 --dist loadgroup -p no:dash tests/integration
 
@@ -94,6 +94,13 @@ system:
 .venv-integration/installed: setup.cfg pyproject.toml
 	tools/make-venv.sh $(PYTHON) .venv-integration
 	$(INTEGRATION_PY) $(PIP_INSTALL) --editable '.[integration]'
+	@touch $@
+
+# Debian's mod_wsgi belongs to Debian's Python.
+.venv-apache/installed: setup.cfg pyproject.toml
+	@tools/apt-install.sh $(INTEGRATION_PACKAGES)
+	tools/make-venv.sh /usr/bin/python3 .venv-apache
+	.venv-apache/bin/python $(PIP_INSTALL) --editable .
 	@touch $@
 
 tests/integration/node_modules/installed: tests/integration/package-lock.json

@@ -95,18 +95,16 @@ MODULES = "/usr/lib/apache2/modules"
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Path]:
-    """The recipe's ``/srv``, with a virtual environment of Debian's Python, to which Debian's
-    mod_wsgi belongs.
+    """The recipe's ``/srv``, with copies of a virtual environment and of the package.
 
-    Apache's workers do not run as root, so they can read neither this checkout nor pytest's
-    temporary folders wherever these are.
+    Apache's workers do not run as root, so they may be unable to read this checkout and pytest's
+    temporary folders.
     """
     folder = Path(tempfile.mkdtemp(prefix="devkit-sso-apache-"))
     try:
         folder.chmod(0o755)
-        subprocess.run(["/usr/bin/python3", "-m", "venv", folder / "venv"], check=True)
-        pip = [folder / "venv/bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "install", ROOT], check=True, capture_output=True)
+        shutil.copytree(ROOT / ".venv-apache", folder / "venv", symlinks=True)
+        shutil.copytree(ROOT / "flask_devkit_sso", folder / "flask_devkit_sso")
         write(DOCUMENT, "Apache with mod_wsgi", folder)
         for path in folder.iterdir():
             if path.is_file():
