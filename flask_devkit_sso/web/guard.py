@@ -172,12 +172,11 @@ def _ask_to_sign_in() -> None:
         raise answers(
             Unauthorized(response=page("framed.html", 401, framed=True, login_url=login_url))
         )
-    raise answers(Unauthorized(response=login_required_json()))
+    raise answers(Unauthorized(response=login_required_json(login_url)))
 
 
-def login_required_json() -> Response:
+def login_required_json(login_url: str) -> Response:
     """Return the response for a script that nobody is signed in."""
-    login_url = url_for("devkit_sso_authorize.login", next=return_url())
     response = jsonify(error="login_required", login_url=login_url)
     response.status_code = 401
     return response

@@ -9,8 +9,10 @@ from ..users import Anonymous
 from .failures import handles_failures
 from .guard import login_required_json
 from .pages import set_private
+from .place import url_for
 from .request_user import verified_user
 from .requests import refuse_other_sites
+from .returning import return_url
 
 
 @handles_failures
@@ -25,7 +27,8 @@ def me() -> Response:
     if isinstance(user, Anonymous):
         # Without settings, the login's address leads nowhere.
         get_service()
-        response = login_required_json()
+        login_url = url_for("devkit_sso_authorize.login", next=return_url())
+        response = login_required_json(login_url)
     else:
         response = jsonify(
             uid=user.uid, username=user.username, role=user.role, is_admin=user.is_admin

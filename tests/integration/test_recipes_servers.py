@@ -136,7 +136,7 @@ def test_apache_with_mod_wsgi(site: Path) -> None:
             (instance / "config.py").write_text("".join(lines))
             if os.geteuid() == 0:
                 shutil.chown(instance, "www-data")
-        command = ["/usr/sbin/apache2", "-f", site / "base.conf", "-DFOREGROUND"]
+        command = ["/usr/sbin/apache2", "-f", str(site / "base.conf"), "-DFOREGROUND"]
         with subprocess.Popen(command) as process:
             try:
                 processes.wait_for(url, process)
