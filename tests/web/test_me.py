@@ -41,6 +41,12 @@ def test_nobody_is_signed_in(app: Flask, headers: dict[str, str]) -> None:
     assert response.headers["Cache-Control"] == "no-store"
 
 
+def test_the_login_leads_back_to_the_page_that_asks(client: FlaskClient) -> None:
+    page = {"Referer": "http://localhost/files?x=1"}
+    response = client.get("/sso/me", headers=SAME_ORIGIN | page)
+    assert response.json["login_url"] == "/sso/authorize?next=/files?x%3D1"
+
+
 def test_a_missing_setting(make_app: AppMaker) -> None:
     client = make_app(client_id=None).test_client()
     response = client.get("/sso/me", headers=SAME_ORIGIN)
