@@ -133,7 +133,7 @@ def test_addresses_of_this_site_are_kept() -> None:
 def test_other_addresses_are_refused() -> None:
     assert [url for url in REFUSED if local_url(url, ORIGIN) is not None] == []
     # Without an origin no absolute URL is this site's.
-    for url in ("https://this.site/", "http:///a", "://a", ":///a"):
+    for url in ("", "?a=1", "#b", "https://this.site/", "http:///a", "://a", ":///a"):
         assert local_url(url, "") is None
 
 
