@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from flask import Request, has_request_context, request
+from flask import has_request_context, request
 from werkzeug.exceptions import Unauthorized
 from werkzeug.local import LocalProxy
 
@@ -48,7 +48,7 @@ class RequestUser:
 
 def has_loaded_user(state: AppState) -> bool:
     """Return whether the current request has loaded its user."""
-    return _attribute(state) in vars(_request())
+    return hasattr(request, _attribute(state))
 
 
 def load_user() -> RequestUser:
@@ -61,12 +61,13 @@ def load_user() -> RequestUser:
     :raises LoginFailed: ``store_unavailable``. Somebody may be signed in all the same.
     """
     state = get_state()
-    kept, key = vars(_request()), _attribute(state)
-    known: RequestUser | None = kept.get(key)
+    name = _attribute(state)
+    known: RequestUser | None = getattr(request, name, None)
     if known is None:
         # Store it before anything can fail, so that an error page that reads current_user gets an
         # anonymous user.
-        known = kept[key] = RequestUser()
+        known = RequestUser()
+        setattr(request, name, known)
         if state.session_service is None:
             return known
         if state.session_cookie in request.cookies:
@@ -119,12 +120,6 @@ def current_access_token() -> str:
         check_flask_session(None)
         raise answers(Unauthorized("The session has ended."))
     return token
-
-
-def _request() -> Request:
-    """Return the current request itself, not its proxy."""
-    found: Request = request._get_current_object()  # type: ignore[attr-defined]
-    return found
 
 
 def _attribute(state: AppState) -> str:

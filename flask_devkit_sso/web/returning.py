@@ -7,7 +7,7 @@ from posixpath import normpath
 from typing import Final
 from urllib.parse import quote
 
-from flask import Request, current_app, request
+from flask import current_app, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
@@ -93,14 +93,13 @@ def return_url() -> str | None:
 def _page_of_person() -> str | None:
     """Return the page that the person is on, according to the script or browser that sent the
     request."""
-    kept = vars(_request())
-    if kept.get(_FROM_HEADERS) is False:
+    if getattr(request, _FROM_HEADERS, None) is False:
         return None
     for name in ("HX-Current-URL", "Referer"):
         value = request.headers.get(name, "")
         # Browsers send ASCII. Anything else would be decoded as Latin-1.
         if value.isascii() and accept(value) is not None:
-            kept[_FROM_HEADERS] = True
+            setattr(request, _FROM_HEADERS, True)
             return safe_next(value)
     return None
 
@@ -111,16 +110,9 @@ def close_headers() -> bool:
     No such address is returned afterwards: a stream's body is created when the response's own
     headers have been sent, so it could not be kept out of caches any more.
     """
-    kept = vars(_request())
-    used = bool(kept.get(_FROM_HEADERS))
-    kept[_FROM_HEADERS] = False
+    used = bool(getattr(request, _FROM_HEADERS, False))
+    setattr(request, _FROM_HEADERS, False)
     return used
-
-
-def _request() -> Request:
-    """Return the current request itself, not its proxy."""
-    found: Request = request._get_current_object()  # type: ignore[attr-defined]
-    return found
 
 
 def is_our_path(path: str) -> bool:

@@ -724,7 +724,7 @@ def test_how_next_is_encoded_and_shortened(
 def test_the_origin_of_absolute_addresses_is_the_redirect_uris(make_app: AppMaker) -> None:
     for uri, own, other in [
         ("HTTPS://App.Example:443/#/login", "https://app.example", "https://app.example:443"),
-        ("http://localhost:8080/app/sso/callback", "http://localhost:8080", "http://localhost"),
+        ("http://localhost:8080/sso/callback", "http://localhost:8080", "http://localhost"),
     ]:
         client = make_app(redirect_uri=uri).test_client()
         login_as(client, "ada")
