@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -123,15 +123,27 @@ class AppState:
         Without a redirect URI it contains the port, because browsers send cookies to all ports of a
         host: two applications in development would otherwise sign each other out.
         """
-        settings = self.settings
-        name = settings.cookie_name or f"devkit_sso_{settings.installation}"
-        if self.redirect_uri is None and settings.cookie_name is None:
+        name = self._portless_cookie
+        if self.redirect_uri is None and self.settings.cookie_name is None:
             # Not request.host, which raises an exception if TRUSTED_HOSTS does not contain it.
             is_request = has_request_context()
             host = request.headers.get("Host") if is_request else self._app.config["SERVER_NAME"]
             port = re.search(r":([0-9]{1,5})$", host or "")
             name += f"_{port[1]}" if port else ""
+        return name
+
+    @property
+    def _portless_cookie(self) -> str:
+        name = self.settings.cookie_name or f"devkit_sso_{self.settings.installation}"
         return f"__Host-{name}" if self.is_secure else name
+
+    def find_session_cookie(self, cookies: Mapping[str, str]) -> str | None:
+        """Return the name of the session's cookie among a request's cookies, or None.
+
+        One without a port counts too: ``login_as`` does not know at which port it will be used.
+        """
+        names = (self.session_cookie, self._portless_cookie)
+        return next((name for name in names if name in cookies), None)
 
     @property
     def login_cookie_prefix(self) -> str:

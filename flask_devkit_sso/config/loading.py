@@ -157,6 +157,8 @@ class AssignedConfig:
 
     def differences(self, other: AssignedConfig) -> list[str]:
         """Return the keys with another value than elsewhere."""
+        if self == other:
+            return []
         keys = sorted({*self.values, *other.values})
         return [key for key in keys if self.values.get(key) != other.values.get(key)]
 

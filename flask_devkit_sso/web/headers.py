@@ -26,7 +26,7 @@ def add_cache_headers(response: Response) -> Response:
     lands = uri is not None and uri.lands_on(path)
     if depends or may_depend or lands:
         response.vary.add("Cookie")
-    if depends or (may_depend and state.session_cookie in request.cookies):
+    if depends or (may_depend and state.find_session_cookie(request.cookies)):
         response.headers.setdefault("Cache-Control", "no-store")
     if close_headers():
         # A cache would serve the address from one person's request to another person.

@@ -70,14 +70,11 @@ def load_user() -> RequestUser:
         setattr(request, name, known)
         if state.session_service is None:
             return known
-        if state.session_cookie in request.cookies:
-            sessions = state.session_service.sessions
+        cookie = state.find_session_cookie(request.cookies)
+        if cookie is not None:
+            sessions, is_use = state.session_service.sessions, request.endpoint != ME
             try:
-                known.set_session(
-                    sessions.load(
-                        request.cookies[state.session_cookie], is_use=request.endpoint != ME
-                    )
-                )
+                known.set_session(sessions.load(request.cookies[cookie], is_use=is_use))
             except StoreUnavailable as error:
                 raise as_login_failed(error)  # noqa: B904 - its cause is set
         check_flask_session(known.session.user.uid if known.session else None)

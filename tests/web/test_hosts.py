@@ -14,6 +14,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import Client
 
 from flask_devkit_sso import ConfigError, DevKitSSO, current_user, login_required
+from flask_devkit_sso.testing import login_as
 
 from ..conftest import CLIENT_ID, CLIENT_SECRET, SECRET_KEY, come_back, cookies, reason, start
 from ..scripted import GET_TOKEN, ScriptedServer
@@ -310,5 +311,9 @@ def test_two_applications_in_development(build: Build, tmp_path: Path) -> None:
     assert one.get("/page", base_url="http://localhost:5000").text == "ada {}"
     headers = {"Sec-Fetch-Site": "same-origin"}
     two.post("/sso/logout", base_url="http://localhost:5001", headers=headers)
+    # The cookie of login_as is for every port.
+    tester = apps[5000].test_client()
+    login_as(tester, "bob")
+    assert tester.get("/page", base_url="http://localhost:5000").text == "bob {}"
     assert one.get("/page", base_url="http://localhost:5000").text == "ada {}"
     assert two.get("/page", base_url="http://localhost:5001").status_code == 302
