@@ -129,7 +129,7 @@ def _would_carry_our_cookie() -> bool:
     another site could have the data of a person who is signed in cleared.
     """
     app, state = get_app(), get_state()
-    if state.session_cookie in request.cookies:
+    if state.find_session_cookie(request.cookies):
         return True
     if app.session_interface.get_cookie_domain(app) is not None:
         # Ours belongs to one host only.

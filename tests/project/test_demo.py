@@ -56,7 +56,9 @@ def test_both_start_and_end_together(tmp_path: Path, end: signal.Signals) -> Non
         ]
         address = f"http://127.0.0.1:{app_port}"
         page = requests.get(f"{address}/reports", headers={"Accept": "text/html"}, timeout=60)
-        assert page.url.startswith(f"http://127.0.0.1:{sandbox_port}/sso/oauth2/authorize?")
+        # The script of this page would lead there.
+        server = f"http://127.0.0.1:{sandbox_port}/sso/oauth2/authorize?"
+        assert f'data-authorize="{server}' in page.text
         assert "Sign in" in page.text
         assert "Every ship, every night" in requests.get(address, timeout=60).text
         started = children(process)
