@@ -44,7 +44,7 @@ hours: .venv/tools system  ## refreshes, outages and clocks under gunicorn; no p
 
 integration: .venv-integration/installed .venv-apache/installed tests/integration/node_modules/installed system  ## the recipes with their real libraries, Apache and Firefox; no part of test
 	@tools/apt-install.sh $(INTEGRATION_PACKAGES)
-	$(INTEGRATION_PY) -m pytest -n 2 --dist loadgroup -p no:dash tests/integration
+	$(INTEGRATION_PY) -m pytest -n 2 --dist loadfile -p no:dash tests/integration
 
 coverage: .venv/tools system  ## the suite again, slower, and a report of the branches it takes
 	$(PY) -m coverage erase

@@ -198,21 +198,14 @@ class Tab:
 
     def click(self, text: str) -> None:
         """Click the link or button with a text, as soon as there is one."""
-        found = (
-            "[...document.querySelectorAll('a, button')]"
-            f".find(node => node.innerText.trim() == {json.dumps(text)})"
-        )
-        self.wait_for(f"{found} != null")
+        found = self._find(text)
         # Not at once: the page may go away before this script returns.
         self.evaluate(f"void ((node) => setTimeout(() => node.click()))({found})")
 
     def press(self, text: str) -> None:
         """Click the link or button with a text as a person does, with the pointer."""
-        found = (
-            "[...document.querySelectorAll('a, button')]"
-            f".find(node => node.innerText.trim() == {json.dumps(text)})"
-        )
-        self.wait_for(f"{found} != null")
+        found = self._find(text)
+        self.evaluate(f"{found}.scrollIntoView({{ block: 'center' }})")
         place = self.evaluate(
             f"(box => [box.x + box.width / 2, box.y + box.height / 2])({found}"
             ".getBoundingClientRect())"
@@ -225,6 +218,16 @@ class Tab:
         ]
         source = {"type": "pointer", "id": "mouse", "actions": moves}
         self._firefox.send("input.performActions", context=self._context, actions=[source])
+
+    def _find(self, text: str) -> str:
+        """Wait for a link or button, and return an expression for it. Style sheets move it, so the
+        page has to be complete."""
+        found = (
+            "[...document.querySelectorAll('a, button')]"
+            f".find(node => node.innerText.trim() == {json.dumps(text)})"
+        )
+        self.wait_for(f"document.readyState == 'complete' && {found} != null")
+        return found
 
     def run_first(self, statement: str) -> None:
         """Run a statement in every further page of this tab before the page's own scripts."""

@@ -10,8 +10,6 @@ from ..documents import blocks
 from .firefox import Tab
 from .recipes import Running, serving
 
-pytestmark = pytest.mark.xdist_group("firefox")
-
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:

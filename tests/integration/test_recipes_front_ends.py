@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 import requests
 from playwright.sync_api import Page, expect
 
@@ -126,7 +125,6 @@ def vite(folder: Path) -> Iterator[str]:
             process.terminate()
 
 
-@pytest.mark.xdist_group("firefox")
 def test_vite(tmp_path: Path, page: Page, tab: Tab) -> None:
     write(DOCUMENT, "Vite", tmp_path)
     with vite(tmp_path) as url:
