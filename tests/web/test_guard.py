@@ -657,7 +657,7 @@ def test_current_user_of_flask_login_is_not_replaced_in_templates(app: Flask) ->
     assert client.get("/t").text == "False bob"
 
 
-def test_login_url_accepts_only_local_urls(app: Flask) -> None:
+def test_login_url_accepts_only_local_urls(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     sso = DevKitSSO()
     with app.test_request_context("/here?x=1"):
         assert sso.login_url() == "/sso/authorize?next=/here?x%3D1"
@@ -665,6 +665,13 @@ def test_login_url_accepts_only_local_urls(app: Flask) -> None:
         assert sso.login_url("//evil.example") == "/sso/authorize?next=/"
     with app.test_request_context("/here", method="POST"):
         assert sso.login_url() == "/sso/authorize"
+    with app.test_request_context("/sso/signed-out"):
+        assert sso.login_url() == "/sso/authorize"
+    with app.test_request_context("/sso/signed-out", headers=SCRIPT | THERE):
+        assert sso.login_url() == f"/sso/authorize?next={AT_THERE}"
+    assert caplog.messages == [
+        "the address to return to after a login was ignored: '//evil.example'"
+    ]
 
 
 HTMX = {"HX-Request": "true", "Accept": "*/*"}
@@ -694,7 +701,7 @@ KINDS = [
     (HTMX | {"HX-Current-URL": "//evil.example/here"}, None, None),
     (HTMX | {"HX-Current-URL": "http://localhost@evil.example/"}, None, None),
     (HTMX | {"HX-Current-URL": "http://localhost//evil.example/"}, None, None),
-    (HTMX | {"HX-Current-URL": "http://localhost/\xe6\x8a"}, None, None),
+    (HTMX | {"HX-Current-URL": "http://localhost/\xe6\xa5"}, None, None),
     (HTMX | {"HX-Current-URL": "about:blank"} | THERE, AT_THERE, AT_THERE),
     (SCRIPT | {"Referer": "http://localhost.evil.example/"}, None, None),
     (SCRIPT | {"Referer": "http://localhost/sso/logout"}, None, None),
