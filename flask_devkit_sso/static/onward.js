@@ -10,7 +10,7 @@
   if (!devkitSsoOnward) {
     root.hidden = true;
     return onParsed(() => {
-      const template = document.querySelector("template");
+      const template = document.querySelector("main template");
       template?.parentNode.replaceChildren(template.content);
       root.hidden = false;
     });

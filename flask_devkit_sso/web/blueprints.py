@@ -8,19 +8,20 @@ from .landing import landing_js
 from .login import callback, confirm, login
 from .logout import logout, signed_out
 from .onward import onward
+from .static_files import static
+from .templates import PackageLoader
 
 _PACKAGE = "flask_devkit_sso"
-"""The package with the templates and the static files."""
 
 
 def create_authorize_blueprint() -> Blueprint:
     """Return the blueprint with login, logout, the signed-out page and the static files."""
-    blueprint = Blueprint(
-        "devkit_sso_authorize", _PACKAGE, template_folder="templates", static_folder="static"
-    )
+    blueprint = Blueprint("devkit_sso_authorize", _PACKAGE)
+    blueprint.jinja_loader = PackageLoader()
     blueprint.add_url_rule("/authorize", view_func=login, methods=["GET", "POST"])
     blueprint.add_url_rule("/logout", view_func=logout, methods=["GET", "POST"])
     blueprint.add_url_rule("/signed-out", view_func=signed_out)
+    blueprint.add_url_rule("/static/<path:filename>", view_func=static)
     return blueprint
 
 

@@ -14,7 +14,6 @@ from flask import (
     Response,
     abort,
     current_app,
-    jsonify,
     redirect,
     request,
     url_for,
@@ -29,6 +28,7 @@ from .failures import as_login_failed
 from .pages import page
 from .request_user import verified_user
 from .requests import is_ours, is_page_load
+from .responses import json_response
 from .urls import current_url, safe_next
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -175,16 +175,12 @@ def _ask_to_sign_in() -> None:
     login_url = url_for("devkit_sso_authorize.login")
     if page_load:
         raise Unauthorized(response=page("form_not_sent.html", 401, login_url=login_url))
-    response = jsonify(error="login_required", login_url=login_url)
-    response.status_code = 401
-    raise Unauthorized(response=response)
+    raise Unauthorized(response=json_response(401, error="login_required", login_url=login_url))
 
 
 def _forbidden(user: User | Anonymous, roles: tuple[str, ...]) -> Response:
     if not is_page_load(request):
-        response = jsonify(error="forbidden", roles=list(roles))
-        response.status_code = 403
-        return response
+        return json_response(403, error="forbidden", roles=list(roles))
     return page(
         "forbidden.html",
         403,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from flask import Response, after_this_request, current_app, jsonify, request, url_for
+from flask import Response, after_this_request, current_app, request, url_for
 from werkzeug.exceptions import MethodNotAllowed
 
 from .. import signals
@@ -25,6 +25,7 @@ from .logout import forget_outcome, signed_out_url
 from .pages import lead_to, page, see_other, set_private
 from .request_user import load_user
 from .requests import forget_query, require_same_origin
+from .responses import json_response
 from .urls import safe_next
 
 log: Final = logging.getLogger("flask_devkit_sso")
@@ -98,7 +99,8 @@ def _start_page(next_url: str) -> Response:
         "start.html",
         form=True,
         script=True,
-        user=user if user.is_authenticated else None,
+        username=user.username,
+        uid=user.uid,
         action_url=url_for("devkit_sso_authorize.login", next=next_url),
         next_url=next_url,
     )
@@ -127,7 +129,10 @@ def callback() -> Response:
             raise
         log.warning("a response that belongs to no pending login was ignored")
         next_url = safe_next(None)
-    return set_private(jsonify(next=next_url))
+    response = set_private(json_response(next=next_url))
+    # The script reads the header, which nobody rewrites.
+    response.headers["X-DevKit-SSO-Next"] = next_url
+    return response
 
 
 @handles_failures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from flask import Response, after_this_request, jsonify, request, url_for
+from flask import Response, after_this_request, request, url_for
 
 from .. import signals
 from ..service import get_app, get_session_service, get_state
@@ -16,6 +16,7 @@ from .failures import handles_failures
 from .pages import lead_to, page, see_other, set_private
 from .request_user import load_user
 from .requests import require_same_origin, wants_json
+from .responses import json_response
 from .urls import safe_next
 
 _OUTCOME_TTL: Final = 300
@@ -52,7 +53,7 @@ def logout() -> Response:
     chosen_url = state.settings.after_logout_url
     next_url = chosen_url or signed_out_url(is_confirmed if session is not None else None)
     if wants_json(request):
-        return set_private(jsonify(server_told=is_confirmed, next=next_url))
+        return set_private(json_response(server_told=is_confirmed, next=next_url))
     return lead_to(next_url) if chosen_url and is_our_form else see_other(next_url)
 
 

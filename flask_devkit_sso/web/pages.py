@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, make_response, redirect, render_template, request
+from flask import Response, request
+from werkzeug.utils import redirect
 
 from ..messages import Catalogue
 from ..service import get_app, get_state
+from .responses import html_response, keep
+from .templates import render
 
 
 def catalogue() -> Catalogue:
@@ -53,15 +56,13 @@ def page(
     if script:
         policy += "; script-src 'self'; connect-src 'self'"
     texts = catalogue()
-    html = render_template(
-        f"devkit_sso/{template}",
-        language=texts.language,
-        sso_text=texts.markup,
-        referrer_policy=referrer,
-        content_policy=policy,
-        **context,
-    )
-    response = make_response(html, status)
+    frame = {
+        "language": texts.language,
+        "sso_text": texts.markup,
+        "referrer_policy": referrer,
+        "content_policy": policy,
+    }
+    response = html_response(render(template, frame | context), status)
     response.headers["Referrer-Policy"] = referrer
     response.headers["Content-Security-Policy"] = policy
     if not framed:
@@ -82,7 +83,7 @@ def lead_to(url: str) -> Response:
 
 def see_other(url: str) -> Response:
     """Redirect to another page. The response is not cached, and the next request has no Referer."""
-    response = make_response(redirect(url, 303))
+    response = keep(redirect(url, 303, Response))
     response.headers["Cache-Control"] = "no-store"
     response.headers["Referrer-Policy"] = "no-referrer"
     return response
