@@ -146,6 +146,15 @@ class Settings:
         values.path_or_url,
         "Where the browser goes after a logout. If it is unset, to the signed-out page.",
     )
+    app_name: str | None = _setting(
+        None, values.text, "The application's name, which the extension's pages show."
+    )
+    logo_url: str | None = _setting(
+        None,
+        values.path,
+        "Path of the application's logo on this site, such as `/static/logo.svg`. The extension's "
+        "pages show it 32 pixels high.",
+    )
 
     @property
     def server(self) -> Server | None:

@@ -44,7 +44,7 @@
   if (isLoop) {
     return onParsed(() => {
       document.querySelectorAll(".no-script").forEach((element) => element.remove());
-      document.querySelector("a").href = next;
+      document.querySelector("main a").href = next;
     });
   }
   stop(); // show nothing of this page

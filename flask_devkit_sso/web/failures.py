@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Final, cast
@@ -123,12 +124,16 @@ def _respond(failure: LoginFailed) -> None:
             reference=reference,
             login_url=login_url,
             again_url=None if login_url else _again_url(),
-            hint=failure.hint if current_app.debug else None,
+            hints=_sentences(failure.hint) if current_app.debug else (),
             documented=documented if current_app.debug else None,
         )
     if status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER)
     failure.response = response
+
+
+def _sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.?]) (?=[A-Z])", text) if text else []
 
 
 def _is_about_login(failure: LoginFailed) -> bool:

@@ -11,6 +11,7 @@ from ..messages import Catalogue
 from ..service import get_app, get_state
 from .responses import html_response, keep
 from .templates import render
+from .urls import safe_next
 
 
 def catalogue() -> Catalogue:
@@ -43,8 +44,7 @@ def page(
 ) -> Response:
     """Render one of our pages, with the headers that all of them have.
 
-    The page repeats the policies in ``<meta>`` elements, because an extension such as
-    Flask-Talisman may replace the headers.
+    The page repeats the policies in ``<meta>`` elements, because a proxy may replace the headers.
 
     :param form: whether the page contains a form. With ``no-referrer``, a browser would send the
         form with ``Origin: null``.
@@ -52,15 +52,20 @@ def page(
     :param framed: whether other pages may show this one in a frame.
     """
     referrer = "same-origin" if form else "no-referrer"
-    policy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'"
+    policy = (
+        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'"
+    )
     if script:
         policy += "; script-src 'self'; connect-src 'self'"
-    texts = catalogue()
+    texts, settings = catalogue(), get_state().settings
     frame = {
         "language": texts.language,
         "sso_text": texts.markup,
         "referrer_policy": referrer,
         "content_policy": policy,
+        "app_name": settings.app_name,
+        "logo_url": settings.logo_url,
+        "start_url": safe_next(None),
     }
     response = html_response(render(template, frame | context), status)
     response.headers["Referrer-Policy"] = referrer

@@ -25,6 +25,12 @@ _FOLDER: Final = Path(__file__).parent.parent / "templates"
 _NOT_REPLACEABLE: Final = ("landing.html", "leaving.html")
 """Templates of pages whose address may contain a code, which scripts of a layout could read."""
 
+_FRAME: Final = (
+    *("language", "sso_text", "content_policy", "referrer_policy"),
+    *("app_name", "logo_url", "start_url"),
+)
+"""The values that all pages have, and all that ``base.html`` uses."""
+
 _BLOCKS: Final = ("attributes", "script", "title", "main")
 """The blocks of ``base.html``."""
 
@@ -91,9 +97,8 @@ def _render_in_base(name: str, values: dict[str, Any]) -> str:
     blocks = {block: Markup("".join(context.blocks[block][0](context))) for block in _BLOCKS}  # noqa: S704
     environment = get_app().jinja_env
     page = environment.from_string(_in_syntax_of(environment, _FILLED_BASE))
-    frame = ("language", "sso_text", "content_policy", "referrer_policy")
-    shown = {key: value for key, value in values.items() if key in frame}
-    return render_template(page, sso_blocks=blocks, **shown)
+    shown = {key: value for key, value in values.items() if key in _FRAME}
+    return render_template(page, sso_blocks=blocks, **_escaped(name, shown))
 
 
 def _escaped(name: str, values: dict[str, Any]) -> dict[str, Any]:

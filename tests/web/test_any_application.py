@@ -16,7 +16,7 @@ from jinja2 import DictLoader, StrictUndefined
 from playwright.sync_api import Page, expect
 from werkzeug.exceptions import HTTPException
 
-from flask_devkit_sso import LoginFailed
+from flask_devkit_sso import ConfigError, LoginFailed
 from flask_devkit_sso.testing import login_as
 
 from ..browser import Site, Watch, sends_back
@@ -238,6 +238,21 @@ def test_the_applications_handler_for_our_failures_takes_precedence(make_app: Ap
     app.register_error_handler(LoginFailed, lambda error: (f"ours {error.reason}", 418))
     response = app.test_client().get("/sso/callback", headers=HTML)
     assert (response.status_code, response.text) == (418, "ours login_unknown")
+
+
+def test_the_applications_name_and_logo(make_app: AppMaker) -> None:
+    app = make_app(app_name="Reports <b>", logo_url="/static/logo.svg", after_login_url="/start")
+    page = app.test_client().get("/sso/signed-out", headers=HTML)
+    assert "<title>You are not signed in · Reports &lt;b&gt;</title>" in page.text
+    link = '<a class="brand" href="/start"><img src="/static/logo.svg" alt="">'
+    assert f"{link}<span><bdi>Reports &lt;b&gt;</bdi></span></a>" in page.text
+    assert "img-src 'self'" in page.headers["Content-Security-Policy"]
+    page = make_app(logo_url="/logo.svg").test_client().get("/sso/signed-out", headers=HTML)
+    assert '<img src="/logo.svg" alt="Go to home page"></a>' in page.text
+    assert "<title>You are not signed in</title>" in page.text
+    for wrong in ("https://elsewhere.test/logo.svg", "//elsewhere.test/logo.svg", "logo.svg"):
+        with pytest.raises(ConfigError, match="DEVKIT_SSO_LOGO_URL must be a path on this site"):
+            make_app(logo_url=wrong)
 
 
 # Templates of the application that replace ours.
