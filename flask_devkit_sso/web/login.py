@@ -10,6 +10,7 @@ from typing import Final
 
 from flask import Response, after_this_request, current_app, request, url_for
 from werkzeug.exceptions import MethodNotAllowed
+from werkzeug.urls import iri_to_uri
 
 from .. import signals
 from ..errors import LoginFailed, LoginRefused, ServerError, ServerUnavailable
@@ -130,8 +131,9 @@ def callback() -> Response:
         log.warning("a response that belongs to no pending login was ignored")
         next_url = safe_next(None)
     response = set_private(json_response(next=next_url))
-    # The script reads the header, which nobody rewrites.
-    response.headers["X-DevKit-SSO-Next"] = next_url
+    # The script reads the header, which nobody rewrites. It has to be ASCII, even if the mount point
+    # is not.
+    response.headers["X-DevKit-SSO-Next"] = iri_to_uri(next_url)
     return response
 
 
