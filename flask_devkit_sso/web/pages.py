@@ -52,12 +52,12 @@ def page(
     :param framed: whether other pages may show this one in a frame.
     """
     referrer = "same-origin" if form else "no-referrer"
-    policy = (
-        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'"
-    )
+    texts, settings = catalogue(), get_state().settings
+    policy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'"
+    if settings.logo_url:
+        policy += "; img-src 'self'"
     if script:
         policy += "; script-src 'self'; connect-src 'self'"
-    texts, settings = catalogue(), get_state().settings
     frame = {
         "language": texts.language,
         "sso_text": texts.markup,
