@@ -131,8 +131,7 @@ def callback() -> Response:
         log.warning("a response that belongs to no pending login was ignored")
         next_url = safe_next(None)
     response = set_private(json_response(next=next_url))
-    # The script reads the header, which nobody rewrites. It has to be ASCII, and the mount point may
-    # not be.
+    # The script reads the header, which nobody rewrites. A header has to be ASCII, unlike a path.
     response.headers["X-DevKit-SSO-Next"] = iri_to_uri(next_url)
     return response
 
