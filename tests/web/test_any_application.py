@@ -380,7 +380,7 @@ def test_a_login_in_an_application_that_changes_everything(
     server.answers[GET_TOKEN] = fails("8204")
     page.goto(site.url("/sso/authorize?next=/who"), wait_until="commit")
     expect(page.locator("html")).to_have_attribute("data-reason", "server_rejected")
-    expect(page.locator("main")).to_have_css("max-width", "480px")
+    expect(page.locator("main")).to_have_css("border-top-width", "4px")
 
 
 @pytest.mark.browser
