@@ -149,6 +149,16 @@ def test_not_configured_logs_the_command(
     assert caplog.records[-1].levelno == logging.ERROR
 
 
+def test_the_hint_is_a_list(make_app: AppMaker) -> None:
+    app = make_app(client_id=None, client_secret=None)
+    app.debug = True
+    page = app.test_client().get("/private", headers=HTML).text
+    items = re.findall(r"<li lang=\"en\">(.*?)</li>", page)
+    assert items[:2] == ["DEVKIT_SSO_CLIENT_ID is missing.", "DEVKIT_SSO_CLIENT_SECRET is missing."]
+    assert items[2].startswith("Run `flask devkit-sso register`")
+    assert "<li><code>docs/failures.md#not_configured</code></li>" in page
+
+
 def test_a_failed_page_load_can_be_repeated(make_app: AppMaker) -> None:
     client = make_app(client_id=None).test_client()
     page = client.get("/private?a=1&b=%22", headers=HTML)
