@@ -10,7 +10,7 @@
   if (!devkitSsoOnward) {
     root.hidden = true;
     return onParsed(() => {
-      const template = document.querySelector("template");
+      const template = document.querySelector("main template");
       template?.parentNode.replaceChildren(template.content);
       root.hidden = false;
     });
@@ -46,7 +46,7 @@
   if (isLoop) {
     return onParsed(() => {
       document.querySelectorAll(".no-script").forEach((element) => element.remove());
-      document.querySelector("a").href = next;
+      document.querySelector("main a").href = next;
     });
   }
   stop(); // show nothing of this page

@@ -13,9 +13,10 @@ from .login import callback, confirm, login
 from .logout import logout, signed_out
 from .me import me
 from .onward import onward
+from .static_files import static
+from .templates import PackageLoader
 
 _PACKAGE = "flask_devkit_sso"
-"""The package with the templates and the static files."""
 
 
 class _SetupState(BlueprintSetupState):
@@ -33,15 +34,15 @@ class _Blueprint(Blueprint):
 
 
 def create_authorize_blueprint() -> Blueprint:
-    """Return the blueprint with login, logout, the signed-out page, the current user and
-    the static files."""
-    blueprint = _Blueprint(
-        "devkit_sso_authorize", _PACKAGE, template_folder="templates", static_folder="static"
-    )
+    """Return the blueprint with login, logout, the signed-out page, the current user and the static
+    files."""
+    blueprint = _Blueprint("devkit_sso_authorize", _PACKAGE)
+    blueprint.jinja_loader = PackageLoader()
     blueprint.add_url_rule("/authorize", view_func=login, methods=["GET", "POST"])
     blueprint.add_url_rule("/logout", view_func=logout, methods=["GET", "POST"])
     blueprint.add_url_rule("/signed-out", view_func=signed_out)
     blueprint.add_url_rule("/me", view_func=me)
+    blueprint.add_url_rule("/static/<path:filename>", view_func=static)
     return blueprint
 
 

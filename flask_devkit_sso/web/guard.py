@@ -13,7 +13,6 @@ from flask import (
     Flask,
     Response,
     current_app,
-    jsonify,
     redirect,
     request,
 )
@@ -29,7 +28,8 @@ from .pages import page
 from .place import require_sign_in_host, url_for
 from .request_user import verified_user
 from .requests import is_frame, is_ours, is_page_load
-from .returning import return_url, safe_next
+from .responses import json_response
+from .returning import default_url, return_url
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -177,21 +177,17 @@ def _ask_to_sign_in() -> None:
 
 def login_required_json(login_url: str) -> Response:
     """Return the response for a script that nobody is signed in."""
-    response = jsonify(error="login_required", login_url=login_url)
-    response.status_code = 401
-    return response
+    return json_response(401, error="login_required", login_url=login_url)
 
 
 def _forbidden(user: User | Anonymous, roles: tuple[str, ...]) -> Response:
     if not is_page_load(request):
-        response = jsonify(error="forbidden", roles=list(roles))
-        response.status_code = 403
-        return response
+        return json_response(403, error="forbidden", roles=list(roles))
     return page(
         "forbidden.html",
         403,
         username=user.username,
         roles=list(roles),
-        home_url=safe_next(None),
+        home_url=default_url(),
         logout_url=url_for("devkit_sso_authorize.logout"),
     )

@@ -8,16 +8,19 @@ from ..service import get_state
 from .place import mount_point
 from .request_user import has_loaded_user
 from .requests import ME, is_page_load
+from .responses import restore
 from .returning import close_headers
 
 
 def add_cache_headers(response: Response) -> Response:
-    """Mark a response that depends on the user, so that no cache serves it to somebody else.
+    """Restore a response of ours, and mark one that depends on the user, so that no cache serves it
+    to somebody else.
 
     No browser may keep a page at the redirect URI, because an authorization response may arrive
     there. With ``no-cache``, the Back button could show the page that the browser has kept, with a
     code in its address.
     """
+    response = restore(response)
     state = get_state()
     depends = has_loaded_user(state)
     # The body of a stream is created later, and may read current_user then.

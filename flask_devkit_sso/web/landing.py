@@ -7,10 +7,9 @@ the callback. If there is no response, the script goes on to the application's p
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, Final
 
-from flask import Response, make_response, render_template, request
+from flask import Response, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from ..errors import LoginFailed
@@ -18,15 +17,14 @@ from ..protocol.authorization import AuthorizationResponse
 from ..protocol.envelope import NotAnEnvelope, parse_envelope
 from ..service import AppState, get_state
 from .onward import create_ticket, use_ticket
-from .pages import catalogue, page, set_language
+from .pages import page
 from .place import is_at_sign_in_host, mount_point, url_for
 from .requests import is_page_load
 from .returning import accept, current_url, default_url
+from .static_files import FILES, script_response
 
 MARKER_LIFETIME: Final = 30 * 24 * 3600
 """Seconds for which a browser counts as one that signs in here."""
-
-_SCRIPT: Final = (Path(__file__).parent.parent / "static" / "landing.js").read_text("utf-8")
 
 _MAX_POST: Final = 32 * 1024
 """Maximum size of the body that the landing script posts, in bytes."""
@@ -40,14 +38,12 @@ def landing_page() -> Response | None:
     """
     state = get_state()
     uri, path = state.redirect_uri, mount_point() + request.path
-    if (
-        uri is None
-        or state.session_service is None
-        or request.method != "GET"
-        or not uri.lands_on(path)
-        or not is_page_load(request)
-        or not is_at_sign_in_host()
-    ):
+    if state.session_service is None or request.method != "GET" or not is_page_load(request):
+        return None
+    if request.endpoint == "devkit_sso_callback.onward" and "to" not in request.args:
+        # A page that is not ours passes a response on.
+        return _page(default_url(), has_no_page=True)
+    if uri is None or not uri.lands_on(path) or not is_at_sign_in_host():
         return None
     site, ticket = request.headers.get("Sec-Fetch-Site"), None
     if site is None and "Accept" not in request.headers:
@@ -60,15 +56,22 @@ def landing_page() -> Response | None:
             return None
         if site is None or state.shares_origin:
             ticket = create_ticket()
+    return _page(accept(current_url()) or default_url(), has_no_page=uri.is_callback, ticket=ticket)
+
+
+def _page(to: str, *, has_no_page: bool, ticket: str | None = None) -> Response:
+    """Return the landing page.
+
+    :param to: the address to which it leads without a response, unless its script knows it better.
+    :param has_no_page: whether the application has no page at this address.
+    """
     return page(
         "landing.html",
         script=True,
         # A browser that does not say what it loads may load a frame, which is the application's.
-        framed="Sec-Fetch-Dest" not in request.headers,
-        is_callback=uri.is_callback,
-        onward_url=url_for(
-            "devkit_sso_callback.onward", to=accept(current_url()) or default_url(), ticket=ticket
-        ),
+        framed=not has_no_page and "Sec-Fetch-Dest" not in request.headers,
+        is_callback=has_no_page,
+        onward_url=url_for("devkit_sso_callback.onward", to=to, ticket=ticket),
     )
 
 
@@ -95,19 +98,8 @@ def _may_have_response(state: AppState, site: str | None) -> bool:
 
 def landing_js() -> Response:
     """Return the landing page's script: its settings as a JSON list, followed by a static file."""
-    texts = catalogue()
-    no_answer = render_template(
-        "devkit_sso/no_answer.html", language=texts.language, sso_text=texts.markup, url_for=url_for
-    )
-    settings = {"redirectUri": get_state().settings.redirect_uri, "noAnswer": no_answer}
-    response = make_response(f"[{json.dumps(settings)}]\n{_SCRIPT}")
-    response.mimetype = "text/javascript"
-    response.headers["Cache-Control"] = "no-cache"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    set_language(response, texts.language)
-    response.add_etag()
-    response.make_conditional(request)
-    return response
+    settings = json.dumps([{"redirectUri": get_state().settings.redirect_uri}])
+    return script_response(f"{settings}\n{FILES['landing.js'].decode()}")
 
 
 def read_post() -> AuthorizationResponse:

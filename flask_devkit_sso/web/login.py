@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from flask import Response, after_this_request, current_app, jsonify, request
+from flask import Response, after_this_request, current_app, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from .. import signals
@@ -27,6 +27,7 @@ from .pages import lead_to, page, see_other, set_private
 from .place import url_for
 from .request_user import load_user
 from .requests import forget_query, is_page_load, require_same_origin
+from .responses import json_response
 from .returning import default_url, safe_next
 from .stray import ignore_stray, signed_in_url
 
@@ -102,7 +103,8 @@ def _start_page(next_url: str) -> Response:
         "start.html",
         form=True,
         script=True,
-        user=user if user.is_authenticated else None,
+        username=user.username,
+        uid=user.uid,
         action_url=url_for("devkit_sso_authorize.login", next=next_url),
         next_url=next_url,
     )
@@ -122,7 +124,11 @@ def callback() -> Response:
         forget_query()
         return see_other(_complete_or_ignore(authorization_response))
     require_same_origin(request)
-    return set_private(jsonify(next=_complete_or_ignore(read_post())))
+    next_url = _complete_or_ignore(read_post())
+    response = set_private(json_response(next=next_url))
+    # The script reads the header, which nobody rewrites.
+    response.headers["X-DevKit-SSO-Next"] = next_url
+    return response
 
 
 @handles_failures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from flask import Response, after_this_request, jsonify, request
+from flask import Response, after_this_request, request
 
 from .. import signals
 from ..service import get_app, get_session_service, get_state
@@ -19,7 +19,8 @@ from .pages import lead_to, page, see_other, set_private
 from .place import url_for
 from .request_user import load_user
 from .requests import require_same_origin, wants_json
-from .returning import safe_next
+from .responses import json_response
+from .returning import default_url
 
 _OUTCOME_TTL: Final = 300
 """Seconds for which the signed-out page can show the outcome of a logout."""
@@ -38,7 +39,7 @@ def logout() -> Response:
             form=True,
             username=current.user.username,
             action_url=url_for("devkit_sso_authorize.logout"),
-            cancel_url=safe_next(None),
+            cancel_url=default_url(),
         )
     require_same_origin(request)
     # Only the form of our own page has this field. An application's form gets a redirect.
@@ -56,7 +57,7 @@ def logout() -> Response:
     chosen_url = state.settings.after_logout_url
     next_url = chosen_url or signed_out_url(is_confirmed if session is not None else None)
     if wants_json(request):
-        return set_private(jsonify(server_told=is_confirmed, next=next_url))
+        return set_private(json_response(server_told=is_confirmed, next=next_url))
     return lead_to(next_url) if chosen_url and is_our_form else see_other(next_url)
 
 
@@ -109,7 +110,7 @@ def signed_out() -> Response:
         username=user.username,
         login_url=url_for("devkit_sso_authorize.login"),
         logout_url=url_for("devkit_sso_authorize.logout"),
-        home_url=safe_next(None),
+        home_url=default_url(),
     )
 
 

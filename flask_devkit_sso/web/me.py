@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Response, jsonify, request
+from flask import Response, request
 
 from ..service import get_service
 from ..users import Anonymous
@@ -12,6 +12,7 @@ from .pages import set_private
 from .place import url_for
 from .request_user import verified_user
 from .requests import refuse_other_sites
+from .responses import json_response
 from .returning import return_url
 
 
@@ -30,7 +31,7 @@ def me() -> Response:
         login_url = url_for("devkit_sso_authorize.login", next=return_url())
         response = login_required_json(login_url)
     else:
-        response = jsonify(
+        response = json_response(
             uid=user.uid, username=user.username, role=user.role, is_admin=user.is_admin
         )
     response.headers["Cross-Origin-Resource-Policy"] = "same-origin"

@@ -23,6 +23,7 @@ from ..store.base import SKEW, is_recent
 from .cookies import delete_cookie, set_cookie
 from .failures import handles_failures
 from .requests import has_own_referrer
+from .responses import keep
 from .returning import safe_next
 
 _TICKET_TTL: Final = 10
@@ -44,7 +45,7 @@ def onward() -> Response:
     """Redirect the landing page's script to a page of this site. The browser keeps the hash."""
     to = request.args.get("to", "")
     lands = _is_landing_address(to)
-    response = _ExactRedirect(status=303, mimetype="text/html")
+    response = keep(_ExactRedirect(status=303, content_type="text/html; charset=utf-8"))
     response.headers["Location"] = to if lands else safe_next(to)
     response.headers["Cache-Control"] = "no-store"
     response.headers["Referrer-Policy"] = "same-origin"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, make_response, redirect, render_template, request
+from flask import Response, request
+from werkzeug.utils import redirect
 
 from ..messages import Catalogue
 from ..service import get_app, get_state
-from .place import url_for
+from .responses import html_response, keep
+from .returning import default_url
+from .templates import render
 
 
 def catalogue() -> Catalogue:
@@ -41,8 +44,7 @@ def page(
 ) -> Response:
     """Render one of our pages, with the headers that all of them have.
 
-    The page repeats the policies in ``<meta>`` elements, because an extension such as
-    Flask-Talisman may replace the headers.
+    The page repeats the policies in ``<meta>`` elements, because a proxy may replace the headers.
 
     :param form: whether the page contains a form. With ``no-referrer``, a browser would send the
         form with ``Origin: null``.
@@ -50,20 +52,22 @@ def page(
     :param framed: whether other pages may show this one in a frame.
     """
     referrer = "same-origin" if form else "no-referrer"
+    texts, settings = catalogue(), get_state().settings
     policy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'"
+    if settings.logo_url:
+        policy += "; img-src 'self'"
     if script:
         policy += "; script-src 'self'; connect-src 'self'"
-    texts = catalogue()
-    html = render_template(
-        f"devkit_sso/{template}",
-        language=texts.language,
-        sso_text=texts.markup,
-        url_for=url_for,
-        referrer_policy=referrer,
-        content_policy=policy,
-        **context,
-    )
-    response = make_response(html, status)
+    frame = {
+        "language": texts.language,
+        "sso_text": texts.markup,
+        "referrer_policy": referrer,
+        "content_policy": policy,
+        "app_name": settings.app_name,
+        "logo_url": settings.logo_url,
+        "start_url": default_url(),
+    }
+    response = html_response(render(template, frame | context), status)
     response.headers["Referrer-Policy"] = referrer
     response.headers["Content-Security-Policy"] = policy
     if not framed:
@@ -84,7 +88,7 @@ def lead_to(url: str) -> Response:
 
 def see_other(url: str) -> Response:
     """Redirect to another page. The response is not cached, and the next request has no Referer."""
-    response = make_response(redirect(url, 303))
+    response = keep(redirect(url, 303, Response))
     response.headers["Cache-Control"] = "no-store"
     response.headers["Referrer-Policy"] = "no-referrer"
     return response

@@ -32,6 +32,8 @@ pytestmark = [
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 SIZES = {"phone": {"width": 360, "height": 480}, "desktop": {"width": 1280, "height": 720}}
+ZOOMED = {"width": 195, "height": 400}
+"""A phone at 200 % zoom."""
 # Two combinations are enough for axe, which is slow: colours depend only on the scheme, and sizes
 # only on the screen. A page in two languages is checked once in each.
 CHECKED_BY_AXE = {"en": ("phone", "light"), "zh": ("desktop", "dark")}
@@ -67,6 +69,9 @@ def look(page: Page, name: str, language: str | None = None) -> None:
                 page.screenshot(path=Path(SCREENSHOTS, f"{where}.png"), full_page=True)
             if (size, scheme) in checked:
                 assert page.evaluate(RUN_AXE) == [], where
+            assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], where
+    page.set_viewport_size(ZOOMED)  # type: ignore[arg-type]
+    assert page.evaluate("document.documentElement.scrollWidth") <= ZOOMED["width"], name
     for place in range(page.locator(REACHABLE).count()):
         page.keyboard.press("Tab")
         assert page.evaluate(FOCUSED) == [place, "solid", "3px"], name
@@ -231,9 +236,13 @@ def test_the_sandbox_and_the_example(
             look(page, name)
 
         visit(sandbox, "sandbox-home")
+        visit(f"{sandbox}/nowhere", "sandbox-not-found")
+        visit(site.url("/nowhere"), "example-not-found")
         visit(site.url(), "example-home")
         visit(site.url("/reports"), "sandbox-sign-in")
-        page.get_by_role("button", name="eve").click()
+        expect(page.get_by_role("button", name="eve")).to_have_count(0)
+        page.get_by_label("Or type any name").fill("eve")
+        page.get_by_role("button", name="Sign in", exact=True).click()
         expect(page.get_by_role("alert")).to_be_visible()
         look(page, "sandbox-problem")
         authorize = f"{sandbox}/sso/oauth2/authorize?client_id={config.client_id}"
