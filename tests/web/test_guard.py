@@ -696,6 +696,9 @@ KINDS = [
     ({**TURBO, "Accept": f"text/vnd.turbo-stream.html, {TURBO['Accept']}"}, REQUESTED, None),
     (SCRIPT | THERE | {"X-Turbo-Request-Id": "1"}, REQUESTED, AT_THERE),
     (TURBO | THERE | {"X-Turbo-Request-Id": "1", "Turbo-Frame": "f"}, AT_THERE, AT_THERE),
+    # Without Fetch Metadata, and with an Accept of the application's choice
+    ({"Accept": TURBO["Accept"], "Turbo-Frame": "f"} | THERE, AT_THERE, AT_THERE),
+    ({"Accept": TURBO["Accept"], "HX-Request": "true"} | HERE, AT_HERE, AT_HERE),
     # What is not a page of this site, or one of ours
     (HTMX | {"HX-Current-URL": "http://evil.example/here"}, None, None),
     (HTMX | {"HX-Current-URL": "//evil.example/here"}, None, None),
