@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from dataclasses import dataclass
 from typing import Any, Final
 
 from flask import Response, after_this_request, request
@@ -19,6 +20,18 @@ _OF_THE_BODY: Final = ("Content-Encoding", "Content-Length", "ETag")
 _OF_SEVERAL: Final = ("Set-Cookie", "Vary")
 
 _RESPONSE: Final = "flask_devkit_sso.response"
+
+
+@dataclass(frozen=True, repr=False)
+class _Kept:
+    """A response of ours as it was before the application's functions saw it. Its headers may
+    contain secrets, and an error tracker records the WSGI environment."""
+
+    response: Response
+    kind: type[Response]
+    status: str
+    body: bytes
+    headers: list[tuple[str, str]]
 
 
 def html_response(html: str, status: int) -> Response:
@@ -40,8 +53,9 @@ def keep(response: Any) -> Response:
         # The response of an exception is another object by now.
         if sent.headers.get(_MARK) == mark:
             del sent.headers[_MARK]
-            found = (sent, kind, sent.status, sent.get_data(), list(sent.headers))
-            request.environ[_RESPONSE] = found
+            request.environ[_RESPONSE] = _Kept(
+                sent, kind, sent.status, sent.get_data(), list(sent.headers)
+            )
         return sent
 
     kept: Response = response
@@ -55,13 +69,13 @@ def restore(response: Response) -> Response:
     """
     if _RESPONSE not in request.environ:
         return response
-    ours, kind, status, body, headers = request.environ.pop(_RESPONSE)
-    ours.__class__ = kind
-    ours.status = status
-    if "Content-Encoding" not in ours.headers and ours.get_data() != body:
-        ours.set_data(body)
-    for name, value in headers:
+    kept: _Kept = request.environ.pop(_RESPONSE)
+    ours = kept.response
+    ours.__class__ = kept.kind
+    ours.status = kept.status
+    if "Content-Encoding" not in ours.headers and ours.get_data() != kept.body:
+        ours.set_data(kept.body)
+    for name, value in kept.headers:
         if name not in _OF_THE_BODY + _OF_SEVERAL:
             ours.headers[name] = value
-    found: Response = ours
-    return found
+    return ours
