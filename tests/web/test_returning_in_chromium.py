@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from flask import Flask
+from flask import Flask, request
 from playwright.sync_api import BrowserContext, Page, expect
 
 from flask_devkit_sso import current_user, login_required
@@ -160,8 +160,7 @@ def test_a_login_ends_at_a_download_or_an_empty_response(
     app = serve(waits=False, **settings)
     if not by_flask:
         spa = f"{ICON}<script src=/sso/landing.js></script><h1>spa</h1>"
-        app.view_functions["home"] = lambda: spa
-        app.before_request_funcs[None].pop(0)
+        app.before_request_funcs[None].insert(0, lambda: spa if request.path == "/" else None)
     page.goto(site.url(f"/sso/authorize?next={path}"), wait_until="commit")
     press_if_asked(page, settings, "Sign in")
     press_if_asked(page, settings, "Continue as ada")
