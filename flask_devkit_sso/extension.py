@@ -33,6 +33,7 @@ from .web.place import find_place, find_route_problems, mount_point, url_for
 from .web.request_user import current_access_token, current_user
 from .web.requests import forget_query, is_ours
 from .web.returning import is_our_path, return_url, safe_next
+from .web.urls import local_url
 from .web.view_checks import find_view_problems
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -199,8 +200,8 @@ class DevKitSSO:
         known, state = get_state(), refresh_state(app)
         if state is not known:
             _log_problems(state)
-        if request.script_root[1:2] in ("/", "\\"):
-            # Browsers would take every address of this application for one of another site. A
+        if request.script_root and local_url(request.script_root, "") is None:
+            # Browsers could take every address of this application for one of another site. A
             # proxy that passes X-Forwarded-Prefix on lets a client do this.
             abort(400)
         if not state.has_checked_views:

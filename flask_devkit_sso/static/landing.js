@@ -33,8 +33,9 @@
     // Some servers drop the hash. On a path of ours, it is not the application's.
     const isOurs = pathname === new URL("callback", script).pathname;
     const query = after(search, uri.search);
-    // Ignore a hash that the redirect URI lacks: redirects keep it.
-    const tail = uri.hash && (after(hash, uri.hash) ?? (isOurs ? "" : null));
+    // Ignore a hash that the redirect URI lacks: redirects keep it. `URL` drops a "#" at the end.
+    const start = uri.hash || settings.redirectUri.match(/#?$/)[0];
+    const tail = start && (after(hash, start) ?? (isOurs || start === "#" ? "" : null));
     if (query === null || tail === null) return null;
     const params = { code: [], error: [], state: [], s: [] };
     for (const pair of (query + tail).split(/[?&]/)) {

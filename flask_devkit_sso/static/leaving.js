@@ -4,10 +4,14 @@
 (() => {
   const { authorize, login, redirectUri } = document.documentElement.dataset;
   const { origin } = new URL(redirectUri);
-  const { hash, href } = location;
+  const { hash, pathname, search } = location;
 
-  // The cookies have to be set on the origin that the browser comes back to.
-  if (location.origin !== origin) return location.replace(href.replace(location.origin, origin));
+  // The cookies have to be set on the origin that the browser comes back to. If that origin redirects
+  // to this one, show an error instead of looping.
+  if (location.origin !== origin) {
+    const again = `${origin}${pathname}${search || "?"}&bounced=2${hash}`;
+    return location.replace(search.endsWith("&bounced=2") ? "?lost" : again);
+  }
 
   // Show an error instead of looping if cookies are off, or if an authorization response has come
   // back twice without the cookie of its login.

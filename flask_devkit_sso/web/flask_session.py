@@ -137,6 +137,9 @@ def _would_carry_our_cookie() -> bool:
         if uri is None or uri.host != request_host():
             return False
     # Ours is SameSite=Lax (RFC 6265bis section 5.6.7.1).
+    if "Sec-Fetch-Storage-Access" in request.headers:
+        # A page of another site shows ours in a frame, from which the request comes.
+        return False
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None and site != "cross-site":
         return True

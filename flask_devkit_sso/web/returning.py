@@ -21,6 +21,9 @@ log: Final = logging.getLogger("flask_devkit_sso")
 _LOGGED: Final = 200
 """How much of a path is logged, in characters: anyone can send a long one."""
 
+_IN_PATH: Final = "/-._~!$&'()*+,;=:@"
+"""What a path contains unencoded, besides letters and digits (RFC 3986 section 3.3)."""
+
 _FROM_HEADERS: Final = "devkit_sso_from_headers"
 """An attribute of the request: True if an address from one of its headers was used, False if none
 may be used any more."""
@@ -29,7 +32,7 @@ may be used any more."""
 def default_url() -> str:
     """Return ``DEVKIT_SSO_AFTER_LOGIN_URL``, by default the application's first page."""
     url = get_state().settings.after_login_url
-    return mount_point() + "/" if url == "/" else url
+    return quote(f"{mount_point()}/", safe=_IN_PATH) if url == "/" else url
 
 
 def safe_next(url: str | None) -> str:
@@ -70,7 +73,7 @@ def _accept_whole(url: str) -> str | None:
 
 def current_url() -> str:
     """Return the path and the query of the current request, as :func:`safe_next` accepts them."""
-    path = quote(mount_point() + request.path, safe="/-._~!$&'()*+,;=:@")
+    path = quote(mount_point() + request.path, safe=_IN_PATH)
     query = quote(request.query_string, safe="/?-._~!$&'()*+,;=:@%")
     return f"{path}?{query}" if query else path
 

@@ -557,6 +557,10 @@ OTHER_FORMS = [
     ("", "/?code=C#/x", ["C"]),
     ("", "/#/x?code=C", None),
     ("", "/#?code=C", None),
+    ("#", "/#?code=C", ["C"]),
+    ("#", "/?code=C#", ["C"]),
+    ("#", "/?code=C", ["C"]),
+    ("#", "/#/x?code=C", None),
     ("?a=1#/login", "/?a=1#/login?code=C", ["C"]),
     ("?a=1#/login", "/?a=1&code=C#/login", ["C"]),
     ("?a=1#/login", "/?a=12&code=C#/login", None),
@@ -707,6 +711,28 @@ def test_the_other_name_of_this_machine(
     expect(page.locator("h1")).to_have_text("ada")
     assert page.url == site.url("/#/files", comes_back)
     assert len(exchanges(server)) == 1
+
+
+def test_an_origin_that_redirects_to_another_one_causes_no_loop(
+    serve: Callable[..., Flask], site: Site, server: ScriptedServer, page: Page
+) -> None:
+    """As with a redirect URI at a bare host, if the web server redirects that to ``www.``."""
+    app = serve(protected=True, redirect_uri=site.url("/#/login", "127.0.0.1"))
+    visits: list[str] = []
+
+    def redirects(environ: Any, start_response: Any) -> Any:
+        visits.append(environ["PATH_INFO"])
+        if environ["HTTP_HOST"].startswith("localhost"):
+            return app(environ, start_response)
+        url = f"{site.url(environ['PATH_INFO'])}?{environ['QUERY_STRING']}"
+        start_response("301 MOVED PERMANENTLY", [("Location", url)])
+        return []
+
+    site.app = redirects
+    page.goto(site.url("/#/files"))
+    expect(page.locator("html")).to_have_attribute("data-reason", "cookie_missing")
+    assert visits.count("/sso/authorize") <= 7
+    assert exchanges(server) == []
 
 
 def test_lost_cookies_cause_no_redirect_loop(

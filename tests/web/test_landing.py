@@ -43,6 +43,20 @@ def browser_with(client: FlaskClient, state: str) -> None:
                 client.delete_cookie(cookie.key)
 
 
+def test_a_mount_point_that_is_not_ascii(make_app: AppMaker) -> None:
+    """The script receives the address in a header, which contains only ASCII."""
+    client = make_app(redirect_uri="http://localhost/%E6%8A%A5/#/login").test_client()
+    environ = {"SCRIPT_NAME": "/报".encode().decode("latin-1")}
+    location = client.get("/sso/authorize", environ_overrides=environ).location
+    response = client.post(
+        "/sso/callback",
+        json={"code": [CODE], "state": [location.partition("&state=")[2]]},
+        headers={"Sec-Fetch-Site": "same-origin"},
+        environ_overrides=environ,
+    )
+    assert response.headers["X-DevKit-SSO-Next"] == "/%E6%8A%A5/"
+
+
 TABLE = [
     # Sec-Fetch-Site, and in which states of the browser the landing page appears
     ("same-origin", ""),

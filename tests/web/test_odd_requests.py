@@ -21,7 +21,18 @@ def test_a_query_that_is_not_utf_8(client: FlaskClient, path: str, status: int) 
     assert client.get(path, environ_overrides={"QUERY_STRING": "\x80"}).status_code == status
 
 
-@pytest.mark.parametrize("mount", ["//evil.example", "/\\evil.example"])
+@pytest.mark.parametrize(
+    "mount",
+    [
+        "//evil.example",
+        "/\\evil.example",
+        "/\t/evil.example",
+        "https://evil.example",
+        ".evil.example",
+        "@evil.example",
+        "/.//evil.example",
+    ],
+)
 @pytest.mark.parametrize("path", ["/sso/onward", "/sso/logout", "/private", "/open"])
 def test_a_mount_point_that_browsers_take_for_another_site(
     client: FlaskClient, mount: str, path: str
