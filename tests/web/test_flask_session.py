@@ -241,6 +241,7 @@ LAX = [
     ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image"}, False),
     ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "iframe"}, False),
     ("GET", {"Accept": "image/*"}, False),
+    ("GET", SAME | {"Sec-Fetch-Dest": "empty", "Sec-Fetch-Storage-Access": "active"}, False),
     # All others
     ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"}, True),
     ("GET", {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Dest": "empty"}, True),

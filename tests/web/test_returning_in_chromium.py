@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from flask import Flask, request
+from flask import Flask, request, session
 from playwright.sync_api import BrowserContext, Page, expect
 
 from flask_devkit_sso import current_user, login_required
@@ -181,6 +181,26 @@ def test_a_frame_opens_the_login_in_the_top_window(serve: Serve, site: Site, pag
     page.locator("#back").click()
     expect(frame.locator("h1")).to_have_text("ada")
     assert page.url == site.url("/framing?a%5B%5D=1")
+
+
+def test_a_frame_of_another_site_does_not_clear_flasks_session(
+    serve: Serve, site: Site, page: Page
+) -> None:
+    """Requests from our page in it come from the same origin, but carry no SameSite=Lax cookie."""
+    app = serve(waits=False)
+    app.config.update(SESSION_COOKIE_SAMESITE="None", SESSION_COOKIE_SECURE=True)
+    fetching = f"{ICON}<script>fetch('/who?fetched')</script>"
+    app.add_url_rule("/fetching", "fetching", lambda: fetching)
+    app.add_url_rule("/data", "data", lambda: list(session))
+    other = f"{ICON}<iframe src='{site.url('/fetching')}'></iframe>"
+    app.add_url_rule("/other", "other", lambda: other)
+    page.goto(site.url("/page"))
+    expect(page.locator("h1")).to_have_text("ada")
+    with page.expect_response("**/who?fetched") as fetched:
+        page.goto(site.url("/other", "127.0.0.1"))
+    assert fetched.value.json()["uid"] is None
+    page.goto(site.url("/data"))
+    expect(page.locator("body")).to_contain_text("_devkit_sso_user")
 
 
 def test_a_frame_of_another_site(serve: Serve, site: Site, page: Page) -> None:
