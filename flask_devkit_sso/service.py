@@ -345,7 +345,7 @@ def get_redirect_uri() -> RedirectURI:
 
 
 def _not_configured(problems: list[Problem]) -> LoginFailed:
-    return LoginFailed("not_configured", hint=f"{describe(problems)}.")
+    return LoginFailed("not_configured", hint=describe(problems))
 
 
 def find_redirect_uri() -> RedirectURI | None:
