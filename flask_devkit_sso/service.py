@@ -244,7 +244,7 @@ class AppState:
 def refresh_state(app: Flask) -> AppState:
     """Return an application's state, created again if settings were assigned after ``init_app``.
 
-    What is wrong with them is not raised, but prevents people from signing in.
+    A mistake in them raises no exception, but prevents people from signing in.
     """
     old: AppState = app.extensions[EXTENSION]
     late = old.assigned.differences(AssignedConfig.read(app.config))
