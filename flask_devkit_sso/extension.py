@@ -241,7 +241,7 @@ class DevKitSSO:
 
 def _log_problems(state: AppState) -> None:
     if problems := [*state.loaded.errors, *state.missing()]:
-        log.error("nobody can sign in: %s.", describe(problems))
+        log.error("nobody can sign in: %s", describe(problems))
     for warning in state.loaded.warnings:
         log.warning("%s", warning)
     if state.settings.insecure_http:

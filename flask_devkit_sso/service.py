@@ -244,7 +244,7 @@ class AppState:
 def refresh_state(app: Flask) -> AppState:
     """Return an application's state, created again if settings were assigned after ``init_app``.
 
-    What is wrong with them is not raised, but prevents people from signing in.
+    A mistake in them raises no exception, but prevents people from signing in.
     """
     old: AppState = app.extensions[EXTENSION]
     late = old.assigned.differences(AssignedConfig.read(app.config))
@@ -345,7 +345,7 @@ def get_redirect_uri() -> RedirectURI:
 
 
 def _not_configured(problems: list[Problem]) -> LoginFailed:
-    return LoginFailed("not_configured", hint=f"{describe(problems)}.")
+    return LoginFailed("not_configured", hint=describe(problems))
 
 
 def find_redirect_uri() -> RedirectURI | None:

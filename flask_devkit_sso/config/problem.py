@@ -31,5 +31,6 @@ def without_repeated_fixes(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def describe(problems: Sequence[Problem]) -> str:
-    """Return all problems as one text."""
-    return ". ".join(map(str, without_repeated_fixes(problems)))
+    """Return all problems as one text of complete sentences."""
+    texts = map(str, without_repeated_fixes(problems))
+    return " ".join(text if text.endswith("?") else f"{text}." for text in texts)

@@ -91,7 +91,7 @@ def redirect_uri(value: object) -> str | None:
 def path(value: object) -> str | None:
     found = text(value)
     if found and not re.fullmatch(r"/(?![/\\])[!-\[\]-~]*", found):
-        raise InvalidValue("must be a path on this site, like /start")
+        raise InvalidValue("must be a path on this site, with one slash at its beginning")
     return found
 
 

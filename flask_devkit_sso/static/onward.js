@@ -16,8 +16,8 @@
     });
   }
 
-  // The same address again, byte for byte. A browser that has to load it in spite of a hash, or that
-  // needs a ticket, goes through a redirect, which keeps the hash.
+  // The same address again, byte for byte. With a hash, a browser would load nothing, so it goes through
+  // a redirect, which keeps the hash. So does a browser that needs a ticket.
   const onward = new URL(devkitSsoOnward, location);
   const [page] = location.href.split("#");
   const hash = location.href.slice(page.length);
@@ -27,8 +27,8 @@
     next = hash || onward.searchParams.has("ticket") ? onward.href + hash : page;
   }
   if (next !== page) {
-    // The ticket needs a Referer. And if the person has clicked here, Firefox would say after the
-    // redirect that nobody's page has led there (Sec-Fetch-Site: none).
+    // The ticket needs a Referer. And after a click here, Firefox would send `Sec-Fetch-Site: none`
+    // once it has been redirected.
     document.querySelector("meta[name=referrer]").content = "same-origin";
   }
 

@@ -1,6 +1,6 @@
-"""Keeps the application's CSRF protection from refusing our POSTs, which check their origin.
+"""Exempts our POSTs, whose origin we check ourselves, from the application's CSRF protection.
 
-They carry no token of the application's: the landing page's script must not read its pages, and
+They carry no CSRF token: the landing page's script must not read the application's pages, and
 Flask's session may not exist yet.
 """
 
@@ -15,7 +15,7 @@ from flask import Blueprint, Flask, request
 from .requests import is_ours
 
 _LIBRARIES: Final = ("flask_wtf", "flask_seasurf")
-"""The modules of extensions whose check is a method."""
+"""The packages whose extension checks tokens in a method."""
 
 
 def exempt_our_routes(app: Flask, *blueprints: Blueprint) -> None:
@@ -25,7 +25,7 @@ def exempt_our_routes(app: Flask, *blueprints: Blueprint) -> None:
         for blueprint in blueprints:
             extension.exempt(blueprint)
     if _is_known(extension) and callable(getattr(extension, "protect", None)):
-        # The application may call it itself, and then Flask-WTF ignores what is exempt.
+        # If the application calls it itself, Flask-WTF ignores the exemptions.
         extension.protect = _skip_ours(extension.protect)
     for functions in app.before_request_funcs.values():
         functions[:] = [

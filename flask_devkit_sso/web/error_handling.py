@@ -1,4 +1,4 @@
-"""How the application's error handling treats our exceptions, and its pages the current user."""
+"""Fits our exceptions and the current user into the application's error handling."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _IS_HANDLING: Final = "flask_devkit_sso.is_handling_error"
 def answers(error: E) -> E:
     """Mark an exception that is our response to a request, and return it.
 
-    Flask returns the response whatever the application has in TRAP_HTTP_EXCEPTIONS, which is about
-    mistakes in its own code. The application's error handlers still apply.
+    Flask returns its response even with TRAP_HTTP_EXCEPTIONS, which is meant for mistakes in the
+    application's own code. The application's error handlers still apply.
     """
     error.is_devkit_sso = True  # type: ignore[attr-defined]
     return error
 
 
 def is_handling_error() -> bool:
-    """Return whether the current request has failed, so that what runs now is the application's
-    error page, or a function that runs after it."""
+    """Return whether the current request has failed, so that the application's error page is being
+    created, or a function is running after it."""
     return _IS_HANDLING in request.environ
 
 
@@ -37,14 +37,14 @@ def watch_errors(app: Flask) -> None:
     def handle(error: Exception) -> Any:
         request.environ[_IS_HANDLING] = True
         if _is_response(error):
-            # Without a status it is a redirect, to which no error handler applies.
+            # Without a status, it is a redirect, and no error handler applies.
             return app.handle_http_exception(error) if error.code else error.response
         return handle_user_exception(error)
 
     def handle_unexpected(error: Exception) -> Any:
         request.environ[_IS_HANDLING] = True
         if _is_response(error):
-            # A function that runs after the view has raised it. It would become a 500.
+            # A function that runs after the view raised it. Flask would respond with 500.
             return app.finalize_request(error, from_error_handler=True)
         return handle_exception(error)
 

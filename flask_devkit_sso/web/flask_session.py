@@ -1,4 +1,4 @@
-"""Keeps the data in Flask's ``session`` apart for each person, as Django does.
+"""Keeps one person's data in Flask's ``session`` from the next person, as Django does.
 
 That data outlives a login: the next person at the same browser would find the cart of the previous
 one. So a login writes a *tag* into it, a keyed hash of the uid. Data with a tag is cleared once the
@@ -85,7 +85,7 @@ def check_flask_session(uid: str | None) -> None:
 
 
 def _find() -> SessionMixin | None:
-    """Return Flask's ``session``, or None if it cannot be written or is not to be cleared."""
+    """Return Flask's ``session``, or None if it cannot be written or must not be cleared."""
     if not get_state().settings.clear_session:
         return None
     try:

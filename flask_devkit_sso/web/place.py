@@ -22,7 +22,7 @@ from ..service import AppState, get_app, get_redirect_uri, get_state
 from .requests import OUR_ENDPOINTS
 
 _NOWHERE: Final = "redirect-uri-is-missing.invalid"
-"""The host of our routes if nobody knows it (RFC 2606)."""
+"""The host of our routes while the redirect URI is missing. No request has it (RFC 2606)."""
 
 
 def find_place(app: Flask, uri: RedirectURI | None) -> dict[str, str]:
@@ -37,7 +37,7 @@ def find_place(app: Flask, uri: RedirectURI | None) -> dict[str, str]:
 
 
 def urls_at(app: Flask, uri: RedirectURI) -> MapAdapter:
-    """Return what matches paths as in a request to the redirect URI's host.
+    """Return the adapter that matches paths as in a request to the redirect URI's host.
 
     :raises ConfigError: as :func:`find_place`.
     """
@@ -86,9 +86,9 @@ def is_at_sign_in_host() -> bool:
 
 
 def require_sign_in_host() -> None:
-    """Refuse to ask for a login on a page that only another host has.
+    """Refuse to start a login for a page that the redirect URI's host does not have.
 
-    If the redirect URI's host has the same page, the login leads there.
+    If that host has the same page, the login leads there.
 
     :raises LoginFailed: ``not_configured``.
     """
@@ -100,14 +100,14 @@ def require_sign_in_host() -> None:
     if _match(here) != _match(urls_at(app, uri)):
         raise LoginFailed(
             "not_configured",
-            hint=f"People can sign in only at {uri.site}, the redirect URI's host, and it has "
-            f"another page at this path than {request.host}. Serve the page there, or give each "
+            hint=f"People can sign in only at {uri.site}, the redirect URI's host, where this path "
+            f"leads to another page than at {request.host}. Serve the page there, or give each "
             f"host an application of its own with its own {PREFIX}REDIRECT_URI.",
         )
 
 
 def _match(urls: MapAdapter | None) -> object:
-    """Return to what the current request's path leads, or None if it leads nowhere."""
+    """Return what the current request's path leads to, or None if it leads nowhere."""
     try:
         return urls.match(request.path, method=request.method) if urls else None
     except HTTPException:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from flask import Response, after_this_request, request
 
 _MARK: Final = "X-DevKit-SSO-Mark"
-"""A header that tells our response from others until the application's functions see it."""
+"""A header that marks our response until the application's functions see it."""
 
 _OF_THE_BODY: Final = ("Content-Encoding", "Content-Length", "ETag")
 _OF_SEVERAL: Final = ("Set-Cookie", "Vary")
@@ -35,16 +35,18 @@ class _Kept:
 
 
 def html_response(html: str, status: int) -> Response:
+    """Return a page as a response that is kept."""
     return keep(Response(html, status, content_type="text/html; charset=utf-8"))
 
 
 def json_response(status: int = 200, **fields: object) -> Response:
+    """Return an object as a JSON response that is kept."""
     return keep(Response(f"{json.dumps(fields)}\n", status, content_type="application/json"))
 
 
 def keep(response: Any) -> Response:
-    """Make the current request's response arrive as it is now and as our code changes it, if it is
-    the one that is sent: :func:`restore` undoes what the application's functions do to it."""
+    """Keep a response as our code creates it. If the current request ends with it, :func:`restore`
+    undoes what the application's functions do to it."""
     mark, kind = secrets.token_hex(8), type(response)
     response.headers[_MARK] = mark
 

@@ -25,8 +25,8 @@ _IN_PATH: Final = "/-._~!$&'()*+,;=:@"
 """What a path contains unencoded, besides letters and digits (RFC 3986 section 3.3)."""
 
 _FROM_HEADERS: Final = "devkit_sso_from_headers"
-"""An attribute of the request: True if an address from one of its headers was used, False if none
-may be used any more."""
+"""An attribute of the request: True once an address from one of its headers has been used, False
+once none may be used any more."""
 
 
 def default_url() -> str:
@@ -79,10 +79,10 @@ def current_url() -> str:
 
 
 def return_url() -> str | None:
-    """Return the page to which a login returns that the current request suggests, or None if that
-    is unknown.
+    """Return the page to which a login should return after the current request, or None if it is
+    unknown.
 
-    This is the page that was requested. If a script requested a part of a page or data, it is the
+    This is the page that was requested. If a script requested data or a part of a page, it is the
     page that the person is on. In a frame, it is the page around the frame, if that is ours.
     """
     is_read, is_by_script = request.method in ("GET", "HEAD"), is_script(request)
@@ -100,7 +100,7 @@ def _page_of_person() -> str | None:
         return None
     for name in ("HX-Current-URL", "Referer"):
         value = request.headers.get(name, "")
-        # Browsers send ASCII. Anything else would be decoded as Latin-1.
+        # Browsers send ASCII. Werkzeug decodes anything else as Latin-1.
         if value.isascii() and accept(value) is not None:
             setattr(request, _FROM_HEADERS, True)
             return safe_next(value)
@@ -108,10 +108,11 @@ def _page_of_person() -> str | None:
 
 
 def close_headers() -> bool:
-    """Return whether the response may contain an address from a header of the request.
+    """Return whether the response may contain an address from a header of the request, and use no
+    such address from now on.
 
-    No such address is returned afterwards: a stream's body is created when the response's own
-    headers have been sent, so it could not be kept out of caches any more.
+    The body of a stream is created after the response's headers have been sent. An address in it
+    could not be kept out of caches any more.
     """
     used = bool(getattr(request, _FROM_HEADERS, False))
     setattr(request, _FROM_HEADERS, False)

@@ -1,7 +1,7 @@
 """Our stylesheet and scripts, which do not depend on how the application serves its own files.
 
-Browsers ask for a new version each time: a script of an earlier version would not work together
-with the pages of this one, and ``SEND_FILE_MAX_AGE_DEFAULT`` may be a year.
+Browsers check for a new version each time: a script of an earlier version would not work with the
+pages of this one, and ``SEND_FILE_MAX_AGE_DEFAULT`` may be a year.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def script_response(content: str) -> Response:
 
 
 def file_response(content: bytes, content_type: str) -> Response:
-    """Return a response that browsers keep, and ask about each time."""
+    """Return a file that browsers keep, but check for a new version each time."""
     response = Response(content, content_type=content_type)
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Content-Type-Options"] = "nosniff"

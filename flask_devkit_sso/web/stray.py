@@ -1,7 +1,7 @@
 """Stray authorization responses: those that belong to no pending login of this browser.
 
 They arrive through the Back button, a reload, a restored tab or a bookmark, or because somebody
-tries to sign another account in (login CSRF). Their codes are never exchanged.
+tries to sign the person in to another account (login CSRF). Their codes are never exchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .returning import safe_next
 log: Final = logging.getLogger("flask_devkit_sso")
 
 PARAMETER: Final = "stray"
-"""With this parameter, the page of the logout says that a response was ignored."""
+"""With this parameter, the logout page says that a response was ignored."""
 
 _REASONS: Final = (
     "login_unknown",
@@ -52,7 +52,7 @@ def ignore_stray(response: AuthorizationResponse, error: LoginFailed) -> str:
     else:
         log.warning(
             "a response that belongs to no pending login was ignored (%s): uid %r stays signed in. "
-            "Somebody may have tried to sign another account in, see "
+            "Somebody may have tried to sign this person in to another account, see "
             "docs/failures.md#stray-responses",
             error.reason,
             session.user.uid,

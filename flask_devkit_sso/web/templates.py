@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from flask import render_template
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
+from jinja2 import (
+    Environment,
+    FileSystemLoader,
+    StrictUndefined,
+    TemplateNotFound,
+    TemplateRuntimeError,
+)
 from markupsafe import Markup, escape
 
 from ..service import get_app
@@ -35,8 +41,10 @@ _FRAME: Final = (
 _BLOCKS: Final = ("attributes", "script", "title", "main")
 """The blocks of ``base.html``."""
 
-_FILLED_BASE: Final = "{% extends 'devkit_sso/base.html' %}" + "".join(
-    f"{{% block {name} %}}{{{{ sso_blocks.{name} }}}}{{% endblock %}}" for name in _BLOCKS
+_BASE: Final = "devkit_sso/base.html"
+
+_FILLED_BASE: Final = f"{{% extends '{_BASE}' %}}" + "".join(
+    f"{{% block {name} %}}{{{{ sso_block('{name}') }}}}{{% endblock %}}" for name in _BLOCKS
 )
 """A page whose frame is the application's ``base.html``, and whose content is ready markup."""
 
@@ -68,13 +76,15 @@ def render(template: str, values: dict[str, Any]) -> str:
     """
     name = f"devkit_sso/{template}"
     if template not in _NOT_REPLACEABLE:
+        used = name
         try:
             if _is_replaced(name):
                 return render_template(name, **_escaped(name, values))
-            if _is_replaced("devkit_sso/base.html"):
+            used = _BASE
+            if _is_replaced(_BASE):
                 return _render_in_base(name, values)
         except Exception:
-            log.exception("the application's template for %s is ignored, because it failed", name)
+            log.exception("the application's template %s failed, so it is not used", used)
     return _environment.get_template(name).render(values)
 
 
@@ -96,10 +106,21 @@ def _render_in_base(name: str, values: dict[str, Any]) -> str:
     # This sets the variables that the blocks use.
     "".join(template.root_render_func(context))
     blocks = {block: Markup("".join(context.blocks[block][0](context))) for block in _BLOCKS}  # noqa: S704
+    used: set[str] = set()
+
+    def use(name: str) -> Markup:
+        used.add(name)
+        return blocks[name]
+
     environment = get_app().jinja_env
     page = environment.from_string(_in_syntax_of(environment, _FILLED_BASE))
     shown = {key: value for key, value in values.items() if key in _FRAME}
-    return render_template(page, sso_blocks=blocks, **_escaped(name, shown))
+    html = render_template(page, sso_block=use, **_escaped(name, shown))
+    # Without these, the page would have no buttons, or its script would not work.
+    needed = ("main", "script", "attributes") if blocks["script"] else ("main",)
+    if missing := [block for block in needed if block not in used]:
+        raise TemplateRuntimeError(f"{_BASE} has no block {', '.join(missing)}")
+    return html
 
 
 def _escaped(name: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -18,15 +18,15 @@ _REFUSED: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ufffd\ud800-\udfff]")
 """Control characters, backslashes, and what is left of text that could not be decoded."""
 
 _ENCODED: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~!$&'()*+,;=:@/?#%]")
-"""What a URL may contain only percent-encoded (RFC 3986 section 2), and a ``%`` that encodes
+"""What a URL may contain only percent-encoded (RFC 3986 section 2), and any ``%`` that encodes
 nothing."""
 
 
 def local_url(url: str, origin: str) -> str | None:
-    """Return an address of this site as path, query and hash, or None if it may be another one's.
+    """Return an address of this site as path, query and hash, or None if it may lead elsewhere.
 
-    What is returned is what has been judged. It consists of ASCII characters that neither Werkzeug
-    nor a browser takes for anything else or resolves. Everything else is percent-encoded, as UTF-8.
+    The result is exactly what has been judged. It consists of ASCII characters that Werkzeug and
+    browsers leave as they are. Everything else is percent-encoded, as UTF-8.
 
     :param url: a path, with or without a query and a hash, or an absolute URL of this site.
     :param origin: this site's origin, as browsers write it; or "".

@@ -1,4 +1,4 @@
-"""Finds views whose guard has no effect, before the application serves requests."""
+"""Finds mistakes in guarded views before the application serves requests."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _CACHES: Final = (
     ("__cache_key__",),  # diskcache
     ("invalidate", "refresh"),  # dogpile.cache
 )
-"""Attributes that show that a function is another one with a cache."""
+"""Attributes of the functions that cache decorators return."""
 
 
 def find_view_problems(app: Flask, state: AppState) -> list[Problem]:
     """Return what is wrong with guarded views.
 
     A guard above ``@app.get`` has no effect, because Flask registers the bare function. A cache
-    above a guard shows one person's page to everybody. And nobody can sign in at another host than
-    the redirect URI's.
+    above a guard shows one person's page to everybody. At any host but the redirect URI's, nobody
+    can be signed in.
     """
     bare, cached, elsewhere = [], [], []
     matches = _host_matcher(app, state)
@@ -56,13 +56,13 @@ def find_view_problems(app: Flask, state: AppState) -> list[Problem]:
     found = []
     if bare:
         text = f"These views are registered without their guard: {', '.join(bare)}"
-        found.append(Problem(f"{text}. {_ORDER}"))
+        found.append(Problem(text, _ORDER))
     if cached:
         text = (
             "These views have a cache above their guard, so one person's page would be shown to "
             f"others: {', '.join(cached)}"
         )
-        found.append(Problem(f"{text}. {_ORDER}"))
+        found.append(Problem(text, _ORDER))
     if elsewhere:
         text = (
             "These guarded views are at other hosts than the redirect URI, where nobody can be "
@@ -85,7 +85,7 @@ def _functions_of(view: Any) -> Iterable[Any]:
 
 
 def _layers(function: Any) -> list[Any]:
-    """Return a function, followed by those that its decorators received, down to its own code."""
+    """Return a function and what its decorators received, from the outermost layer inwards."""
     found: list[Any] = []
     while function is not None and not any(function is known for known in found):
         found.append(function)
@@ -110,7 +110,7 @@ def _is_in(layer: Any, functions: WeakSet[Callable[..., Any]]) -> bool:
     try:
         return layer in functions
     except TypeError:
-        # It has no hash, so it is no function.
+        # It cannot be hashed, so it is not a function.
         return False
 
 

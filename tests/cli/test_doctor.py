@@ -374,6 +374,7 @@ def test_on_a_server_without_tls(place: Place, refusing: ScriptedServer) -> None
 
 
 HOSTS_APP = """
+import functools
 from flask import Flask
 from flask_devkit_sso import DevKitSSO, login_required
 app = Flask(__name__, host_matching=True, static_host="www.example.com")
@@ -387,6 +388,12 @@ DevKitSSO(app)
 @login_required
 def home():
     return "home"
+
+@app.get("/cached", host="example.com")
+@functools.cache
+@login_required
+def cached():
+    return "cached"
 """
 
 
@@ -397,6 +404,7 @@ def test_on_an_application_with_hosts(place: Place, refusing: ScriptedServer) ->
     done = place.run("doctor", **settings(SERVER_URL=refusing.url, REDIRECT_URI=uri))
     assert done.returncode == 1
     for text in (
+        "shown to others: app.cached (endpoint cached)\n         Fix: Write @login_required",
         "where nobody can be signed in: app.home (endpoint home)\n         Fix: Serve",
         "error    settings: /sso/logout leads to the application's view own\n",
         f"ok       redirect_uri: {uri} points to the callback\n",

@@ -56,7 +56,10 @@ def test_login_as_with_a_late_key(make_app: AppMaker) -> None:
     ("late", "shown"),
     [
         ({"DEVKIT_SSO_TIMEOUT": "5"}, "DEVKIT_SSO_TIMEOUT must be a number"),
-        ({"DEVKIT_SSO_TIME_OUT": 5}, "DEVKIT_SSO_TIME_OUT is not a setting"),
+        (
+            {"DEVKIT_SSO_TIME_OUT": 5},
+            "DEVKIT_SSO_TIME_OUT is not a setting: did you mean DEVKIT_SSO_TIMEOUT? Assigned after",
+        ),
         ({"DEVKIT_SSO_URL_PREFIX": "/auth"}, "The routes have been below /sso since init_app"),
         ({"DEVKIT_SSO_CLIENT_ID": 1.5}, "DEVKIT_SSO_CLIENT_ID must be a string"),
     ],

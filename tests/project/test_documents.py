@@ -43,6 +43,7 @@ CHROMIUM = WHOLE_CHROMIUM
 ELSEWHERE = {
     ("docs/bindings.md", "python"),
     ("docs/commands.md", "console"),
+    ("docs/failures.md", "html"),
     ("docs/landing.md", "html"),
     ("docs/landing.md", "js"),
     ("docs/landing.md", "python"),
@@ -195,11 +196,19 @@ def is_healthy(names: dict[str, Any]) -> None:
 
 
 def answers_by_itself(names: dict[str, Any]) -> None:
-    Path("templates").mkdir()
+    Path("templates/devkit_sso").mkdir(parents=True)
     Path("templates/sorry.html").write_text("{{ reason }} {{ reference }}")
-    answer = names["app"].test_client().get("/sso/callback?code=1&state=2")
+    client = names["app"].test_client()
+    answer = client.get("/sso/callback?code=1&state=2")
     assert answer.status_code == 400
     assert re.fullmatch("login_unknown [0-9a-f]{8}", answer.text)
+    (base,) = blocks("docs/failures.md", "html")
+    Path("templates/devkit_sso/base.html").write_text(base)
+    page = client.get("/sso/signed-out").text
+    assert '<link rel="stylesheet" href="/static/site.css">' in page
+    assert re.search(r"<main>\s*<h1>You are not signed in</h1>", page)
+    assert re.search(r'<html lang="en" data-outcome="unknown">\s*<head>', page)
+    assert page.count("default-src") == 1
 
 
 def forgets(names: dict[str, Any]) -> None:

@@ -339,8 +339,29 @@ def test_a_replacement_that_fails_is_logged_and_not_shown(
     assert response.status_code == 400
     assert 'data-reason="login_unknown"' in response.text
     (line,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert "the application's template for devkit_sso/failure.html is ignored" in line.getMessage()
+    assert f"the application's template devkit_sso/{name} failed" in line.getMessage()
     assert CODE not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("base", "missing"),
+    [
+        ("{% block content %}{% endblock %}", "main, script, attributes"),
+        ("<html{% block attributes %}{% endblock %}>{% block main %}{% endblock %}", "script"),
+    ],
+)
+def test_a_frame_must_have_the_blocks_that_a_page_needs(
+    with_templates: Callable[..., Flask],
+    caplog: pytest.LogCaptureFixture,
+    base: str,
+    missing: str,
+) -> None:
+    app = with_templates({"base.html": base})
+    app.config["DEVKIT_SSO_BINDING"] = "confirm"
+    page = app.test_client().get("/sso/authorize", headers=HTML).text
+    assert "/sso/static/start.js" in page
+    assert "<button" in page
+    assert f"devkit_sso/base.html has no block {missing}\n" in f"{caplog.text}\n"
 
 
 def test_the_pages_of_a_login_cannot_be_replaced(with_templates: Callable[..., Flask]) -> None:
