@@ -103,9 +103,12 @@ class Firefox:
             for listener in self._listeners:
                 listener(message.get("method", ""), message.get("params", {}))
 
-    def new_tab(self) -> Tab:
-        """Open a tab whose cookies no other tab shares."""
-        context = self.send("browser.createUserContext")["userContext"]
+    def new_tab(self, user_context: str | None = None) -> Tab:
+        """Open a tab.
+
+        :param user_context: the tabs whose cookies it shares; by default none.
+        """
+        context = user_context or self.send("browser.createUserContext")["userContext"]
         created = self.send("browsingContext.create", type="tab", userContext=context)
         return Tab(self, created["context"], context)
 
@@ -134,17 +137,30 @@ class Tab:
         elif method == "log.entryAdded" and event["level"] in ("error", "warn"):
             self.console.append(str(event["text"]))
 
-    def goto(self, url: str) -> None:
-        """Open an address, and wait for the page to which its redirects lead."""
-        self._firefox.send(
-            "browsingContext.navigate", context=self._context, url=url, wait="complete"
-        )
+    def goto(self, url: str, wait: str = "complete") -> None:
+        """Open an address, as a person does who types it.
+
+        :param wait: "complete" for the page to which its redirects lead, or "none" where a script
+            leads on.
+        """
+        self._firefox.send("browsingContext.navigate", context=self._context, url=url, wait=wait)
 
     def reload(self) -> None:
         self._firefox.send("browsingContext.reload", context=self._context, wait="complete")
 
     def go_back(self, steps: int = 1) -> None:
         self._firefox.send("browsingContext.traverseHistory", context=self._context, delta=-steps)
+
+    def another(self) -> Tab:
+        """Open another tab with the same cookies."""
+        return self._firefox.new_tab(self._user_context)
+
+    def frame(self) -> Tab:
+        """Return the frame in this page, as soon as there is one."""
+        self.wait_for("frames.length == 1 && document.readyState == 'complete'")
+        tree = self._firefox.send("browsingContext.getTree", root=self._context)
+        (child,) = tree["contexts"][0]["children"]
+        return Tab(self._firefox, child["context"], self._user_context)
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of an expression of JavaScript, which may be a promise.
@@ -238,6 +254,7 @@ class Tab:
         )
 
     def close(self) -> None:
+        """Close this tab and those that share its cookies."""
         self._firefox.send("browser.removeUserContext", userContext=self._user_context)
 
     def _text(self) -> Any:

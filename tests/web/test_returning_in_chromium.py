@@ -10,16 +10,13 @@ import pytest
 from flask import Flask, request, session
 from playwright.sync_api import BrowserContext, Page, expect
 
-from flask_devkit_sso import current_user, login_required
-
-from ..browser import CODE, Site, response_url, sends_back
+from ..browser import CODE, Site, response_url
 from ..conftest import AppMaker
+from ..scenarios import ICON, serve_pages
 from ..scripted import GET_TOKEN, TOKEN, ScriptedServer, fails, says
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-AUTHORIZE = "/sso/oauth2/authorize"
-ICON = "<!doctype html><link rel=icon href='data:,'>"
 SPECIAL = "#/list[1]{a|b}^`/报告?x='%zz%5B&y=//evil.example"
 
 Serve = Callable[..., Flask]
@@ -27,20 +24,10 @@ Serve = Callable[..., Flask]
 
 @pytest.fixture
 def serve(site: Site, server: ScriptedServer, make_app: AppMaker) -> Serve:
-    """Serve an application with a guarded page and a redirect URI with a fragment."""
+    """Serve the pages of :func:`serve_pages`, with a redirect URI with a fragment."""
 
     def serve_it(fragment: str = "/#/login", *, waits: bool = True, **settings: Any) -> Flask:
-        app = make_app(redirect_uri=site.url(fragment), **settings)
-        is_confirm = settings.get("binding") == "confirm"
-        server.answers[AUTHORIZE] = sends_back(wait=waits, echo_state=not is_confirm)
-        page = login_required(lambda: f"{ICON}<h1>{current_user.username}</h1>")
-        app.add_url_rule("/page", "page", page)
-        app.add_url_rule("/framing", "framing", lambda: f"{ICON}<iframe src=/page></iframe>")
-        attachment = {"Content-Disposition": "attachment; filename=report.txt"}
-        app.add_url_rule("/download", "download", lambda: ("report", attachment))
-        app.add_url_rule("/empty", "empty", lambda: ("", 204))
-        site.app = app
-        return app
+        return serve_pages(site, server, make_app, fragment, waits=waits, **settings)
 
     return serve_it
 

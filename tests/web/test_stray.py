@@ -7,24 +7,18 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from flask import Flask, request
+from flask import Flask
 from flask.testing import FlaskClient
 from playwright.sync_api import BrowserContext, Page, expect
 from werkzeug.test import TestResponse
 
-from flask_devkit_sso import current_user, login_required
-
 from .. import clock
-from ..browser import Site, response_url
+from ..browser import Site
 from ..conftest import CODE, SIGNED_IN, AppMaker, come_back, cookies, reason, sign_in, start
-from ..scripted import GET_TOKEN, GET_USER_INFO, Handler, ScriptedServer, says
+from ..scenarios import KINDS, Walk, exchanged
+from ..scripted import GET_USER_INFO, ScriptedServer, says
 
-AUTHORIZE = "/sso/oauth2/authorize"
 SAME = {"Sec-Fetch-Site": "same-origin"}
-
-
-def exchanged(server: ScriptedServer) -> list[str]:
-    return [seen.json["authorization_code"] for seen in server.seen if seen.path == GET_TOKEN]
 
 
 def answer_with(client: FlaskClient, is_post: bool, **parameters: str) -> str:
@@ -210,60 +204,6 @@ def test_going_back_to_the_question_of_confirm(make_app: AppMaker, server: Scrip
 
 
 # In Chromium
-
-
-HOME = """<!doctype html><title>app</title><link rel=icon href="data:,">
-<h1>%s</h1><a id=private href="/private">private</a>
-<script>navigator.sendBeacon("/seen", location.href)</script>"""
-KINDS = {
-    "plain": "/sso/callback",
-    "fragment": "/#/login",
-    "fragment-at-callback": "/sso/callback#/login",
-    "front-end": "/#/login",
-}
-
-
-class Walk:
-    """An application and its authentication server, where the person is signed in after the first
-    visit: it then redirects back at once, each time with a fresh code."""
-
-    def __init__(self, site: Site, server: ScriptedServer, make_app: AppMaker) -> None:
-        self._site, self._server, self._make_app = site, server, make_app
-        self.seen: list[str] = []
-        self.responses: list[str] = []
-
-    def serve(self, kind: str, binding: str = "state") -> None:
-        app = self._make_app(redirect_uri=self._site.url(KINDS[kind]), binding=binding)
-        app.view_functions["home"] = lambda: HOME % (current_user.username or "nobody")
-        app.view_functions["private"] = login_required(lambda: HOME % current_user.username)
-
-        def record() -> str:
-            self.seen.append(request.get_data(as_text=True))
-            return ""
-
-        app.add_url_rule("/seen", "record", record, methods=["POST"])
-        if kind == "front-end":
-            # A static host responds, which reads no cookies.
-            html = "<script src=/sso/landing.js></script>" + HOME % "front end"
-            app.before_request_funcs[None].insert(0, lambda: html if request.path == "/" else None)
-        self._server.answers[AUTHORIZE] = self._authorize
-        self._site.app = app
-
-    def _authorize(self, handler: Handler) -> None:
-        query = urlsplit(handler.path).query
-        echo = "state=" in query
-        url = response_url(query, echo_state=echo, code=f"CODE{len(self.responses)}")
-        self.responses.append(url)
-        body = f"<h1>Sign in</h1><a id=back href='{url.replace('&', '&amp;')}'>back</a>".encode()
-        is_first = len(self.responses) == 1
-        handler.send_response(200 if is_first else 302)
-        if not is_first:
-            handler.send_header("Location", url)
-        handler.send_header("Cache-Control", "no-store")
-        handler.send_header("Content-Type", "text/html")
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
 
 
 @pytest.fixture
