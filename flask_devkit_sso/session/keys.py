@@ -16,6 +16,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from itsdangerous import BadData, URLSafeSerializer
+from itsdangerous import Signer as TextSigner
 
 from ..protocol.contract import Tokens
 from .records import UNREADABLE
@@ -68,6 +69,32 @@ class Signer:
         return Signed(value, at)
 
 
+class IdSigner:
+    """Signs random ids for one purpose. Every request reads one, so there is no JSON and no time.
+
+    :param keys: the first one signs, and each of them verifies.
+    """
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        # The keys are derived already. itsdangerous signs with the last one.
+        self._signer = TextSigner(
+            keys[::-1], key_derivation="none", digest_method=hashlib.sha256, sep="."
+        )
+
+    def sign(self, id: str) -> str:
+        """Return an id with its signature, for a cookie."""
+        return self._signer.sign(id).decode()
+
+    def read(self, text: str) -> str | None:
+        """Return a signed id, or None if :meth:`sign` did not return exactly this text."""
+        if not _SIGNED.fullmatch(text):
+            return None
+        try:
+            return self._signer.unsign(text).decode()
+        except BadData:
+            return None
+
+
 class Keys:
     """Signs cookies and encrypts tokens.
 
@@ -91,6 +118,10 @@ class Keys:
                 signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
             )
         )
+
+    def id_signer(self, purpose: str) -> IdSigner:
+        """Return a signer of ids whose signatures are valid for this purpose only."""
+        return IdSigner([self._derive(secret, purpose) for secret in self._secrets])
 
     def seal(self, text: str) -> str:
         """Encrypt a text for the store or for a cookie."""
