@@ -1,4 +1,5 @@
-# Everything is installed into .venv, except the Debian packages named below.
+# Everything is installed into .venv, except the Debian packages named below, and what only
+# `make integration` needs.
 
 PYTHON ?= python3
 APP_PORT ?= 5000
@@ -8,12 +9,15 @@ STORE ?= sqlite
 MODE ?= kill
 
 PACKAGES := chromium chromium-headless-shell fonts-noto-cjk redis-server
+INTEGRATION_PACKAGES := firefox-esr apache2-bin libapache2-mod-wsgi-py3 python3-venv
 PY := .venv/bin/python
+INTEGRATION_PY := .venv-integration/bin/python
 SUITE := pytest -n 3 --dist loadgroup -m "not hours"
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+PIP := $(PY) $(PIP_INSTALL)
 
 .PHONY: help demo test lint suite coverage screenshots docs wheel test-lowest soak system
-.PHONY: clean hours quick reference fuzz mutate
+.PHONY: clean hours quick reference fuzz mutate integration
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -37,6 +41,10 @@ quick: .venv/tools  ## the tests that need neither a browser nor Redis, for use 
 
 hours: .venv/tools system  ## refreshes, outages and clocks under gunicorn; no part of test
 	$(PY) -m pytest -m hours
+
+integration: .venv-integration/installed .venv-apache/installed tests/integration/node_modules/installed system  ## the recipes with their real libraries, Apache and Firefox; no part of test
+	@tools/apt-install.sh $(INTEGRATION_PACKAGES)
+	$(INTEGRATION_PY) -m pytest -n 2 --dist loadfile -p no:dash tests/integration
 
 coverage: .venv/tools system  ## the suite again, slower, and a report of the branches it takes
 	$(PY) -m coverage erase
@@ -62,7 +70,7 @@ test-lowest: wheel  ## the core suite against the wheel, with the lowest version
 	$(PY) tools/lowest.py > dist/lowest.txt
 	tools/core-suite.sh $(PY) --constraint dist/lowest.txt
 
-soak: .venv/tools system  ## load with faults for SECONDS=300; STORE=sqlite or redis; the README lists the values of MODE
+soak: .venv/tools system  ## load with faults for SECONDS=300; STORE=sqlite or redis; docs/sessions.md lists the values of MODE
 	$(PY) -m tools.soak --seconds $(SECONDS) --store $(STORE) --mode $(MODE)
 
 fuzz: .venv/tools  ## random inputs for SECONDS=300; SEED repeats a run, and a finding fails
@@ -72,15 +80,32 @@ mutate: .venv/tools  ## which changes to the pure modules no test notices; takes
 	$(PY) -m mutmut run $(MUTANTS)
 	$(PY) -m mutmut results
 
-clean:  ## remove what was built; .venv stays
+clean:  ## remove what was built; the virtual environments stay
 	rm -rf dist docs/_build mutants .coverage .coverage.* *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 system:
 	@tools/apt-install.sh $(PACKAGES)
 
 .venv/installed: setup.cfg pyproject.toml
-	tools/make-venv.sh $(PYTHON)
+	tools/make-venv.sh $(PYTHON) .venv
 	$(PIP) --editable .
+	@touch $@
+
+.venv-integration/installed: setup.cfg pyproject.toml
+	tools/make-venv.sh $(PYTHON) .venv-integration
+	$(INTEGRATION_PY) $(PIP_INSTALL) --editable '.[integration]'
+	@touch $@
+
+# Debian's mod_wsgi belongs to Debian's Python.
+.venv-apache/installed: setup.cfg pyproject.toml
+	@tools/apt-install.sh $(INTEGRATION_PACKAGES)
+	tools/make-venv.sh /usr/bin/python3 .venv-apache
+	.venv-apache/bin/python $(PIP_INSTALL) --editable .
+	@touch $@
+
+tests/integration/node_modules/installed: tests/integration/package-lock.json
+	@command -v npm >/dev/null || tools/apt-install.sh nodejs npm
+	npm ci --prefix tests/integration --silent --no-audit --no-fund
 	@touch $@
 
 .venv/tools: .venv/installed

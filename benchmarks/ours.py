@@ -51,5 +51,3 @@ def sign_in(app: Flask) -> str:
     assert response.status_code == 303, response.text
     cookies = (client.get_cookie(name) for name in [app.extensions["devkit_sso"].session_cookie])
     return "; ".join(f"{cookie.key}={cookie.value}" for cookie in cookies if cookie)
-
-

@@ -56,7 +56,13 @@ def fill_sqlite(path: Path, count: int, *, expired: int = 0) -> list[str]:
         connection.executemany(
             "INSERT INTO record (key, owner, data, used, expires) VALUES (?, ?, ?, ?, ?)",
             (
-                (key, f"i:user:{number % 100_000}", _DATA, now, now + (-60 if number < expired else 1e5))
+                (
+                    key,
+                    f"i:user:{number % 100_000}",
+                    _DATA,
+                    now,
+                    now + (-60 if number < expired else 1e5),
+                )
                 for number, key in enumerate(keys)
             ),
         )

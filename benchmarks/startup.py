@@ -49,7 +49,5 @@ def memory(server: str, folder: str, *, extension: bool, login: bool = False) ->
 
 
 def _run(code: str) -> float:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout)

@@ -15,6 +15,8 @@ sso = DevKitSSO()
 def create_app() -> Flask:
     """Return the application, configured by the ``FLASK_…`` environment variables."""
     app = Flask(__name__)
+    app.config["DEVKIT_SSO_APP_NAME"] = "Lighthouse"
+    app.config["DEVKIT_SSO_LOGO_URL"] = "/static/lighthouse.svg"
     app.config.from_prefixed_env()
     sso.init_app(app)
 
@@ -45,5 +47,9 @@ def create_app() -> Flask:
     @app.get("/healthz")
     def healthz() -> str:
         return "ok\n"
+
+    @app.errorhandler(404)
+    def not_found(error: Exception) -> tuple[str, int]:
+        return render_template("not_found.html"), 404
 
     return app

@@ -16,6 +16,7 @@ from .signals import (
     login_succeeded,
     session_ended,
     token_refreshed,
+    user_changed,
 )
 from .web.guard import login_required, public, role_required
 from .web.request_user import current_user
@@ -38,4 +39,5 @@ __all__ = [
     "role_required",
     "session_ended",
     "token_refreshed",
+    "user_changed",
 ]

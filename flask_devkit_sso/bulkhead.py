@@ -1,12 +1,12 @@
-"""Bulkheads: keep a service that does not respond from holding all threads of the application.
+"""Bulkheads: keep a service that does not respond from occupying all threads of the application.
 
-A call to a service that hangs holds its thread until the call's deadline. So only a few calls go
-out until one of them is answered, and the other callers wait. If nothing is answered for a second
-or so, the service is silent: callers for whom there is no place are refused at once.
+A call to a service that hangs occupies its thread until the call's deadline. So only a few calls
+are made until one of them is answered, and the other callers wait. If nothing is answered for about
+a second, the service counts as silent: callers for whom there is no place are refused at once.
 
-Somebody may be able to make single calls take long, for instance with invalid authorization codes.
-So the last of the few places is kept until the service is nearly silent, and goes to the newest
-caller. If that call is answered, there are more places, and the others need not be refused.
+Somebody may be able to make some calls take long, for instance with invalid authorization codes. So
+the last of the few places stays free until the service is nearly silent, and the newest caller gets
+it. If that call is answered, there are more places, and the other callers are not refused.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from types import TracebackType
 from typing import Final
 
 FEW: Final = 4
-"""Number of places while there are no answers. The last one is for a probe."""
+"""Number of places while nothing is answered. The last one is for the newest caller: the probe."""
 
 SILENT_AFTER: Final = 1.1
-"""Seconds without any answer after which a service is silent. It is twice as long as the slowest
-answers if they take longer, but never longer than half of the deadline."""
+"""Seconds without any answer after which a service is silent. It is twice the time of the slowest
+answers if that is longer, and never more than half of the deadline."""
 
 _PROBE_AFTER: Final = 0.75
-"""Part of that time after which the probe is sent."""
+"""The probe is sent after this fraction of that time."""
 
 PAUSE_AFTER: Final = 3
-"""After this many calls that held a thread without an answer, a service gets a pause."""
+"""Number of calls without an answer after which a service is not called for a while. Calls that
+failed quickly do not count."""
 
 _PATIENCE_AFTER_FAILURE: Final = 0.25
-"""Part of that time after which a service is silent again, if its last calls failed."""
+"""If the last calls had no answer, a service is silent again after this fraction of that time."""
 
 _FORGET: Final = 0.05
 """How quickly the slowest answer is forgotten, in seconds per second."""
@@ -42,8 +43,8 @@ _FORGET: Final = 0.05
 class Pace:
     """How many seconds the slowest answers of a service take. Its bulkheads share it.
 
-    This is not the average, because somebody can let a few calls take long: these must not take all
-    the places for calls that are answered quickly.
+    The slowest answers count, not the average. Otherwise there would be too few places if somebody
+    made a few calls take long: these could occupy all of them.
     """
 
     def __init__(self) -> None:
@@ -55,15 +56,15 @@ class Pace:
             self._slowest = (seconds, now)
 
     def slow(self, now: float) -> float:
-        """Return what has been recorded, which is slowly forgotten."""
+        """Return how many seconds the slowest answers take. They are forgotten gradually."""
         seconds, at = self._slowest
         return max(0.0, seconds - _FORGET * (now - at))
 
 
 class Place:
-    """A place at a bulkhead, for one call. As a context manager it is given back at the end.
+    """A place at a bulkhead, for one call. The end of its ``with`` block gives it back.
 
-    :ivar deadline: when the call has to end, as ``time.monotonic`` counts.
+    :ivar deadline: when the call has to end, by ``time.monotonic``.
     :ivar answered: whether the service answered; an error is an answer too. None means that the
         call has not been made.
     """
@@ -103,10 +104,11 @@ class Bulkhead:
     :param most: number of places if answers take long.
     :param rate: how many calls should be possible in each second. The number of places between
         :data:`FEW` and ``most`` follows from it and from how long answers take.
-    :param quick: if there was an answer within this many seconds, a call is made without counting
-        the others exactly, because a lock would take longer than the call.
-    :param pause: seconds for which a service gets no call after :data:`PAUSE_AFTER` calls without
-        an answer. Then it gets one at a time until it answers. With 0, there is no pause.
+    :param quick: for this many seconds after an answer, calls do not take the lock, because that
+        would take longer than the calls themselves. The limit is then not exact.
+    :param pause: seconds for which a service is not called after :data:`PAUSE_AFTER` calls without
+        an answer. After that, one call at a time is made until one is answered. With 0, there is no
+        pause.
     """
 
     def __init__(
@@ -137,16 +139,16 @@ class Bulkhead:
         self._queue: deque[Place] = deque()
         self._waiting = 0
         self._answered_at = -math.inf
-        # Calls since the last answer that held a thread for long.
+        # Calls since the last answer that occupied a thread for long.
         self._failures = 0
         self._paused_until = -math.inf
 
     def enter(self, *, background: bool = False, wait: float = math.inf) -> Place:
         """Take a place for a call. Wait for one until the deadline, unless the service is silent.
 
-        :param background: whether nobody waits for the result. Such a call takes at most half of
-            the places, waits until nobody else does, and is not made while the service is silent
-            and others are calling it.
+        :param background: whether nobody waits for the result. Such calls take at most half of
+            the places, wait until no other caller waits, and are not made while the service is
+            silent and others are calling it.
         :param wait: seconds to wait at most.
         :raises Exception: what ``refuse`` creates, if there is no place.
         """
@@ -183,7 +185,10 @@ class Bulkhead:
                 if silence >= 1:
                     raise self._silent()
                 if now >= deadline:
-                    raise self._refuse(f"Too many calls to {self._name} are already in progress.")
+                    raise self._refuse(
+                        f"Too many calls to {self._name} are already in progress. This one was not "
+                        "made: try again in a few seconds."
+                    )
                 until_next = (_PROBE_AFTER if silence < _PROBE_AFTER else 1) - silence
                 self._changed.wait(min(until_next * self._patience(now), deadline - now))
                 if self._failures > failures:
@@ -205,7 +210,7 @@ class Bulkhead:
             return self._queue[0 if silence < _PROBE_AFTER else -1] is place
         if self._queue:
             return False
-        # If nobody else is calling the service, somebody has to try.
+        # If nobody else is calling the service, only this call can find out whether it responds.
         return not self._places or (silence < 1 and self._background < limit // 2)
 
     def _limit(self, now: float) -> int:
@@ -229,12 +234,11 @@ class Bulkhead:
 
     def _patience(self, now: float) -> float:
         """Return after how many seconds without an answer the service is silent."""
-        # If earlier calls have failed, wait only as long as it takes to see whether it responds
-        # again.
+        # After calls without an answer, wait only long enough to see whether it responds again.
         return self._long(now) * (_PATIENCE_AFTER_FAILURE if self._failures else 1)
 
     def _long(self, now: float) -> float:
-        """Return how many seconds are long for a call."""
+        """Return after how many seconds a call counts as long."""
         return min(max(SILENT_AFTER, 2 * self._slow(now)), self._timeout / 2)
 
     def _slow(self, now: float) -> float:
@@ -256,8 +260,8 @@ class Bulkhead:
 
     def _silent(self) -> Exception:
         return self._refuse(
-            f"Earlier calls to {self._name} are still without a response. It will be tried again "
-            "in a few seconds."
+            f"Earlier calls to {self._name} are still without a response. This one was not made: "
+            "try again in a few seconds."
         )
 
     def _leave(self, place: Place) -> None:
@@ -274,7 +278,7 @@ class Bulkhead:
                 self._answered_at = now
                 self._failures = 0
             elif (
-                # A call that failed quickly held no thread.
+                # A call that failed quickly did not occupy a thread.
                 seconds >= self._long(now)
                 and place.answered is False
                 and place.started > self._answered_at

@@ -7,21 +7,33 @@ from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
-from flask import Blueprint, Flask, Response, abort, has_request_context, request, url_for
+from flask import Blueprint, Flask, Response, abort, has_request_context, request
 
-from .config.problem import describe
+from .config.problem import Problem, describe
 from .config.secret_key import CREATE_KEY
 from .errors import ConfigError, LoginFailed, StoreUnavailable
-from .service import EXTENSION, AppState, collect, get_app, get_session_service, get_state
+from .service import (
+    EXTENSION,
+    AppState,
+    collect,
+    get_app,
+    get_session_service,
+    get_state,
+    refresh_state,
+)
 from .users import Hooks
 from .web.blueprints import create_authorize_blueprint, create_callback_blueprint
+from .web.csrf import exempt_our_routes
+from .web.error_handling import watch_errors
 from .web.failures import as_login_failed, handle_store_unavailable
-from .web.guard import check_views, is_guardable, is_one_of, require_user
+from .web.guard import check_roles, is_guardable, is_one_of, require_user
 from .web.headers import add_cache_headers
 from .web.landing import landing_page
+from .web.place import find_place, find_route_problems, mount_point, url_for
 from .web.request_user import current_access_token, current_user
 from .web.requests import forget_query, is_ours
-from .web.urls import current_url, is_our_path, safe_next
+from .web.returning import is_our_path, return_url, safe_next
+from .web.view_checks import find_view_problems
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,6 +71,11 @@ class DevKitSSO:
             raise ConfigError("This application is already initialised: call init_app only once")
         state = AppState(app, self._hooks)
         is_collected = collect(app)
+        place = {}
+        try:
+            place = find_place(app, state.redirect_uri)
+        except ConfigError as error:
+            state.loaded.errors.append(Problem(str(error)))
         if state.loaded.errors and not is_collected:
             raise ConfigError("\n".join(map(str, state.loaded.errors)))
         app.extensions[EXTENSION] = state
@@ -70,27 +87,45 @@ class DevKitSSO:
         app.before_request_funcs.setdefault(None, []).insert(0, self._before_request)
         # Last, because Flask runs these in reverse: it sees the headers that others have set.
         app.after_request_funcs.setdefault(None, []).insert(0, add_cache_headers)
+        watch_errors(app)
         app.register_error_handler(StoreUnavailable, handle_store_unavailable)
         app.context_processor(lambda: self._template_context(app))
         for blueprint in (self.authorize_blueprint, self.callback_blueprint):
-            app.register_blueprint(blueprint, url_prefix=state.settings.url_prefix)
+            app.register_blueprint(blueprint, url_prefix=state.settings.url_prefix, **place)
 
-    def protect(self, target: Flask | Blueprint, *, public: Iterable[str] = ()) -> None:
+    def protect(
+        self,
+        target: Flask | Blueprint,
+        *,
+        public: Iterable[str] = (),
+        roles: Iterable[str] | None = None,
+    ) -> None:
         """Require a login for every view of an application or of a blueprint.
+
+        Guards add up: a request has to pass each ``protect`` that applies to its view, and the
+        view's own ``login_required`` or ``role_required``.
 
         :param target: a blueprint before it is registered, or an application.
         :param public: endpoints that need no login. Endpoints of a blueprint may be given with or
-            without its name.
-        :raises TypeError: if ``public`` is a string.
+            without its name. They still need one if another guard asks for it.
+        :param roles: the user needs one of these roles, ``"Admin"`` or ``"User"``. By default,
+            being signed in is enough.
+        :raises TypeError: if ``public`` or ``roles`` is a string.
+        :raises ValueError: if ``roles`` is empty or contains a role that does not exist.
         """
         if isinstance(public, str):
             raise TypeError("public takes a list of endpoints, not a string")
+        if isinstance(roles, str):
+            raise TypeError(f"roles takes a list of roles, not a string: write [{roles!r}]")
         open_endpoints = frozenset(public)
+        required_roles = () if roles is None else tuple(roles)
+        if roles is not None:
+            check_roles(required_roles)
 
         @target.before_request
         def guard() -> None:
             if is_guardable(request) and not is_one_of(open_endpoints, target):
-                require_user()
+                require_user(required_roles)
 
     def on_login(self, function: F) -> F:
         """Register ``function(user)``, which runs at each login before there is a session.
@@ -112,13 +147,12 @@ class DevKitSSO:
     def login_url(self, next: str | None = None) -> str:
         """Return the URL that starts a login.
 
-        :param next: the path on this site to return to after the login. By default, the current
-            page.
+        :param next: the address on this site to return to after the login. By default, the page
+            that the person is on: the current one, or in a script's request the one that
+            ``HX-Current-URL`` or ``Referer`` names.
         """
-        if next is None and has_request_context() and not is_ours(request):
-            next = current_url() if request.method in ("GET", "HEAD") else None
-        if next is not None and has_request_context():
-            next = safe_next(next)
+        if has_request_context():
+            next = return_url() if next is None else safe_next(next)
         return url_for("devkit_sso_authorize.login", next=next)
 
     def logout_url(self) -> str:
@@ -161,22 +195,30 @@ class DevKitSSO:
         return service.end_sessions(uid)
 
     def _before_request(self) -> Response | None:
-        app, state = get_app(), get_state()
+        app = get_app()
+        known, state = get_state(), refresh_state(app)
+        if state is not known:
+            _log_problems(state)
         if request.script_root[1:2] in ("/", "\\"):
             # Browsers would take every address of this application for one of another site. A
             # proxy that passes X-Forwarded-Prefix on lets a client do this.
             abort(400)
         if not state.has_checked_views:
-            check_views(app)
-            # Flask-WTF would refuse our POSTs, which check their origin instead.
-            if "csrf" in app.extensions:
-                for blueprint in (self.authorize_blueprint, self.callback_blueprint):
-                    app.extensions["csrf"].exempt(blueprint)
+            if problems := [*find_view_problems(app, state), *find_route_problems(app, state)]:
+                raise ConfigError("\n".join(map(str, problems)))
+            exempt_our_routes(app, self.authorize_blueprint, self.callback_blueprint)
+            if state.has_weak_key and not app.testing:
+                # Not in init_app: tests may set TESTING after it.
+                log.log(
+                    logging.WARNING if app.debug else logging.ERROR,
+                    "SECRET_KEY is weak, so without debug or testing nobody can sign in. %s",
+                    CREATE_KEY,
+                )
             state.has_checked_views = True
         if state.service is not None:
             state.service.logouts.start_round()
         is_apps = request.url_rule is not None and not is_ours(request)
-        if is_apps and is_our_path(request.script_root + request.path):
+        if is_apps and is_our_path(mount_point() + request.path):
             # A view for every path would otherwise see another spelling of one of our addresses.
             abort(404)
         response = landing_page()
@@ -197,13 +239,9 @@ class DevKitSSO:
 
 
 def _log_problems(state: AppState) -> None:
-    if missing := state.missing():
-        log.error("nobody can sign in: %s.", describe(missing))
+    if problems := [*state.loaded.errors, *state.missing()]:
+        log.error("nobody can sign in: %s.", describe(problems))
     for warning in state.loaded.warnings:
         log.warning("%s", warning)
-    if state.has_weak_key:
-        log.warning(
-            "SECRET_KEY is weak, so without debug or testing nobody can sign in. %s", CREATE_KEY
-        )
     if state.settings.insecure_http:
         log.warning("DEVKIT_SSO_INSECURE_HTTP is on: others may be able to read secrets")

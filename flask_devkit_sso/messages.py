@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,7 +122,10 @@ def _read_own(app: Flask, language: str) -> dict[str, str]:
         return {}
 
 
+@lru_cache(maxsize=16)
 def _parse(source: str) -> dict[str, str]:
+    """Return a catalogue's texts. Do not change the result: it is parsed once in each process, for
+    all applications and all reloads of the templates."""
     return _flatten(tomllib.loads(source))
 
 

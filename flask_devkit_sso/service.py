@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
-from flask import Flask, current_app, request, url_for
+from flask import Flask, current_app, has_request_context, request, url_for
 
 from . import signals
-from .config.loading import NO_REDIRECT_URI, is_missing, load_settings
+from .config.loading import (
+    HOST_MATCHING,
+    NO_REDIRECT_URI,
+    AssignedConfig,
+    is_missing,
+    load_settings,
+)
 from .config.problem import Problem, describe
 from .config.redirect_uri import RedirectURI, is_loopback
 from .config.secret_key import CREATE_KEY, is_weak, read_secret_keys
@@ -34,6 +43,8 @@ from .store.open import open_store
 from .users import Hooks
 
 EXTENSION = "devkit_sso"
+
+log: Final = logging.getLogger("flask_devkit_sso")
 
 
 @dataclass(frozen=True)
@@ -82,12 +93,14 @@ class AppState:
     :ivar session_service: None without a SECRET_KEY or a usable store.
     :ivar service: None while anything that a login needs is missing.
     :ivar has_weak_key: whether SECRET_KEY or one of its fallbacks is weak.
+    :ivar assigned: what ``app.config`` contained, to notice what is assigned later.
     :ivar shares_origin: whether the authentication server has the redirect URI's origin.
-    :ivar marker_cookie: says that a login has started in this browser (web/landing.py).
-    :ivar ticket_cookie: asks for the application's page once (web/onward.py).
     """
 
     def __init__(self, app: Flask, hooks: Hooks) -> None:
+        self._app = app
+        self._needs_redirect_uri = app.url_map.host_matching
+        self.assigned = AssignedConfig.read(app.config)
         self.loaded = load_settings(app.config, app.instance_path)
         self.settings = settings = self.loaded.settings
         self.hooks = hooks
@@ -96,17 +109,56 @@ class AppState:
         if settings.redirect_uri is not None:
             self.redirect_uri = RedirectURI(settings.redirect_uri, settings.callback_path)
         self.is_secure = self.redirect_uri is not None and self.redirect_uri.is_secure
-        name = settings.cookie_name or f"devkit_sso_{settings.installation}"
-        self.session_cookie = f"__Host-{name}" if self.is_secure else name
         self.shares_origin = self.redirect_uri is not None and self.redirect_uri.shares_origin(
             settings.interface_url("authorize_url")
         )
-        self.login_cookie_prefix = f"{self.session_cookie}_login_"
-        self.marker_cookie = f"{self.session_cookie}_marker"
-        self.ticket_cookie = f"{self.session_cookie}_ticket"
         self.session_service = self._create_session_service(app)
         self.service = self._create_service(app)
         self.has_checked_views = False
+
+    @property
+    def session_cookie(self) -> str:
+        """The name of the session's cookie.
+
+        Without a redirect URI it contains the port, because browsers send cookies to all ports of a
+        host: two applications in development would otherwise sign each other out.
+        """
+        name = self._portless_cookie
+        if self.redirect_uri is None and self.settings.cookie_name is None:
+            # Not request.host, which raises an exception if TRUSTED_HOSTS does not contain it.
+            is_request = has_request_context()
+            host = request.headers.get("Host") if is_request else self._app.config["SERVER_NAME"]
+            port = re.search(r":([0-9]{1,5})$", host or "")
+            name += f"_{port[1]}" if port else ""
+        return name
+
+    @property
+    def _portless_cookie(self) -> str:
+        name = self.settings.cookie_name or f"devkit_sso_{self.settings.installation}"
+        return f"__Host-{name}" if self.is_secure else name
+
+    def find_session_cookie(self, cookies: Mapping[str, str]) -> str | None:
+        """Return the name of the session's cookie among a request's cookies, or None.
+
+        One without a port counts too: ``login_as`` does not know at which port it will be used.
+        """
+        names = (self.session_cookie, self._portless_cookie)
+        return next((name for name in names if name in cookies), None)
+
+    @property
+    def login_cookie_prefix(self) -> str:
+        """The beginning of the names of login cookies."""
+        return f"{self.session_cookie}_login_"
+
+    @property
+    def marker_cookie(self) -> str:
+        """The cookie which says that a login has started in this browser (web/landing.py)."""
+        return f"{self.session_cookie}_marker"
+
+    @property
+    def ticket_cookie(self) -> str:
+        """The cookie which asks for the application's page once (web/onward.py)."""
+        return f"{self.session_cookie}_ticket"
 
     def _create_session_service(self, app: Flask) -> SessionService | None:
         secret_keys: list[bytes] = []
@@ -142,17 +194,21 @@ class AppState:
         store, sessions, users = base.store, base.sessions, base.verified_users
         logouts = PendingLogouts(store, base.keys, client, settings)
         refresh = TokenRefresh(app, self.hooks, store, sessions, client, logouts, settings)
-        revalidation = Revalidation(app, store, sessions, users, client, refresh, settings)
+        revalidation = Revalidation(
+            app, self.hooks, store, sessions, users, client, refresh, settings
+        )
         return Service(
             **vars(base),
             client=client,
-            logins=Logins(store, base.keys, settings, self.login_cookie_prefix),
+            logins=Logins(store, base.keys, settings, lambda: self.login_cookie_prefix),
             logouts=logouts,
             maintenance=Maintenance(app, sessions, users, refresh, revalidation, settings),
         )
 
     def missing(self, *more: str) -> list[Problem]:
         """Return what :meth:`LoadedSettings.missing` returns, and a missing SECRET_KEY."""
+        if self._needs_redirect_uri and self.redirect_uri is None:
+            more = (HOST_MATCHING,)
         found = self.loaded.missing(*more)
         if not self.has_secret_key:
             found.append(Problem(is_missing("SECRET_KEY"), CREATE_KEY))
@@ -183,6 +239,26 @@ class AppState:
                 )
             )
         return found
+
+
+def refresh_state(app: Flask) -> AppState:
+    """Return an application's state, created again if settings were assigned after ``init_app``.
+
+    What is wrong with them is not raised, but prevents people from signing in.
+    """
+    old: AppState = app.extensions[EXTENSION]
+    late = old.assigned.differences(AssignedConfig.read(app.config))
+    if not late:
+        return old
+    new = app.extensions[EXTENSION] = AppState(app, old.hooks)
+    log.info("assigned after init_app: %s", ", ".join(late))
+    errors, url_prefix = new.loaded.errors, old.settings.url_prefix
+    if new.settings.url_prefix != url_prefix:
+        errors.append(Problem(f"The routes have been below {url_prefix} since init_app"))
+    if errors:
+        text = f"Assigned after init_app: {', '.join(late)}"
+        errors.append(Problem(text, "Assign settings before init_app, which checks them"))
+    return new
 
 
 _collected: ContextVar[list[Flask] | None] = ContextVar("devkit_sso_collected", default=None)
@@ -279,8 +355,10 @@ def find_redirect_uri() -> RedirectURI | None:
     the Host header would decide where codes are sent.
     """
     state = get_state()
-    if state.redirect_uri is None and is_loopback(request_host()):
-        url = url_for("devkit_sso_callback.callback", _external=True)
+    is_local = is_loopback(request_host()) and not current_app.url_map.host_matching
+    if state.redirect_uri is None and is_local:
+        # Not the host of SERVER_NAME, where the browser would have other cookies.
+        url = f"{request.host_url.rstrip('/')}{url_for('devkit_sso_callback.callback')}"
         return RedirectURI(url, state.settings.callback_path)
     return state.redirect_uri
 

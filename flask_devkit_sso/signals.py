@@ -27,3 +27,12 @@ token_refreshed = _signals.signal("devkit-sso-token-refreshed")
 session_ended = _signals.signal("devkit-sso-session-ended")
 """Sent with ``uid`` and ``why`` after a session ended for any reason except a logout by its
 user."""
+
+user_changed = _signals.signal("devkit-sso-user-changed")
+"""Sent with ``user`` and ``before`` after the server has returned another name or role for somebody
+who is signed in, once for each of their sessions in use.
+
+The new name and role are stored by then and count, whatever a receiver does. Each receiver runs in
+an application context of its own, outside any request. If one raises an exception, or if the worker
+is killed, the next revalidation of the session sends the signal again. So a receiver may be called
+several times for one change."""

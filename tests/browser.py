@@ -50,7 +50,9 @@ class Site:
         self.port = self._server.server_port
         self.scheme = "https" if tls else "http"
         self.app: Callable[..., Iterable[bytes]] | None = None
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        # By default, stopping a server takes half a second.
+        serve = self._server.serve_forever
+        self._thread = threading.Thread(target=serve, args=(0.02,), daemon=True)
         self._thread.start()
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -95,7 +97,7 @@ class TlsProxy(ThreadingHTTPServer):
         self.site, self.host, self.forwarded, self.prefix = site, host, forwarded, prefix
         self.redirects: list[str] = []
         self.cookies: list[str] = []
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     def url(self, path: str = "/") -> str:
         return f"https://localhost:{self.server_port}{self.prefix}{path}"

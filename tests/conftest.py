@@ -42,6 +42,12 @@ clock.install()
 os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what needs more libraries, unless it is named, as in ``make integration``."""
+    is_named = any("integration" in argument for argument in config.args)
+    return True if collection_path.name == "integration" and not is_named else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that need Redis, so that ``make quick`` can skip them."""
     for item in items:
@@ -200,8 +206,9 @@ def wait_until(what: Callable[[], object], seconds: float = 60) -> None:
 
 
 def cookies(client: FlaskClient) -> list[Cookie]:
-    """Return the cookies that the extension set in a browser."""
-    return list(client._cookies.values()) if client._cookies else []
+    """Return the extension's own cookies in a browser, without Flask's."""
+    found = client._cookies.values() if client._cookies else []
+    return [cookie for cookie in found if cookie.key != "session"]
 
 
 def carry_cookies(source: FlaskClient, target: FlaskClient) -> None:
@@ -244,6 +251,10 @@ def sign_in(client: FlaskClient, next_url: str | None = None) -> TestResponse:
     response = come_back(client, start(client, next_url)["state"])
     assert response.status_code == 303, response.text
     return response
+
+
+SIGNED_IN = "/sso/logout?stray=1"
+"""The page that says who is signed in after a stray response."""
 
 
 def reason(response: TestResponse) -> str:

@@ -142,6 +142,7 @@ def test_the_public_names() -> None:
         "role_required",
         "session_ended",
         "token_refreshed",
+        "user_changed",
     }
     sso = flask_devkit_sso.DevKitSSO()
     for name in (
@@ -150,7 +151,13 @@ def test_the_public_names() -> None:
     ).split():
         assert hasattr(sso, name), name
     signals = importlib.import_module("flask_devkit_sso.signals")
-    for name in ("login_succeeded", "login_failed", "logged_out", "token_refreshed"):
+    for name in (
+        "login_succeeded",
+        "login_failed",
+        "logged_out",
+        "token_refreshed",
+        "user_changed",
+    ):
         assert getattr(signals, name) is getattr(flask_devkit_sso, name)
     testing = importlib.import_module("flask_devkit_sso.testing")
     assert callable(testing.login_as)
@@ -216,6 +223,7 @@ def test_the_routes(app: flask_devkit_sso.DevKitSSO) -> None:
     assert rules == {
         ("/sso/authorize", "devkit_sso_authorize.login"),
         ("/sso/logout", "devkit_sso_authorize.logout"),
+        ("/sso/me", "devkit_sso_authorize.me"),
         ("/sso/signed-out", "devkit_sso_authorize.signed_out"),
         ("/sso/callback", "devkit_sso_callback.callback"),
         ("/sso/confirm", "devkit_sso_callback.confirm"),

@@ -20,6 +20,7 @@ from werkzeug.exceptions import HTTPException
 
 from flask_devkit_sso import (
     DevKitSSO,
+    LoginFailed,
     LoginRefused,
     ServerError,
     ServerUnavailable,
@@ -106,6 +107,8 @@ def scene(
     made = Scene(app, sso, client, server, tmp_path / "devkit_sso.db", in_fragment)
     made.secrets |= {CLIENT_SECRET, CODE, "canary-access-token-1f6a", "canary-refresh-token-9b2c"}
 
+    # A handler for all errors does not receive the failures of our own routes.
+    @app.errorhandler(LoginFailed)
     @app.errorhandler(Exception)
     def collect(error: Exception) -> Any:
         made.errors.append(error)

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Create .venv with the given Python, unless a working one exists.
+# Create a virtual environment with the given Python, unless a working one exists.
+#   tools/make-venv.sh PYTHON FOLDER
 set -eu
 
-python=$1
-if [ -x .venv/bin/pip ] && .venv/bin/python -c ''; then
+python=$1 venv=$2
+if [ -x "$venv/bin/pip" ] && "$venv/bin/python" -c ''; then
     exit 0
 fi
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
@@ -17,4 +18,4 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         exit 1
     fi
 fi
-"$python" -m venv --clear .venv
+"$python" -m venv --clear "$venv"

@@ -140,8 +140,8 @@ def measure_sign_ins(store_url: str, seconds: float) -> Rows:
 def measure_store(store_url: str, seconds: float, redis: RedisServer | None) -> Rows:
     """Twenty people reload a guarded page while Redis is stopped, or SQLite locked.
 
-    They reload it twice a second and do not wait for the response. Each response is due to write
-    when the session was last used.
+    They reload it twice a second without waiting for the response. Each of these requests has to
+    write when the session was last used.
     """
     seconds = min(seconds, 15)
     fault = stopped(redis) if redis else locked(store_url.removeprefix("sqlite:///"))

@@ -66,7 +66,7 @@ class Window(NamedTuple):
 
 SIGN_IN = Window(40, 40, 600, 920, zoom=1)
 SIGNED_IN = Window(680, 40, 880, 424, zoom=0.85)
-FAILURE = Window(680, 504, 880, 456, zoom=0.85)
+FAILURE = Window(680, 504, 880, 456, zoom=0.75)
 
 
 def main() -> None:

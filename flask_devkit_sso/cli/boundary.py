@@ -1,7 +1,6 @@
-"""What surrounds every command: whatever happens, it ends with a message and a status.
+"""The boundary around every command: whatever happens, it ends with a message and an exit status.
 
-The statuses are those of docs/commands.md. A traceback would be no help, and it could contain a
-secret.
+docs/commands.md lists the statuses. A traceback would not help, and it could contain a secret.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ def _describe(error: Exception) -> str:
 def _open_streams() -> None:
     """Make sure that the standard streams can be used, whoever started the process."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        # If it was closed, also prevent other files from getting its number.
+        # It was closed. Opening something also keeps other files from getting its descriptor.
         if getattr(sys, name) is None:
             stream = open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123, SIM115
             setattr(sys, name, stream)
@@ -109,13 +108,13 @@ def _end(status: int, message: str) -> NoReturn:
         try:
             stream.flush()
         except (OSError, ValueError):
-            # Otherwise the interpreter would fail to write the rest when it ends.
+            # Otherwise the interpreter would try to write the rest at its end, and fail.
             _discard(stream)
     raise click.exceptions.Exit(status)
 
 
 def _discard(stream: TextIO) -> None:
-    """Let everything that is written to a stream disappear."""
+    """Discard everything that is written to a stream from now on."""
     with suppress(OSError, ValueError):
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, stream.fileno())
@@ -123,13 +122,14 @@ def _discard(stream: TextIO) -> None:
 
 
 def _watch_interrupts() -> bool:
-    """Let SIGINT end the process soon, whatever it waits for, until its very end.
-
-    Return False, without any change, if the command is only a part of the process, or if SIGINT is
-    ignored or handled by others.
+    """Make SIGINT end the process soon, whatever it is waiting for.
 
     Python raises KeyboardInterrupt only when the main thread runs Python code. While SQLite waits
-    for a lock, or while the process waits for its other threads at its end, a thread ends it.
+    for a lock, or while the process waits for its other threads at its end, another thread ends the
+    process instead.
+
+    :return: whether this was set up. It is not if the command is only a part of the process, or if
+        SIGINT is ignored or has another handler.
     """
     # Test clients replace the stream.
     is_whole_process = sys.stdout is sys.__stdout__

@@ -17,8 +17,9 @@ from ..config.loading import NO_REDIRECT_URI, LoadedSettings, load_settings
 from ..config.problem import Problem
 from ..config.settings import PREFIX
 from ..errors import ConfigError
-from ..service import EXTENSION, AppState, collecting, get_state
-from ..web.guard import check_views
+from ..service import EXTENSION, AppState, collecting, get_state, refresh_state
+from ..web.place import find_route_problems
+from ..web.view_checks import find_view_problems
 from .output import LIBRARIES, PACKAGE, describe, echo
 
 ENVIRONMENT: Final = "FLASK_DEVKIT_SSO"
@@ -39,7 +40,9 @@ class LoadedApp:
     @property
     def state(self) -> AppState | None:
         """The extension's state, or None without ``init_app``."""
-        return self.app.extensions.get(EXTENSION) if self.app else None
+        if self.app is None or EXTENSION not in self.app.extensions:
+            return None
+        return refresh_state(self.app)
 
     @cached_property
     def loaded_settings(self) -> LoadedSettings:
@@ -66,10 +69,9 @@ class LoadedApp:
                 found = get_state().problems(*more)
         except ConfigError as error:
             return [*self.loaded_settings.errors, Problem(str(error))]
-        try:
-            check_views(self.app)
-        except ConfigError as error:
-            found.append(Problem(str(error)))
+        if self.state is not None:
+            found += find_view_problems(self.app, self.state)
+            found += find_route_problems(self.app, self.state)
         return found
 
 

@@ -12,11 +12,11 @@ from typing import Final
 import click
 
 PACKAGE: Final = str(Path(__file__).parent.parent)
-"""The path at which the files of this package start."""
+"""The folder of this package."""
 
 LIBRARIES: Final = (*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), "<")
-"""The paths at which the files of Python and of installed packages start. This package may be one
-of them."""
+"""The beginnings of the paths of Python's own files and of installed packages, which may include
+this package."""
 
 
 def echo(text: str = "", *, error: bool = False) -> None:
@@ -30,14 +30,15 @@ def echo(text: str = "", *, error: bool = False) -> None:
 
 
 def printable(text: str) -> str:
-    """Replace all characters but line breaks that are invisible or could control the terminal."""
+    """Replace characters that are invisible or could control the terminal, except line breaks."""
     return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
 
 
 def describe(error: BaseException, is_relevant: Callable[[str], bool]) -> str:
-    """Return the type and place of an exception. Its text may contain a secret.
+    """Return the type and place of an exception, but not its text, which may contain a secret.
 
-    :param is_relevant: whether a file contains the code to name, if any does.
+    :param is_relevant: returns whether a file may be named as the place. If none may, the place is
+        where the exception was raised.
     """
     frames = traceback.extract_tb(error.__traceback__)
     relevant = [frame for frame in frames if is_relevant(frame.filename)]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import click
 from flask.cli import ScriptInfo, pass_script_info
@@ -45,6 +46,9 @@ _PROMPTS: Final = {
     "redirect_uri": "Redirect URI",
 }
 """What the command asks for, in this order."""
+
+_PLACEHOLDER: Final = "HOST"
+_HOST: Final = "the host at which people open the application"
 
 Parser = Callable[[str, object], str | None]
 """Takes a setting's name and value, and returns the value as it is written to the file. Raises
@@ -126,9 +130,9 @@ def register(
             echo(f"{label}: taken from {ENVIRONMENT}_CLIENT_SECRET{hint}")
         elif has_terminal and (name not in given or not values[name]):
             if name == "redirect_uri" and not values.get(name):
-                click.echo(
-                    f"Proposed: https://HOST{loaded.settings.callback_path}#/login, with the "
-                    "host at which people open the application"
+                echo(
+                    f"Proposed: https://{_PLACEHOLDER}{loaded.settings.callback_path}#/login, with "
+                    f"{_HOST} instead of {_PLACEHOLDER}"
                 )
             values[name] = _ask(name, values.get(name), name in required, parse)
     missing = [_option(name) for name in required if not values.get(name)]
@@ -184,6 +188,8 @@ def _create_parser(settings: Settings) -> Parser:
         parsed: str | None = parse_setting(name, value)
         if is_plain_http(name, parsed) and not settings.insecure_http:
             raise ValueError(PLAIN_HTTP)
+        if name == "redirect_uri" and parsed and urlsplit(parsed).netloc == _PLACEHOLDER:
+            raise ValueError(f"must name {_HOST} instead of {_PLACEHOLDER}")
         return parsed
 
     return parse

@@ -69,7 +69,8 @@ def end_sessions(info: ScriptInfo, /, uid: str) -> None:
         with app.app_context():
             count = service.end_sessions(uid)
     except StoreUnavailable as error:
-        raise click.ClickException(f"{error} Some sessions may have ended: try again.") from None
+        why = str(error).removesuffix(".")
+        raise click.ClickException(f"{why}. Some sessions may have ended: try again.") from None
     hint = "" if count else " (is this a UID, as `flask devkit-sso sessions list` shows them?)"
     echo(f"Ended: {count} session{'' if count == 1 else 's'}{hint}.")
 

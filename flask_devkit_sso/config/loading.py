@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -30,6 +30,11 @@ PLAIN_HTTP: Final = (
 
 NO_REDIRECT_URI: Final = (
     f"{PREFIX}REDIRECT_URI is missing, and only a loopback host works without it"
+)
+
+HOST_MATCHING: Final = (
+    f"{PREFIX}REDIRECT_URI is missing, and an application with host_matching needs it: its host is "
+    "that of the login routes"
 )
 
 _FIELDS: Final = {item.name: item for item in fields(Settings)}
@@ -130,6 +135,32 @@ def load_settings(config: Mapping[str, Any], instance_path: str | None) -> Loade
         warnings=[Problem(text) for text in file.warnings] if file else [],
         credentials_path=file.path if file else None,
     )
+
+
+@dataclass(frozen=True)
+class AssignedConfig:
+    """What ``app.config`` contains for the extension, by key."""
+
+    values: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> AssignedConfig:
+        keys = ("SECRET_KEY", "SECRET_KEY_FALLBACKS")
+        return cls(
+            {
+                # The application may change a list.
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in config.items()
+                if isinstance(key, str) and (key.startswith(PREFIX) or key in keys)
+            }
+        )
+
+    def differences(self, other: AssignedConfig) -> list[str]:
+        """Return the keys with another value than elsewhere."""
+        if self == other:
+            return []
+        keys = sorted({*self.values, *other.values})
+        return [key for key in keys if self.values.get(key) != other.values.get(key)]
 
 
 def parse_setting(name: str, value: object) -> Any:

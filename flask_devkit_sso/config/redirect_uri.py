@@ -35,6 +35,11 @@ class RedirectURI:
         return self._parts.scheme == "https"
 
     @property
+    def netloc(self) -> str:
+        """Host and port as browsers send them in ``Host``: without a default port."""
+        return self.origin.partition("://")[2]
+
+    @property
     def site(self) -> str:
         """Scheme, host and port as they are written in the URI."""
         return f"{self._parts.scheme}://{self._parts.netloc}"
@@ -71,13 +76,23 @@ class RedirectURI:
         # would carry the fragment along.
         return self.needs_landing and path.rstrip("/") == self.path.rstrip("/")
 
-    def is_other_loopback_host(self, host: str | None) -> bool:
-        """Return whether a host and the redirect URI's host are different names of this machine.
+    def mount_point(self, application_root: str) -> str:
+        """Return the path below which the application is mounted, or "" if the URI does not show
+        it: if the path is that of a page, only Flask's APPLICATION_ROOT can tell."""
+        path, root = self.path, application_root.rstrip("/")
+        mount = path.removesuffix(self._callback_path) if self.is_callback else ""
+        if not self.is_callback and f"{path}/".startswith(f"{root}/"):
+            mount = root
+        return "" if mount[1:2] in ("/", "\\") else mount
 
-        Browsers keep separate cookies for ``localhost`` and ``127.0.0.1``, so a login that starts
-        on one of them cannot be completed on the other.
+    def is_at_other_host(self, host: str | None) -> bool:
+        """Return whether a login that starts at a host cannot be completed at the redirect URI.
+
+        Browsers keep separate cookies for ``localhost`` and ``127.0.0.1``, and for
+        ``www.example.com`` and ``example.com``. If only one of the two hosts is this machine, a
+        proxy has changed the host, or the request is a test's.
         """
-        return self.host != host and is_loopback(self.host) and is_loopback(host)
+        return self.host != host and is_loopback(self.host) == is_loopback(host)
 
 
 def _origin(parts: SplitResult) -> str:

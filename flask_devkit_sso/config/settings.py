@@ -146,6 +146,21 @@ class Settings:
         values.path_or_url,
         "Where the browser goes after a logout. If it is unset, to the signed-out page.",
     )
+    clear_session: bool = _setting(
+        True,
+        values.flag,
+        "Clears Flask's `session` when the person changes: at a logout, at the login of somebody "
+        "else, and once the person's session has ended.",
+    )
+    app_name: str | None = _setting(
+        None, values.text, "The application's name, which the extension's pages show."
+    )
+    logo_url: str | None = _setting(
+        None,
+        values.path,
+        "Path of the application's logo on this site, such as `/static/logo.svg`. The extension's "
+        "pages show it 32 pixels high.",
+    )
 
     @property
     def server(self) -> Server | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
@@ -154,16 +155,22 @@ class Client:
         return contract.validity_response(response)
 
     @_boundary
-    def refresh(self, tokens: Tokens, *, background: bool = False) -> Tokens:
+    def refresh(
+        self, tokens: Tokens, *, background: bool = False, deadline: float = math.inf
+    ) -> Tokens:
         """Refresh an access token with its refresh token (docs/protocol.md section 4).
 
+        :param deadline: when the right to refresh these tokens ends, as ``time.monotonic`` counts.
+            Nothing is sent after it.
         :raises ServerError, ServerUnavailable: as :func:`contract.refresh_response`.
         """
         requested_at = time.time()
         body = contract.refresh_request(
             client_id=self._server.client_id, refresh_token=tokens.refresh_token or ""
         )
-        response = self._transport.post(self._server.refresh_url, body, background=background)
+        response = self._transport.post(
+            self._server.refresh_url, body, background=background, deadline=deadline
+        )
         return tokens.refreshed_by(contract.refresh_response(response, requested_at))
 
     @_boundary

@@ -43,17 +43,20 @@ class Call:
     def start(self) -> float:
         """Record that the current thread makes the call, and return the seconds left.
 
-        :raises ServerUnavailable: if there is no time left.
+        :raises ServerUnavailable: if there is no time left, or if nobody waits for it any longer.
         """
         time_left = self._deadline - time.monotonic()
-        if time_left <= 0:
+        if time_left <= 0 or self._is_given_up:
             raise ServerUnavailable("Too many calls to the server are already in progress.")
         _current.call = self
         return time_left
 
     def stop(self) -> None:
-        """Record that the current thread has finished the call."""
+        """Record that the current thread has finished the call, and the connection may have
+        another one."""
         _current.call = None
+        with self._lock:
+            self._connection = None
 
     def use(self, connection: HTTPConnection) -> None:
         """Record which connection :meth:`give_up` has to close.
@@ -110,8 +113,12 @@ class _CuttableConnection(HTTPConnection):
         if self._idle_since is not None and time.monotonic() - self._idle_since > MAX_IDLE:
             self.close()
             self.connect()
-        self._register()
         super().request(*args, **kwargs)
+
+    def send(self, data: Any) -> None:
+        # The last moment: this process may have been paused since the call began.
+        self._register()
+        super().send(data)
 
     def getresponse(self) -> Any:
         response = super().getresponse()

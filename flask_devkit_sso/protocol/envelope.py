@@ -1,4 +1,5 @@
-"""Parses JSON strictly: envelopes (docs/protocol.md, "Common to all") and what our script posts."""
+"""Parses JSON strictly: envelopes (docs/protocol.md, "Common to all") and what the landing page's
+script posts."""
 
 from __future__ import annotations
 
@@ -16,10 +17,10 @@ class NotAnEnvelope(ValueError):
 def parse_envelope(body: bytes) -> dict[str, Any]:
     """Parse a body as a JSON object in UTF-8 (RFC 8259), and return it with all its fields.
 
-    One byte order mark is skipped (RFC 8259 section 8.1). What two parsers could read differently
-    is refused: a name that occurs twice (section 4), and NaN and Infinity (section 6).
+    One byte order mark is skipped (RFC 8259 section 8.1). Parsers differ in how they read a name
+    that occurs twice (section 4), NaN and Infinity (section 6), so these are refused.
 
-    :raises NotAnEnvelope: if it is anything else.
+    :raises NotAnEnvelope: if the body is anything else.
     """
     if b"\0" in body:
         # All JSON in UTF-16 or UTF-32 contains such bytes, and no JSON in UTF-8 does.
@@ -34,8 +35,8 @@ def parse_envelope(body: bytes) -> dict[str, Any]:
     except NotAnEnvelope:
         raise
     except (ValueError, RecursionError):
-        # A number with thousands of digits is a ValueError too. The exception contains the body, so
-        # do not raise another one here, which would lead to it.
+        # A number with thousands of digits is a ValueError too. Do not raise anything here: this
+        # exception contains the body, and would be the context of another one.
         pass
     if not isinstance(envelope, dict):
         raise NotAnEnvelope(NOT_AN_ENVELOPE)

@@ -16,29 +16,30 @@ from contextlib import suppress
 from typing import Any, Final
 
 MAX_RESPONSE: Final = 2 * 1024 * 1024
-"""Maximum size of a response as it is sent, in bytes, with headers and chunk sizes. It bounds
-whatever is skipped: interim responses, chunk extensions and trailers."""
+"""Maximum size of a response as it is sent, in bytes. This includes what is read and skipped:
+interim responses, chunk sizes, chunk extensions and trailers."""
 
 _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
 _MAX_CHUNK_LINE: Final = 4096
 
 
 class InvalidFraming(http.client.HTTPException):
-    """A response that breaks RFC 9112. The text is ours and continues "the response has"."""
+    """A response that violates RFC 9112. The text continues "The response has". It quotes nothing
+    that the server sent."""
 
 
 class StrictResponse(http.client.HTTPResponse):
     """A response with unambiguous framing (RFC 9112 sections 6 and 7).
 
-    Two deviations are tolerated, but then the connection is not used again: a malformed header, and
-    a Content-Length beside Transfer-Encoding.
+    Two deviations are tolerated, but the connection is not used again after them: a malformed
+    header, and a Content-Length together with a Transfer-Encoding.
     """
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self._socket = sock
         self._limited = _Limited(self.fp.detach())
-        self.fp = io.BufferedReader(self._limited)
+        self.fp = _Lines(self._limited)
 
     def begin(self, *args: Any, **kwargs: Any) -> None:
         super().begin(*args, **kwargs)
@@ -55,10 +56,11 @@ class StrictResponse(http.client.HTTPResponse):
         return [text.strip(" \t") for text in self.headers.get_all(name, [])]
 
     def _read_status(self) -> tuple[str, int, str]:
-        """Skip interim responses (RFC 9110 section 15.2), of which http.client knows only 100.
+        """Skip interim responses (RFC 9110 section 15.2). http.client skips only those with the
+        status 100.
 
-        If one of them were taken for the response, the next call on this connection, which may be
-        for another person, would read the real response.
+        If an interim response were taken for the response, the next call on this connection would
+        read the real response, and that call may be for another person.
         """
         found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
         while 100 <= found[1] < 200 and found[1] != 101:
@@ -90,6 +92,19 @@ class StrictResponse(http.client.HTTPResponse):
                 # SSLSocket.shutdown would remove the TLS layer.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         super()._close_conn()  # type: ignore[misc]
+
+
+class _Lines(io.BufferedReader):
+    """Refuses lines with a bare carriage return (RFC 9112 section 2.2).
+
+    http.client would take it for the end of a header, as no other program does.
+    """
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if b"\r" in line.removesuffix(b"\r\n"):
+            raise InvalidFraming("a carriage return without a line feed")
+        return line
 
 
 class _Limited(io.RawIOBase):

@@ -8,10 +8,12 @@ callers from another.
 
 from __future__ import annotations
 
+import math
 import ssl
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -32,11 +34,15 @@ MAX_CALLS: Final = 16
 """Maximum number of calls to one interface in progress in one process. Further calls wait."""
 
 CALLS_PER_SECOND: Final = 32
-"""How many calls to one interface one process makes in each second before they have to wait, unless
-the responses take longer than half a second."""
+"""How many calls a process can make to one interface in each second before they have to wait. If
+responses take longer than half a second, it is fewer."""
 
 PAUSE: Final = 5.0
 """Seconds until a process calls an interface again that did not respond several times."""
+
+_LATE: Final = 0.5
+"""A thread that wakes up more than this many seconds after its deadline was paused. It then waits
+as long for the thread that reads the response."""
 
 _USER_AGENT: Final = {"User-Agent": "flask-devkit-sso"}
 _HEADERS: Final = {
@@ -98,6 +104,7 @@ class Transport:
         repeatable: bool = False,
         background: bool = False,
         place: Place | None = None,
+        deadline: float = math.inf,
     ) -> RawResponse:
         """Send a JSON body and return the response, whatever its status.
 
@@ -106,13 +113,17 @@ class Transport:
             code.
         :param background: whether nobody is waiting for the response, so that other calls go first.
         :param place: what :meth:`reserve` returned, if it was called.
+        :param deadline: when the call has to end, as ``time.monotonic`` counts, if it is earlier
+            than the timeout. Nothing is sent after it.
         :raises ServerUnavailable: if there is no complete response within the deadline, or if the
             interface does not respond to earlier calls.
         :raises ServerError: if the response is larger than 1 MiB.
         """
         if place is not None:
             return self._send(place, url, body, repeatable=repeatable)
-        with self._interface(url).bulkhead.enter(background=background) as place:
+        wait = deadline - time.monotonic()
+        with self._interface(url).bulkhead.enter(background=background, wait=wait) as place:
+            place.deadline = min(place.deadline, deadline)
             return self._send(place, url, body, repeatable=repeatable)
 
     def get(self, url: str) -> RawResponse:
@@ -150,26 +161,31 @@ class Transport:
         call = Call(place.deadline)
         # What was done since the place was reserved says nothing about the server.
         place.started = time.monotonic()
+        if place.started >= place.deadline:
+            raise ServerUnavailable("No time is left for the call to the server.")
         try:
             future = threads.submit(_request, call, pool, url, body, repeatable=repeatable)
+            place.answered = False
+            response = _result(future, place.deadline)
+        except ServerError:
+            place.answered = True
+            raise
         except RuntimeError:
             # The pool may have queued the call all the same.
             call.give_up()
             raise ServerUnavailable(
                 "No thread can be started for the call, or this process is shutting down."
             ) from None
-        place.answered = False
-        try:
-            response = future.result(place.deadline - time.monotonic())
-        except ServerError:
-            place.answered = True
-            raise
         except TimeoutError:
-            future.cancel()
             call.give_up()
             raise ServerUnavailable(
                 f"The server did not respond completely within {self._timeout:g} seconds."
             ) from None
+        except BaseException:
+            # Something like a timeout of gevent may have interrupted this thread, and nobody would
+            # end the call at its deadline.
+            call.give_up()
+            raise
         place.answered = True
         return response
 
@@ -204,6 +220,18 @@ class Transport:
                 f"{name} cannot be read ({type(error).__name__}). The next call tries again."
             ) from None
         return _Process(create_pool(context, MAX_CALLS), Pace(), {})
+
+
+def _result(future: Future[RawResponse], deadline: float) -> RawResponse:
+    """Wait for a call until its deadline.
+
+    If this process was paused, as a virtual machine is when it moves, the response may have arrived
+    by then, and what it contains can often not be requested again: new tokens, for instance.
+    """
+    with suppress(TimeoutError):
+        return future.result(deadline - time.monotonic())
+    was_paused = time.monotonic() - deadline > _LATE
+    return future.result(_LATE if was_paused else 0)
 
 
 def _request(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response, request
+from flask import Flask, Response, render_template, request
 
 from . import browser, control
 from .config import SandboxConfig
@@ -41,8 +41,13 @@ def create_sandbox(config: SandboxConfig) -> Flask:
         add_transport_fault(CLOSE)
         return Response(status=503)
 
+    app.register_error_handler(404, _not_found)
     app.after_request(_add_headers)
     return app
+
+
+def _not_found(error: Exception) -> tuple[str, int]:
+    return render_template("sandbox/not_found.html"), 404
 
 
 def _add_headers(response: Response) -> Response:

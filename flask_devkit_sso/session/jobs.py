@@ -14,15 +14,16 @@ from ..per_process import PerProcess
 log: Final = logging.getLogger("flask_devkit_sso")
 
 MAX_JOBS: Final = 16
-"""Maximum number of jobs that one process runs at the same time. Further jobs wait for a thread, as
-long as a request waits for them."""
+"""Maximum number of jobs that one process runs at the same time. Further jobs wait for a thread for
+as long as a request waits for them."""
 
 MAX_BACKGROUND: Final = 4
 """A job that no request waits for starts only while fewer than this many such jobs are running. The
 other threads are left to people who are waiting."""
 
 Work = Callable[[Callable[[], bool]], None]
-"""What a job does. Its argument tells whether any request is waiting for the job now."""
+"""What a job does. Its argument is a function that returns whether a request is waiting for the job
+at that moment."""
 
 
 class _Job:
@@ -45,8 +46,8 @@ class _Process:
 class Jobs:
     """Runs at most one job for each key in each process.
 
-    Jobs that requests wait for start in the order in which they were asked for. A job that has not
-    started is dropped as soon as nobody waits for it, so there are never more of them than waiting
+    Jobs start in the order in which they were requested. A job that has not started is dropped as
+    soon as no request waits for it, so there are never more jobs in the queue than waiting
     requests.
     """
 
@@ -56,7 +57,7 @@ class Jobs:
     def start(self, key: str, work: Work) -> None:
         """Run a job in the background, unless one with this key exists or no thread is free for it.
 
-        If it does not run, the next request will ask for it again.
+        If it does not run, the next request of the session tries again.
         """
         process = self._process.get()
         with process.lock:
@@ -71,12 +72,12 @@ class Jobs:
                 _start_jobs(process)
 
     def run(self, key: str, work: Work, seconds: float) -> None:
-        """Wait for a job to end. If there is none with this key, add it.
+        """Wait for the job with this key to end. If there is none, add it.
 
         :param seconds: how long to wait, both for a thread and for the job.
         :raises ServerError, ServerUnavailable, StoreUnavailable: as the job does.
-        :raises ServerUnavailable: if the job has not ended in time, or if it raised something else,
-            which is logged.
+        :raises ServerUnavailable: if the job has not ended in time, or if it raised any other
+            exception, which is logged.
         """
         process = self._process.get()
         with process.lock:
@@ -112,7 +113,7 @@ def _start_jobs(process: _Process) -> None:
 
 def _run(process: _Process, key: str, job: _Job) -> None:
     if job.done.done():
-        # The executor kept it although it could not start a thread for it.
+        # The executor had queued it, although it could not start a thread for it.
         return
     failure: Exception | None = None
     try:
@@ -129,8 +130,10 @@ def _run(process: _Process, key: str, job: _Job) -> None:
 
 
 def _failure(error: BaseException) -> Exception:
-    """Return what the waiting requests raise for an error of a job, and log it here, because there
-    may be no such request."""
+    """Return the exception that waiting requests raise for an error of a job.
+
+    The error is logged here, because perhaps no request is waiting.
+    """
     if isinstance(error, ServerError | ServerUnavailable):
         # single_flight has already logged it.
         return error

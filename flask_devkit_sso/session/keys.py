@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import re
 import time
@@ -22,8 +23,8 @@ from ..protocol.contract import Tokens
 from .records import UNREADABLE
 
 _SIGNED: Final = re.compile(r"\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
-"""The only form of a signed value: base64url without padding, whose unused last two bits are zero.
-itsdangerous would also accept other spellings of the same signature."""
+"""The only accepted form of a signed value: base64url without padding, whose two unused last bits
+are zero. itsdangerous would also accept other spellings of the same signature."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Signed:
 class Signer:
     """Signs JSON values for one purpose, together with the time.
 
-    The time is part of the value rather than of the signature: a time of itsdangerous is in whole
-    seconds, and it rejects one from a host whose clock is ahead.
+    The time is part of the value. A timestamp of itsdangerous is in whole seconds, and is rejected
+    if it comes from a host whose clock is ahead.
     """
 
     def __init__(self, serializer: URLSafeSerializer) -> None:
@@ -122,6 +123,13 @@ class Keys:
     def id_signer(self, purpose: str) -> IdSigner:
         """Return a signer of ids whose signatures are valid for this purpose only."""
         return IdSigner([self._derive(secret, purpose) for secret in self._secrets])
+
+    def hashes(self, purpose: str, text: str) -> list[str]:
+        """Return keyed hashes of a text: with the present key, then with each of its fallbacks."""
+        return [
+            hmac.new(self._derive(secret, purpose), text.encode(), "sha256").hexdigest()
+            for secret in self._secrets
+        ]
 
     def seal(self, text: str) -> str:
         """Encrypt a text for the store or for a cookie."""

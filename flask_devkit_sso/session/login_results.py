@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 
@@ -66,5 +65,4 @@ class LoginResults:
         return f"{self._installation}:results:{uid}"
 
     def _key(self, login: PendingLogin) -> str:
-        digest = hashlib.sha256(login.nonce.encode()).hexdigest()
-        return f"{self._installation}:result:{digest}"
+        return f"{self._installation}:result:{login.digest}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,7 +33,7 @@ _ONE_KEY: Final = (
     "changes."
 )
 
-_CLOCKS: Final = "It was started in the future: set the clocks of all hosts."
+_CLOCKS: Final = "It was started in the future: synchronise the clocks of all hosts."
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class PendingLogin:
     def name(self) -> str:
         """A name for telling a browser's logins apart. It is not signed, so it proves nothing."""
         return self.nonce[:_NAME_LENGTH]
+
+    @property
+    def digest(self) -> str:
+        """A hash of the nonce, by which the store knows the login."""
+        return _digest(self.nonce)
 
 
 @dataclass(frozen=True)
@@ -70,17 +75,19 @@ class StartedLogin:
 class Logins:
     """The logins of one installation.
 
-    :param cookie_prefix: the beginning of the names of login cookies.
+    :param cookie_prefix: returns the beginning of the names of login cookies.
     """
 
-    def __init__(self, store: Store, keys: Keys, settings: Settings, cookie_prefix: str) -> None:
+    def __init__(
+        self, store: Store, keys: Keys, settings: Settings, cookie_prefix: Callable[[], str]
+    ) -> None:
         self._store = store
         self._keys = keys
         self._installation = settings.installation
         self._ttl = int(settings.login_ttl)
         self._pkce = settings.pkce
         self._binding = settings.binding
-        self._prefix = cookie_prefix
+        self._cookie_prefix = cookie_prefix
         self._nonces = keys.signer("login-state")
         self._cookies = keys.signer("login-cookie")
 
@@ -125,11 +132,29 @@ class Logins:
         :raises LoginFailed: ``login_unknown``, if it was used before.
         :raises StoreUnavailable: if it is unknown whether the login was used.
         """
-        # The mark has to be there as long as any host accepts the login: a host whose clock is
-        # behind does so for longer, and one whose clock is ahead deletes the mark earlier.
+        # The mark has to exist as long as any host accepts the login. A host whose clock is behind
+        # accepts it for longer, and a host whose clock is ahead deletes the mark earlier.
         expires = login.expires_at + SKEW
-        if not self._store.add(self._used_key(login.nonce), "", expires=expires):
+        if not self._store.add(self._used_key(login.digest), "", expires=expires):
             raise LoginFailed("login_unknown")
+
+    def mark(self, login: PendingLogin) -> str:
+        """Return a hash by which :meth:`is_response_to` recognises a login."""
+        return _digest(login.name) if self._binding == "confirm" else login.digest
+
+    def is_response_to(self, response: AuthorizationResponse, mark: str) -> bool:
+        """Return whether a response belongs to a login, even if that is complete or has expired.
+
+        With the binding ``confirm``, only the tab that has started the login can say so, and that
+        proves nothing.
+
+        :param mark: what :meth:`mark` returned for the login.
+        """
+        if self._binding == "confirm":
+            return _digest(response.login) == mark
+        returned = response.s if self._binding == "redirect_uri" else response.state
+        signed = [self._nonces.read(text) for text in returned if text]
+        return len(signed) == 1 and signed[0] is not None and _digest(signed[0].value) == mark
 
     def find(self, name: str, cookies: Mapping[str, str]) -> PendingLogin | None:
         """Return a login of this browser by its name."""
@@ -166,7 +191,7 @@ class Logins:
         nonce: str = signed.value
         login = self.find(nonce[:_NAME_LENGTH], cookies)
         if login is None or login.nonce != nonce:
-            is_lost = not has_logins and self._store.read(self._used_key(nonce)) is None
+            is_lost = not has_logins and self._store.read(self._used_key(_digest(nonce))) is None
             reason = "cookie_missing" if is_lost else "login_unknown"
             raise LoginFailed(reason, hint=_ONE_KEY if is_lost else "")
         return login
@@ -190,6 +215,10 @@ class Logins:
         if not pending:
             raise LoginFailed("login_unknown")
         return next((login for login in pending if login.name == response.login), pending[0])
+
+    @property
+    def _prefix(self) -> str:
+        return self._cookie_prefix()
 
     def _parse(self, name: str, cookie: str) -> PendingLogin | None:
         signed = self._cookies.read(cookie)
@@ -218,5 +247,9 @@ class Logins:
             return redirect_uri
         return add_nonce(redirect_uri, signed_nonce)
 
-    def _used_key(self, nonce: str) -> str:
-        return f"{self._installation}:login:{hashlib.sha256(nonce.encode()).hexdigest()}"
+    def _used_key(self, digest: str) -> str:
+        return f"{self._installation}:login:{digest}"
+
+
+def _digest(nonce: str) -> str:
+    return hashlib.sha256(nonce.encode()).hexdigest()

@@ -23,7 +23,7 @@ from ..protocol.error_codes import INVALID_ACCESS_TOKEN, INVALID_REFRESH_TOKEN
 from ..store.base import Store
 from ..store.claim import POLL, Claim, is_claimed
 from .keys import Keys
-from .records import UNREADABLE
+from .records import UNREADABLE, parse_time
 from .sessions import refresh_claim_key
 
 log: Final = logging.getLogger("flask_devkit_sso")
@@ -127,7 +127,7 @@ class PendingLogouts:
         found = None
         with suppress(StoreUnavailable):
             if not self._wait_for_refresh(logout):
-                log.warning("logout: not reported to the server: a refresh is still in progress")
+                log.warning("logout: to be reported to the server later: a refresh is in progress")
                 return False
             found = self._load(logout.key)
         has_new_tokens = found is not None and found.tokens != logout.tokens
@@ -137,14 +137,15 @@ class PendingLogouts:
         try:
             self._call(logout, background=False)
         except (ServerError, ServerUnavailable) as error:
-            log.warning("logout: not reported to the server: %s", error.description)
             if getattr(error, "server_code", None) not in _TOKEN_IS_INVALID:
+                log.warning("logout: to be reported to the server later: %s", error.description)
                 self._postpone(logout, until=time.time())
                 return False
+            log.warning("logout: not confirmed by the server: %s", error.description)
             is_confirmed = False
         except Exception:
             # The session has ended, so the logout must succeed here whatever went wrong.
-            log.exception("logout: not reported to the server")
+            log.exception("logout: to be reported to the server later")
             self._postpone(logout, until=time.time())
             return False
         else:
@@ -214,7 +215,9 @@ class PendingLogouts:
                         "logout of uid %r: its tokens are already invalid at the server", logout.uid
                     )
                 except Exception:
-                    log.exception("logout of uid %r: not reported to the server", logout.uid)
+                    log.exception(
+                        "logout of uid %r: to be reported to the server later", logout.uid
+                    )
                     self._postpone(logout, until=time.time() + RETRY_EVERY)
                     continue
                 else:
@@ -291,8 +294,8 @@ class PendingLogouts:
             record = json.loads(data)
             if record["version"] != RECORD_VERSION:
                 return None
-            uid, retry_at = record["uid"], record["retry_at"]
-            if not (isinstance(uid, str) and isinstance(retry_at, int | float)):
+            uid, retry_at = record["uid"], parse_time(record["retry_at"])
+            if not isinstance(uid, str):
                 return None
             tokens = self._keys.unseal_tokens(record["tokens"])
             return PendingLogout(key, uid, retry_at, tokens, data) if tokens else None

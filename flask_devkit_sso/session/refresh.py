@@ -74,17 +74,18 @@ class TokenRefresh:
             latest = self._sessions.reload(session)
             return latest is None or latest.sealed_tokens != session.sealed_tokens
 
+        claim = Claim(
+            self._store,
+            refresh_claim_key(self._installation, session.name),
+            life=self.max_seconds,
+            # On a host whose clock is ahead, the record must outlive the call and the write after
+            # it.
+            expires_in=2 * self.max_seconds + SKEW,
+        )
         try:
             single_flight(
-                Claim(
-                    self._store,
-                    refresh_claim_key(self._installation, session.name),
-                    life=self.max_seconds,
-                    # On a host whose clock is ahead, the record must outlive the call and the write
-                    # after it.
-                    expires_in=2 * self.max_seconds + SKEW,
-                ),
-                lambda: self._refresh(session, background=not is_awaited()),
+                claim,
+                lambda: self._refresh(session, claim, background=not is_awaited()),
                 is_done=is_done,
                 is_awaited=is_awaited,
                 # Long enough to take over from a worker that was killed.
@@ -97,13 +98,15 @@ class TokenRefresh:
                 raise
         return self._sessions.reload(session)
 
-    def _refresh(self, session: Session, *, background: bool) -> None:
+    def _refresh(self, session: Session, claim: Claim, *, background: bool) -> None:
+        # If this worker is paused from here on, it must not send what another worker has sent.
+        deadline = time.monotonic() + claim.seconds_left()
         tokens = self._sessions.tokens(session)
         if tokens is None or tokens.refresh_token is None:
             end_if_unchanged(self._app, self._sessions, session, "no_refresh_token")
             return
         try:
-            new = self._client.refresh(tokens, background=background)
+            new = self._client.refresh(tokens, background=background, deadline=deadline)
         except ServerError as error:
             if error.server_code != INVALID_REFRESH_TOKEN:
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Final
 
 from flask import Flask
 
+from .. import signals
 from ..config.settings import Settings
 from ..errors import ServerError
 from ..protocol.client import Client
@@ -16,11 +18,14 @@ from ..protocol.contract import Tokens, UserInfo
 from ..protocol.error_codes import INVALID_ACCESS_TOKEN
 from ..store.base import Store
 from ..store.claim import Claim
+from ..users import Hooks
 from .ending import end_if_unchanged, report_end
 from .refresh import TokenRefresh
 from .sessions import Session, Sessions
 from .single_flight import single_flight
 from .verified_users import VerifiedUser, VerifiedUsers
+
+log: Final = logging.getLogger("flask_devkit_sso")
 
 _UNREADABLE: Final = Tokens("unreadable", None, requested_at=0, expires_in=1)
 """Sent if the key of a session's tokens is no longer configured. The server refuses it."""
@@ -31,11 +36,14 @@ class Revalidation:
 
     A session ends if the server says that its tokens or its user are invalid. A fault of the server
     or of the settings never ends one.
+
+    :param hooks: creates the user objects that are sent with signals.
     """
 
     def __init__(
         self,
         app: Flask,
+        hooks: Hooks,
         store: Store,
         sessions: Sessions,
         users: VerifiedUsers,
@@ -44,6 +52,7 @@ class Revalidation:
         settings: Settings,
     ) -> None:
         self._app = app
+        self._hooks = hooks
         self._store = store
         self._sessions = sessions
         self._users = users
@@ -76,14 +85,40 @@ class Revalidation:
             wait_seconds=0 if self._users.is_fresh(session.verified_at) else max_seconds,
         )
         user = self._users.get(uid)
-        if user is not None:
-            self._sessions.change(session, lambda latest: self._with_user(latest, user))
+        if user is None:
+            return
+        changed = self._sessions.change(session, lambda latest: self._with_user(latest, user))
+        if changed is not None and changed.before is not None:
+            self._announce(changed, changed.before)
 
     def _with_user(self, session: Session, user: VerifiedUser) -> Session:
         if self._users.is_fresh(session.verified_at) and session.verified_at >= user.verified_at:
             # Another worker wrote a later verification.
             return session
-        return replace(session, user=user.info, verified_at=user.verified_at)
+        before = session.before if user.info == session.user else session.user
+        return replace(session, user=user.info, verified_at=user.verified_at, before=before)
+
+    def _announce(self, session: Session, before: UserInfo) -> None:
+        """Send the signal ``user_changed``.
+
+        The session's record says so until every receiver has succeeded. If one fails, or if this
+        worker is killed, the next revalidation sends the signal again.
+        """
+        users = {
+            "user": self._hooks.make_user(session.user),
+            "before": self._hooks.make_user(before),
+        }
+        has_failed = False
+        for receiver in signals.user_changed.receivers_for(self._app):
+            try:
+                # A context of its own: what a receiver opens there is closed when it returns.
+                with self._app.app_context():
+                    self._app.ensure_sync(receiver)(self._app, **users)
+            except Exception:  # the new role counts whatever the application does about it
+                has_failed = True
+                log.exception("a receiver of user_changed failed: uid %r", session.user.uid)
+        if not has_failed:
+            self._sessions.change(session, lambda latest: _without_before(latest, session))
 
     def _ask(self, session: Session, is_awaited: Callable[[], bool]) -> None:
         requested_at = time.time()
@@ -119,3 +154,9 @@ class Revalidation:
         if not self._client.is_valid(session.user, tokens.access_token, background=background):
             return None
         return self._client.user_info(tokens.access_token, background=background)
+
+
+def _without_before(latest: Session, announced: Session) -> Session:
+    """Return the session without the change that was announced. A later one remains."""
+    is_same = (latest.user, latest.before) == (announced.user, announced.before)
+    return replace(latest, before=None) if is_same else latest

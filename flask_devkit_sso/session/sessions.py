@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
 from ..config.settings import Settings
@@ -21,7 +21,7 @@ from ..errors import StoreUnavailable
 from ..protocol.contract import Tokens, UserInfo
 from ..store.base import Row, Store
 from .keys import Keys
-from .records import UNREADABLE, parse_user
+from .records import UNREADABLE, parse_time, parse_user
 
 RECORD_VERSION: Final = 1
 
@@ -36,7 +36,10 @@ class Session:
 
     ``last_used`` is accurate to a minute. ``verified_at`` is the time at which the server was asked
     about the user, and ``refresh_at`` the time from which the tokens should be refreshed.
-    ``sealed_tokens`` is None only for a session that tests created.
+    ``sealed_tokens`` is None only for a session that tests created. ``login`` is the mark of the
+    login that began the session (``Logins.mark``), and ``sealed_next`` the page that it led to.
+    Both are empty for a session that tests created. ``before`` is the user before
+    their last change of name or role, until the application has learnt of it.
     """
 
     key: str = field(repr=False)
@@ -46,7 +49,10 @@ class Session:
     verified_at: float
     refresh_at: float
     sealed_tokens: str | None = field(repr=False)
+    login: str = field(default="", repr=False)
+    sealed_next: str = field(default="", repr=False)
     record: str = field(default="", repr=False)
+    before: UserInfo | None = None
 
     @property
     def name(self) -> str:
@@ -64,16 +70,30 @@ class Sessions:
         self._signer = keys.id_signer("session id")
         self._key_prefix = f"{settings.installation}:session:"
 
-    def create(self, user: UserInfo, tokens: Tokens | None, *, verified_at: float) -> str:
+    def create(
+        self,
+        user: UserInfo,
+        tokens: Tokens | None,
+        *,
+        verified_at: float,
+        login: str = "",
+        next_url: str = "",
+    ) -> str:
         """Create a session with a new id, and return the value of its cookie.
 
         :param tokens: None only for a session that tests create, which has no server.
         :param verified_at: when the server was asked about the user, in Unix seconds.
+        :param login: the mark of the login that begins the session (``Logins.mark``).
+        :param next_url: the page that the login leads to.
         :raises StoreUnavailable: if the store fails. Nobody can use the session then.
         """
         session_id = secrets.token_urlsafe(32)
         now = time.time()
-        session = Session(self._key(session_id), user, now, now, verified_at, verified_at, None)
+        session = Session(
+            self._key(session_id), user, now, now, verified_at, verified_at, None, login
+        )
+        if next_url:
+            session = replace(session, sealed_next=self._keys.seal(next_url))
         if tokens is not None:
             session = self.with_tokens(tokens)(session)
         self._store.add(
@@ -84,9 +104,10 @@ class Sessions:
         )
         return self._signer.sign(session_id)
 
-    def load(self, cookie: str) -> Session | None:
+    def load(self, cookie: str, *, is_use: bool = True) -> Session | None:
         """Return the session of a cookie, or None, and record its use. This reads the store once.
 
+        :param is_use: whether the idle timeout starts again.
         :raises StoreUnavailable: if the store cannot be read. Somebody may be signed in all the
             same.
         """
@@ -98,7 +119,7 @@ class Sessions:
         if session is None:
             return None
         now = time.time()
-        if now - session.last_used >= min(TOUCH_EVERY, self._settings.idle_timeout / 4):
+        if is_use and now - session.last_used >= min(TOUCH_EVERY, self._settings.idle_timeout / 4):
             # The user is known already, so the request can go on even if the store cannot be
             # written.
             with suppress(StoreUnavailable):
@@ -112,6 +133,10 @@ class Sessions:
         if session.sealed_tokens is None:
             return None
         return self._keys.unseal_tokens(session.sealed_tokens)
+
+    def next_url(self, session: Session) -> str | None:
+        """Decrypt the page that a session's login led to. Return None as :meth:`tokens` does."""
+        return self._keys.unseal(session.sealed_next) if session.sealed_next else None
 
     def with_tokens(self, tokens: Tokens) -> Callable[[Session], Session]:
         """Return a function for :meth:`change` that replaces a session's tokens."""
@@ -205,6 +230,9 @@ def _serialize(session: Session) -> str:
             "verified_at": session.verified_at,
             "refresh_at": session.refresh_at,
             "tokens": session.sealed_tokens,
+            "login": session.login,
+            "next": session.sealed_next,
+            "before": session.before and asdict(session.before),
         }
     )
 
@@ -217,15 +245,21 @@ def _parse(key: str, row: Row) -> Session | None:
             return None
         if not isinstance(record["tokens"], str | None):
             return None
+        login, sealed_next = record["login"], record["next"]
+        if not isinstance(login, str) or not isinstance(sealed_next, str):
+            return None
         return Session(
             key=key,
             user=parse_user(record),
-            created_at=float(record["created_at"]),
-            last_used=row.used,
-            verified_at=float(record["verified_at"]),
-            refresh_at=float(record["refresh_at"]),
+            created_at=parse_time(record["created_at"]),
+            last_used=parse_time(row.used),
+            verified_at=parse_time(record["verified_at"]),
+            refresh_at=parse_time(record["refresh_at"]),
             sealed_tokens=record["tokens"],
+            login=login,
+            sealed_next=sealed_next,
             record=row.data,
+            before=parse_user(record["before"]) if record["before"] is not None else None,
         )
     except UNREADABLE:
         return None

@@ -11,7 +11,7 @@ from typing import Final
 from ..config.settings import Settings
 from ..protocol.contract import UserInfo
 from ..store.base import Store, is_recent
-from .records import UNREADABLE, parse_user
+from .records import UNREADABLE, parse_time, parse_user
 
 REVALIDATE_EARLY: Final = 0.8
 """Fraction of ``DEVKIT_SSO_REVALIDATE_AFTER`` after which a user is revalidated in the
@@ -40,7 +40,7 @@ class VerifiedUsers:
             return None
         try:
             data = json.loads(row.data)
-            user = VerifiedUser(parse_user(data["info"]), float(data["verified_at"]))
+            user = VerifiedUser(parse_user(data["info"]), parse_time(data["verified_at"]))
         except UNREADABLE:
             return None
         return None if self.should_revalidate(user.verified_at) else user

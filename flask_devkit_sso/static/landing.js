@@ -4,6 +4,7 @@
   "use strict";
   const uri = settings.redirectUri && new URL(settings.redirectUri);
   const script = document.currentScript.src;
+  const onward = new URL("onward", script);
   const root = document.documentElement;
 
   // Return what this tab has stored, or "".
@@ -43,22 +44,54 @@
     return params.code.length + params.error.length ? params : null;
   };
 
-  const params = uri && parse(location);
+  // Return what another page has passed on, or null.
+  const unpack = ({ origin, hash }) => {
+    try {
+      return origin === uri.origin ? JSON.parse(decodeURIComponent(hash.slice(1))) : null;
+    } catch {
+      return null;
+    }
+  };
+
+  const isPassedOn = location.pathname === onward.pathname;
+  const params = uri && (isPassedOn ? unpack : parse)(location);
   if (!params) return;
   history.replaceState(null, "", uri.pathname + uri.search + uri.hash);
   if (top !== self) return;
-  if ("devkitSsoOnward" in root.dataset) {
-    root.dataset.devkitSsoOnward = ""; // the landing page: see onward.js
-  } else {
-    // Stop the application's scripts. Browsers paint nothing without a body.
-    document.write("<body>");
+  if (!("devkitSsoOnward" in root.dataset)) {
+    // Not our landing page: stop its scripts, and pass the response on to ours.
     stop();
+    return location.replace(`${onward}#${encodeURIComponent(JSON.stringify(params))}`);
   }
+  root.dataset.devkitSsoOnward = ""; // see onward.js
 
-  // Replace this page. Scripts in `html` do not run.
-  const show = (html) => {
-    const page = new DOMParser().parseFromString(html, "text/html");
-    document.replaceChild(page.documentElement, root);
+  // Load a page. The browser parses it, because Trusted Types may forbid that to scripts.
+  const load = (method, path, body) =>
+    new Promise((resolve, reject) => {
+      const request = new XMLHttpRequest();
+      request.open(method, new URL(path, script));
+      request.responseType = "document";
+      request.setRequestHeader("Accept", "text/html");
+      request.setRequestHeader("Content-Type", "application/json");
+      request.onload = () => resolve(request);
+      request.onerror = reject;
+      request.send(body);
+    });
+  // Replace this page. Scripts in `page` do not run. A new login keeps the hash.
+  const show = (page, hash) => {
+    for (const link of hash ? page.links : []) {
+      if (link.pathname === new URL("authorize", script).pathname) link.hash ||= hash;
+    }
+    document.replaceChild(page.documentElement, document.documentElement);
+  };
+  // Show that there was no answer.
+  const giveUp = () => {
+    if (document.readyState === "loading") return addEventListener("DOMContentLoaded", giveUp);
+    const { content } = document.querySelector("head template");
+    document.title = content.querySelector("h1").textContent;
+    document.querySelector("main").replaceChildren(content);
+    root.dataset.reason = "server_unavailable";
+    root.hidden = false;
   };
   // If only the hash differs, a redirect makes the browser load the page.
   const go = (address) => {
@@ -67,18 +100,23 @@
     const to = encodeURIComponent(pathname + search);
     location.replace(isHere ? new URL(`onward?to=${to}${hash}`, script) : href);
   };
-  fetch(new URL("callback", script), {
-    method: "POST",
-    headers: { Accept: "text/html", "Content-Type": "application/json" },
-    body: JSON.stringify({ ...params, login: stored("login"), hash: stored("hash") }),
-  })
-    .then(async (response) => {
-      const { headers, redirected, url } = response;
-      const isPage = headers.get("Content-Type")?.startsWith("text/html");
-      if (isPage && !redirected) return show(await response.text());
-      const { next } = redirected ? { next: url } : await response.json();
-      if (!next) throw next;
-      go(next);
+  // After a download or an empty response, this page stays on the screen: say who is signed in.
+  const stay = () => load("GET", "signed-out").then(({ response }) => show(response)).catch(() => {});
+  load("POST", "callback", JSON.stringify({ ...params, login: stored("login") }))
+    .then((response) => {
+      const header = (name) => response.getResponseHeader(name);
+      const isRedirected = response.responseURL !== new URL("callback", script).href;
+      // Has this tab started the login that has ended? Then leaving.js has stored the page's hash.
+      const isOwn = stored("login") && stored("login") === header("X-DevKit-SSO-Login");
+      const hash = isOwn ? stored("hash") : "";
+      if (header("Content-Type")?.startsWith("text/html") && !isRedirected) {
+        return show(response.response, hash);
+      }
+      const next = isRedirected ? response.responseURL : header("X-DevKit-SSO-Next");
+      if (!next) throw response;
+      if (isOwn) ["hash", "answer"].forEach((key) => delete sessionStorage[`devkit-sso-${key}`]);
+      go(next.includes("#") ? next : next + hash);
+      setTimeout(stay, 2000);
     })
-    .catch(() => show(settings.noAnswer));
+    .catch(giveUp);
 });

@@ -13,12 +13,13 @@
   // back twice without the cookie of its login.
   document.cookie = "devkit_sso_probe=1; Max-Age=1; SameSite=Lax";
   let cookiesLost = !document.cookie.includes("devkit_sso_probe=1");
-  const answer = /[?&](code|error)=/.test(hash) ? "1" : "";
+  const answer = /[?&#](code|error)=/.test(hash) ? "1" : "";
   try {
     cookiesLost ||= Boolean(answer && sessionStorage["devkit-sso-answer"]);
-    for (const [key, value] of Object.entries({ answer, hash, login })) {
-      sessionStorage[`devkit-sso-${key}`] = value;
-    }
+    // An authorization response in the hash is no part of the page's address. The login comes last: if
+    // there is no room for the hash, an older one must not belong to it.
+    const items = { answer, hash: answer ? "" : hash, login };
+    for (const [key, value] of Object.entries(items)) sessionStorage[`devkit-sso-${key}`] = value;
   } catch {
     // Storage is off. The login works, but it cannot return to the requested hash route.
   }

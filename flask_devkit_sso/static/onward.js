@@ -10,7 +10,7 @@
   if (!devkitSsoOnward) {
     root.hidden = true;
     return onParsed(() => {
-      const template = document.querySelector("template");
+      const template = document.querySelector("main template");
       template?.parentNode.replaceChildren(template.content);
       root.hidden = false;
     });
@@ -26,7 +26,9 @@
     onward.searchParams.set("to", page.slice(location.origin.length));
     next = hash || onward.searchParams.has("ticket") ? onward.href + hash : page;
   }
-  if (onward.searchParams.has("ticket")) {
+  if (next !== page) {
+    // The ticket needs a Referer. And if the person has clicked here, Firefox would say after the
+    // redirect that nobody's page has led there (Sec-Fetch-Site: none).
     document.querySelector("meta[name=referrer]").content = "same-origin";
   }
 
@@ -44,7 +46,7 @@
   if (isLoop) {
     return onParsed(() => {
       document.querySelectorAll(".no-script").forEach((element) => element.remove());
-      document.querySelector("a").href = next;
+      document.querySelector("main a").href = next;
     });
   }
   stop(); // show nothing of this page

@@ -20,12 +20,12 @@ _FAILED_IN_BACKGROUND: Final = "failed in the background"
 
 
 class Claim:
-    """The exclusive right to do one thing. It ends soon after its holder was killed.
+    """The exclusive right to do one thing. It ends soon after its holder has been killed.
 
-    Its holder renews it, which changes its record. Another worker takes it over after it has seen
-    the same record for ``life`` seconds of its own monotonic clock, so this does not depend on the
-    clocks of other hosts. The record itself expires after ``expires_in`` seconds, which matters to
-    those who did not watch it.
+    The holder renews its claim, which changes the record. Another worker takes the claim over after
+    the record has stayed the same for ``life`` seconds by that worker's own monotonic clock, so the
+    clocks of different hosts do not matter. The record also expires, which matters to workers that
+    have not watched it.
 
     :param life: seconds without a renewal after which others may take the claim over.
     :param expires_in: seconds after which the record expires, by the wall clock of whoever reads
@@ -48,13 +48,13 @@ class Claim:
         """Take the claim if it is free, and return whether that succeeded.
 
         :param background: whether nobody waits for the work.
-        :raises ServerUnavailable: if its last holder failed a moment ago. If nobody waited for that
-            holder, this applies only to others for whom nobody waits: a call in the background may
-            fail just because calls that people wait for come first.
+        :raises ServerUnavailable: if the last holder failed a moment ago. A failure in the
+            background does not count if somebody waits now: such a call may have failed only
+            because calls that people wait for come first.
         """
         row = self._store.read(self._key)
         if row is not None and row.data in (_FAILED, _FAILED_IN_BACKGROUND):
-            # If the clock has been set back, the mark would stay for that much longer.
+            # If the clock has been set back since, the mark would stay for longer by as much.
             is_recent = row.used - time.time() <= SKEW
             if is_recent and (background or row.data == _FAILED):
                 raise ServerUnavailable("The last attempt failed a moment ago.")
@@ -72,14 +72,15 @@ class Claim:
         return True
 
     def seconds_left(self) -> float:
-        """Return how long nobody else can take the claim over, even without a renewal."""
+        """Return for how many seconds nobody else can take the claim over, even if it is not
+        renewed."""
         monotonic, wall = self._taken_at
-        # The wall clock also counts the time for which a virtual machine was suspended.
+        # Only the wall clock counts the time for which a virtual machine was suspended.
         return self._life - max(time.monotonic() - monotonic, time.time() - wall)
 
     @contextmanager
     def renewed(self) -> Iterator[None]:
-        """Renew the claim, from another thread, for as long as this context lasts."""
+        """Renew the claim in another thread until the ``with`` block ends."""
         has_ended = threading.Event()
 
         def renew() -> None:
@@ -88,7 +89,7 @@ class Claim:
                     if not self._renew():
                         return
 
-        # Without a thread, somebody else may take the claim over too early.
+        # If no thread can be started, another worker may take the claim over too early.
         with suppress(RuntimeError):
             threading.Thread(target=renew, name="devkit-sso-claim", daemon=True).start()
         try:
@@ -124,7 +125,7 @@ class Claim:
                 return False
             new = secrets.token_hex(8)
             if not self._store.update(self._key, new, expected=self._mark):
-                # A store may have carried it out twice, and return the second result.
+                # The store may have repeated the operation, and returns the second result.
                 row = self._store.read(self._key)
                 if row is None or row.data != new:
                     return False
@@ -135,7 +136,7 @@ class Claim:
         """Remove the record, and return whether the claim was still ours."""
         with self._lock:
             mark, self._mark = self._mark, None
-            # If the store fails here, the work has been done anyway, and the claim ends by itself.
+            # If the store fails here, the work is done all the same, and the claim ends by itself.
             with suppress(StoreUnavailable):
                 return mark is not None and self._store.remove(self._key, data=mark) is not None
             return False

@@ -104,9 +104,10 @@ class SQLiteStore:
     def remove_owner(self, owner: str) -> list[str]:
         with self._connection() as connection:
             rows = connection.execute(
-                "DELETE FROM record WHERE owner = ? RETURNING data, expires", (owner,)
+                "DELETE FROM record WHERE owner = ? RETURNING data, expires > ?",
+                (owner, time.time()),
             ).fetchall()
-        return [data for data, expires in rows if expires > time.time()]
+        return [data for data, is_alive in rows if is_alive]
 
     def of_owner(self, owner: str) -> dict[str, Row]:
         return self._rows("owner = ?", owner)
@@ -179,7 +180,7 @@ class SQLiteStore:
         with suppress(FileExistsError):
             # SQLite would create a file with the umask's mode. Create it here, also if the path is
             # a link to a file that does not exist. The WAL files get the same mode.
-            path = self.path.resolve()
+            path = Path(os.path.realpath(self.path))
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
             try:
                 if os.name == "posix" and os.geteuid() == 0:

@@ -1,4 +1,4 @@
-"""The tables of a SQLite store, and how to recognize a file that is not one."""
+"""The tables of a SQLite store, and the checks whether a file is one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Final
 
 APPLICATION_ID: Final = 0x646B736F
-"""SQLite's ``application_id`` of a session store, "dkso". A file with another one belongs to
-another program."""
+"""SQLite's ``application_id`` of a session store: "dkso". A file with another id belongs to another
+program."""
 
 SCHEMA_VERSION: Final = 1
-"""SQLite's ``user_version``. Neither a file of another program nor one with another version is
-changed."""
+"""SQLite's ``user_version``. A file with another version is refused and left unchanged."""
 
 _SCHEMA: Final = (
     """
@@ -37,11 +36,16 @@ _WAL_ERRORS: Final = {
     "SQLITE_IOERR_SHMOPEN",
     "SQLITE_PROTOCOL",
 }
-"""What SQLite reports where connections cannot share the memory or the locks of its WAL mode, as on
-many FUSE and network file systems."""
+"""SQLite's errors on file systems on which connections cannot share the memory or the locks of WAL
+mode, such as many FUSE and network file systems."""
 
 _NO_WAL: Final = "SQLite's WAL mode does not work on its file system"
+_USE_OWN_FILE: Final = "Set DEVKIT_SSO_STORE_URL to a file of its own"
 _USE_LOCAL_DISK: Final = "Put the file on a local disk, or use Redis: see DEVKIT_SSO_STORE_URL"
+_END_LOCK: Final = (
+    "Find the process that keeps the file locked, such as a backup or an open sqlite3 shell (fuser "
+    "lists the processes that use a file), and end it"
+)
 
 
 class UnusableFile(Exception):
@@ -60,22 +64,28 @@ def explain(error: Exception) -> tuple[str, str]:
     name = getattr(error, "sqlite_errorname", "")
     if name in _WAL_ERRORS:
         return f"{_NO_WAL} ({name})", _USE_LOCAL_DISK
+    if name.startswith("SQLITE_BUSY"):
+        return str(error), _END_LOCK
     return str(error), getattr(error, "fix", "")
 
 
 def refuse_foreign_file(path: Path) -> None:
-    """Check a file before it is opened normally, because opening a database that is in WAL mode
-    creates files beside it, and closing it may change it.
+    """Refuse a file of another program without changing it.
 
-    The first page identifies a session store: it is written before WAL mode is switched on.
+    Call this before the file is opened normally: opening a database in WAL mode creates files next
+    to it, and closing it may change it. The first page identifies a session store, because it is
+    written before WAL mode is switched on.
 
     :raises UnusableFile: if the file is not a session store of this version.
     """
-    # SQLite reads an immutable file without a lock. Do not read it without SQLite: closing the file
+    # SQLite would wait for ever for somebody to write to a FIFO.
+    if not path.is_file():
+        raise UnusableFile("it is not a file", _USE_OWN_FILE)
+    # SQLite reads an immutable file without a lock. Do not read the file without SQLite: closing it
     # would release the locks of this process's other connections to it.
     uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-    # Without a lock, SQLite may see a file that is being written. It is checked again later, with a
-    # lock.
+    # Another process may be writing the file now, which SQLite may take for damage. It is checked
+    # again later, with a lock.
     with (
         suppress(sqlite3.DatabaseError),
         closing(sqlite3.connect(uri, uri=True)) as connection,
@@ -89,7 +99,7 @@ def create_schema(connection: sqlite3.Connection) -> None:
     if not _is_empty(connection):
         return
     connection.execute("BEGIN IMMEDIATE")
-    # Another process may have written to it in the meantime.
+    # Another process may have created them since the check.
     (count,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     for statement in _SCHEMA if count == 0 else ():
         connection.execute(statement)
@@ -103,9 +113,7 @@ def check_schema(connection: sqlite3.Connection) -> None:
     """
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     if application_id != APPLICATION_ID:
-        raise UnusableFile(
-            "it is a database of another program", "Set DEVKIT_SSO_STORE_URL to a file of its own"
-        )
+        raise UnusableFile("it is a database of another program", _USE_OWN_FILE)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version != SCHEMA_VERSION:
         raise UnusableFile(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Final, TypeVar
+from typing import Any, Final, cast
 
-from flask import current_app, jsonify, request, url_for
+from flask import Response, current_app, request
 
 from .. import signals
 from ..errors import (
@@ -15,15 +16,16 @@ from ..errors import (
     RETRY_AFTER,
     LoginFailed,
     ServerUnavailable,
+    SSOError,
     StoreUnavailable,
     without_frames,
 )
 from ..service import get_app
 from .pages import catalogue, page, set_language, set_private
+from .place import url_for
 from .requests import decode_query, is_ours, wants_json
-from .urls import current_url, safe_next
-
-R = TypeVar("R")
+from .responses import json_response
+from .returning import current_url, safe_next
 
 log: Final = logging.getLogger("flask_devkit_sso")
 
@@ -54,12 +56,16 @@ def handle_store_unavailable(error: StoreUnavailable) -> Any:
     return current_app.handle_user_exception(as_login_failed(error))
 
 
-def handles_failures(view: Callable[[], R]) -> Callable[[], R]:
+def handles_failures(view: Callable[[], Response]) -> Callable[[], Response]:
     """Decorate one of our views, so that a failure gets its response and sends the signal
-    ``login_failed``."""
+    ``login_failed``.
+
+    The response is not that of an application's handler for all errors, which may turn them into
+    JSON.
+    """
 
     @wraps(view)
-    def handled() -> R:
+    def handled() -> Response:
         decode_query(request)
         try:
             return view()
@@ -67,9 +73,22 @@ def handles_failures(view: Callable[[], R]) -> Callable[[], R]:
             failure = as_login_failed(error)
         if failure.reason != "cross_site":
             signals.login_failed.send(get_app(), reason=failure.reason, error=failure)
-        raise failure
+        if _has_handler(failure) or failure.response is None:
+            raise failure
+        return cast(Response, failure.response)
 
     return handled
+
+
+def _has_handler(failure: LoginFailed) -> bool:
+    """Return whether the application has an error handler for this kind of failure."""
+    handlers = get_app().error_handler_spec
+    return any(
+        issubclass(kind, SSOError) and isinstance(failure, kind)
+        for scope in (None, *request.blueprints)
+        for by_class in handlers.get(scope, {}).values()
+        for kind in by_class
+    )
 
 
 def _respond(failure: LoginFailed) -> None:
@@ -88,13 +107,13 @@ def _respond(failure: LoginFailed) -> None:
     )
     if wants_json(request):
         texts = catalogue()
-        response = jsonify(
+        response = json_response(
+            status,
             error=failure.reason,
             message=failure.message or texts.texts[f"failure.{failure.reason}.message"],
             reference=reference,
             login_url=_login_url(failure),
         )
-        response.status_code = status
         set_private(set_language(response, texts.language))
     else:
         login_url = _login_url(failure, next=failure.next)
@@ -106,12 +125,16 @@ def _respond(failure: LoginFailed) -> None:
             reference=reference,
             login_url=login_url,
             again_url=None if login_url else _again_url(),
-            hint=failure.hint if current_app.debug else None,
+            hints=_sentences(failure.hint) if current_app.debug else (),
             documented=documented if current_app.debug else None,
         )
     if status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER)
     failure.response = response
+
+
+def _sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.?]) (?=[A-Z])", text) if text else []
 
 
 def _is_about_login(failure: LoginFailed) -> bool:

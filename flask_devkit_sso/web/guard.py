@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Set
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
@@ -12,37 +12,41 @@ from flask import (
     Blueprint,
     Flask,
     Response,
-    abort,
     current_app,
-    jsonify,
     redirect,
     request,
-    url_for,
 )
-from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.exceptions import Forbidden, HTTPException, Unauthorized
 
-from ..errors import ConfigError, LoginFailed
+from ..errors import LoginFailed
 from ..protocol.contract import ROLES
 from ..service import get_service
 from ..users import Anonymous, User
+from .error_handling import answers
 from .failures import as_login_failed
 from .pages import page
+from .place import require_sign_in_host, url_for
 from .request_user import verified_user
-from .requests import is_ours, is_page_load
-from .urls import current_url, safe_next
+from .requests import is_frame, is_ours, is_page_load
+from .responses import json_response
+from .returning import default_url, return_url
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_guarded_functions: WeakSet[Callable[..., Any]] = WeakSet()
+guarded_functions: WeakSet[Callable[..., Any]] = WeakSet()
 """The functions that decorators received. One that is itself registered as a view has no guard."""
+
+guards: WeakSet[Callable[..., Any]] = WeakSet()
+"""The functions that decorators returned."""
 
 
 def login_required(view: F) -> F:
-    """Guard a view so that only people who are signed in see it. Write it below ``@app.get``.
+    """Guard a view so that only people who are signed in see it.
 
-    Above ``@app.get`` it would guard nothing. The application then refuses to serve requests,
-    unless a decorator between the two does not use :func:`functools.wraps` and so hides the
-    mistake.
+    Write it directly below ``@app.get``, above all other decorators: what a decorator above the
+    guard caches is shown to everybody. Above ``@app.get`` it would guard nothing. In both cases the
+    application refuses to serve requests, unless it cannot see the mistake: a decorator that does
+    not use :func:`functools.wraps` hides it.
 
     :param view: a function, plain or async. For a class-based view, put ``login_required`` into
         its ``decorators``.
@@ -52,17 +56,25 @@ def login_required(view: F) -> F:
 
 
 def role_required(*roles: str) -> Callable[[F], F]:
-    """Guard a view so that only people with one of the roles see it. Write it below ``@app.get``.
+    """Guard a view so that only people with one of the roles see it.
+
+    Write it directly below ``@app.get``, above all other decorators.
 
     :param roles: ``"Admin"``, ``"User"`` or both.
     :raises ValueError: if no role is given, or a role that does not exist.
     """
+    check_roles(roles)
+    return lambda view: _guard(view, roles)
+
+
+def check_roles(roles: tuple[str, ...]) -> None:
+    """Check the roles that a guard requires.
+
+    :raises ValueError: if there are none, or if one does not exist.
+    """
     unknown = [role for role in roles if role not in ROLES]
     if unknown or not roles:
-        raise ValueError(
-            f"role_required takes one or more of {', '.join(ROLES)}, not {unknown or 'nothing'}"
-        )
-    return lambda view: _guard(view, roles)
+        raise ValueError(f"roles are one or more of {', '.join(ROLES)}, not {unknown or 'nothing'}")
 
 
 def public(view: F) -> F:
@@ -84,7 +96,7 @@ def require_user(roles: tuple[str, ...] = ()) -> None:
     if isinstance(user, Anonymous):
         _ask_to_sign_in()
     if roles and user.role not in roles:
-        raise Forbidden(response=_forbidden(user, roles))
+        raise answers(Forbidden(response=_forbidden(user, roles)))
 
 
 def is_guardable(request: Any) -> bool:
@@ -115,27 +127,6 @@ def is_one_of(endpoints: Set[str], target: Flask | Blueprint) -> bool:
     return any(request.endpoint == f"{name}.{endpoint}" for name in names for endpoint in own)
 
 
-def check_views(app: Flask) -> None:
-    """Refuse to serve an application in which a guarded function is registered without its guard.
-
-    That happens with ``@login_required`` *above* ``@app.get``: Flask registers the bare function.
-
-    :raises ConfigError: with the name of each such view.
-    """
-    bare = []
-    for endpoint, view in app.view_functions.items():
-        function: Any = view
-        while isinstance(function, partial):
-            function = function.func
-        if view in _guarded_functions or function in _guarded_functions:
-            bare.append(f"{function.__module__}.{function.__qualname__} (endpoint {endpoint})")
-    if bare:
-        raise ConfigError(
-            f"These views are registered without their guard: {', '.join(bare)}. Write "
-            "@login_required and @role_required below @app.get or @app.route, next to the function"
-        )
-
-
 def _guard(view: F, roles: tuple[str, ...]) -> F:
     if not callable(view) or inspect.isclass(view):
         raise TypeError(
@@ -144,7 +135,7 @@ def _guard(view: F, roles: tuple[str, ...]) -> F:
         )
     layer: Any = view
     while layer is not None:
-        _guarded_functions.add(layer)
+        guarded_functions.add(layer)
         layer = getattr(layer, "__wrapped__", None)
 
     if inspect.iscoroutinefunction(view):
@@ -160,6 +151,7 @@ def _guard(view: F, roles: tuple[str, ...]) -> F:
             require_user(roles)
             return view(*args, **kwargs)
 
+    guards.add(guarded)
     return cast(F, guarded)
 
 
@@ -167,29 +159,35 @@ def _ask_to_sign_in() -> None:
     """Raise the exception with the response to an anonymous request."""
     try:
         get_service()
+        require_sign_in_host()
     except LoginFailed as error:
         raise as_login_failed(error)  # noqa: B904 - its cause is set
     page_load = is_page_load(request)
+    login_url = url_for("devkit_sso_authorize.login", next=return_url())
     if page_load and request.method in ("GET", "HEAD"):
-        abort(redirect(url_for("devkit_sso_authorize.login", next=safe_next(current_url()))))
-    login_url = url_for("devkit_sso_authorize.login")
+        raise answers(HTTPException(response=redirect(login_url)))
     if page_load:
-        raise Unauthorized(response=page("form_not_sent.html", 401, login_url=login_url))
-    response = jsonify(error="login_required", login_url=login_url)
-    response.status_code = 401
-    raise Unauthorized(response=response)
+        raise answers(Unauthorized(response=page("form_not_sent.html", 401, login_url=login_url)))
+    if is_frame(request):
+        raise answers(
+            Unauthorized(response=page("framed.html", 401, framed=True, login_url=login_url))
+        )
+    raise answers(Unauthorized(response=login_required_json(login_url)))
+
+
+def login_required_json(login_url: str) -> Response:
+    """Return the response for a script that nobody is signed in."""
+    return json_response(401, error="login_required", login_url=login_url)
 
 
 def _forbidden(user: User | Anonymous, roles: tuple[str, ...]) -> Response:
     if not is_page_load(request):
-        response = jsonify(error="forbidden", roles=list(roles))
-        response.status_code = 403
-        return response
+        return json_response(403, error="forbidden", roles=list(roles))
     return page(
         "forbidden.html",
         403,
         username=user.username,
         roles=list(roles),
-        home_url=safe_next(None),
+        home_url=default_url(),
         logout_url=url_for("devkit_sso_authorize.logout"),
     )

@@ -5,27 +5,35 @@ from __future__ import annotations
 from flask import Response, request
 
 from ..service import get_state
+from .place import mount_point
 from .request_user import has_loaded_user
-from .requests import is_page_load
+from .requests import ME, is_page_load
+from .responses import restore
+from .returning import close_headers
 
 
 def add_cache_headers(response: Response) -> Response:
-    """Mark a response that depends on the user, so that no cache serves it to somebody else.
+    """Restore a response of ours, and mark one that depends on the user, so that no cache serves it
+    to somebody else.
 
-    No browser keeps a page at the redirect URI, because an authorization response may arrive there:
-    with ``no-cache``, the Back button would show the page that the browser has, together with a
+    No browser may keep a page at the redirect URI, because an authorization response may arrive
+    there. With ``no-cache``, the Back button could show the page that the browser has kept, with a
     code in its address.
     """
+    response = restore(response)
     state = get_state()
     depends = has_loaded_user(state)
     # The body of a stream is created later, and may read current_user then.
     may_depend = response.is_streamed and not response.direct_passthrough
-    path, uri = request.script_root + request.path, state.redirect_uri
+    path, uri = mount_point() + request.path, state.redirect_uri
     lands = uri is not None and uri.lands_on(path)
     if depends or may_depend or lands:
         response.vary.add("Cookie")
-    if depends or (may_depend and state.session_cookie in request.cookies):
+    if depends or (may_depend and state.find_session_cookie(request.cookies)):
         response.headers.setdefault("Cache-Control", "no-store")
+    if close_headers():
+        # A cache would serve the address from one person's request to another person.
+        response.headers["Cache-Control"] = "private, no-store"
     if depends and response.direct_passthrough and response.cache_control.public:
         # send_file adds it with a max_age, which SEND_FILE_MAX_AGE_DEFAULT sets for all files.
         response.cache_control.public = False
@@ -33,4 +41,14 @@ def add_cache_headers(response: Response) -> Response:
     if lands and not response.cache_control.no_store:
         is_shown = response.mimetype == "text/html" or is_page_load(request)
         response.headers["Cache-Control"] = "no-store" if is_shown else "no-cache"
+    if request.endpoint == ME:
+        # Whatever the application adds to all its responses, such as with Flask-CORS.
+        response.headers["Cache-Control"] = "no-store"
+        for name, _ in list(response.headers):
+            if _is_cors(name):
+                del response.headers[name]
     return response
+
+
+def _is_cors(header: str) -> bool:
+    return header.lower().startswith(("access-control-", "timing-allow-origin"))

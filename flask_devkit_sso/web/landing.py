@@ -7,10 +7,9 @@ the callback. If there is no response, the script goes on to the application's p
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, Final
 
-from flask import Response, make_response, render_template, request, url_for
+from flask import Response, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from ..errors import LoginFailed
@@ -18,14 +17,14 @@ from ..protocol.authorization import AuthorizationResponse
 from ..protocol.envelope import NotAnEnvelope, parse_envelope
 from ..service import AppState, get_state
 from .onward import create_ticket, use_ticket
-from .pages import catalogue, page, set_language
+from .pages import page
+from .place import is_at_sign_in_host, mount_point, url_for
 from .requests import is_page_load
-from .urls import current_url, safe_next
+from .returning import accept, current_url, default_url
+from .static_files import FILES, script_response
 
 MARKER_LIFETIME: Final = 30 * 24 * 3600
 """Seconds for which a browser counts as one that signs in here."""
-
-_SCRIPT: Final = (Path(__file__).parent.parent / "static" / "landing.js").read_text("utf-8")
 
 _MAX_POST: Final = 32 * 1024
 """Maximum size of the body that the landing script posts, in bytes."""
@@ -38,18 +37,17 @@ def landing_page() -> Response | None:
     along with a redirect.
     """
     state = get_state()
-    uri, path = state.redirect_uri, request.script_root + request.path
-    if (
-        uri is None
-        or state.session_service is None
-        or request.method != "GET"
-        or not uri.lands_on(path)
-        or not is_page_load(request)
-    ):
+    uri, path = state.redirect_uri, mount_point() + request.path
+    if state.session_service is None or request.method != "GET" or not is_page_load(request):
+        return None
+    if request.endpoint == "devkit_sso_callback.onward" and "to" not in request.args:
+        # A page that is not ours passes a response on.
+        return _page(default_url(), has_no_page=True)
+    if uri is None or not uri.lands_on(path) or not is_at_sign_in_host():
         return None
     site, ticket = request.headers.get("Sec-Fetch-Site"), None
     if site is None and "Accept" not in request.headers:
-        # Not a browser, and so it runs no script: a test, for example.
+        # This is not a browser but a test, for example, and it runs no scripts.
         return None
     if not uri.is_callback:
         if not _may_have_response(state, site):
@@ -58,15 +56,22 @@ def landing_page() -> Response | None:
             return None
         if site is None or state.shares_origin:
             ticket = create_ticket()
+    return _page(accept(current_url()) or default_url(), has_no_page=uri.is_callback, ticket=ticket)
+
+
+def _page(to: str, *, has_no_page: bool, ticket: str | None = None) -> Response:
+    """Return the landing page.
+
+    :param to: the address to which it leads without a response, unless its script knows it better.
+    :param has_no_page: whether the application has no page at this address.
+    """
     return page(
         "landing.html",
         script=True,
         # A browser that does not say what it loads may load a frame, which is the application's.
-        framed="Sec-Fetch-Dest" not in request.headers,
-        is_callback=uri.is_callback,
-        onward_url=url_for(
-            "devkit_sso_callback.onward", to=safe_next(current_url()), ticket=ticket
-        ),
+        framed=not has_no_page and "Sec-Fetch-Dest" not in request.headers,
+        is_callback=has_no_page,
+        onward_url=url_for("devkit_sso_callback.onward", to=to, ticket=ticket),
     )
 
 
@@ -74,8 +79,8 @@ def _may_have_response(state: AppState, site: str | None) -> bool:
     """Return whether the current request may bring an authorization response to a page of the
     application.
 
-    A cookie can only decide for the landing page. So no harm is done if another host of the domain
-    sets one.
+    Cookies can only lead to the landing page, never away from it, so another host of the domain
+    does no harm by setting one.
 
     :param site: the header ``Sec-Fetch-Site``, which covers all redirects of the request.
     """
@@ -93,24 +98,12 @@ def _may_have_response(state: AppState, site: str | None) -> bool:
 
 def landing_js() -> Response:
     """Return the landing page's script: its settings as a JSON list, followed by a static file."""
-    texts = catalogue()
-    no_answer = render_template(
-        "devkit_sso/no_answer.html", language=texts.language, sso_text=texts.markup
-    )
-    settings = {"redirectUri": get_state().settings.redirect_uri, "noAnswer": no_answer}
-    response = make_response(f"[{json.dumps(settings)}]\n{_SCRIPT}")
-    response.mimetype = "text/javascript"
-    response.headers["Cache-Control"] = "no-cache"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    set_language(response, texts.language)
-    response.add_etag()
-    response.make_conditional(request)
-    return response
+    settings = json.dumps([{"redirectUri": get_state().settings.redirect_uri}])
+    return script_response(f"{settings}\n{FILES['landing.js'].decode()}")
 
 
-def read_post() -> tuple[AuthorizationResponse, str]:
-    """Return the authorization response that the landing script posts, and the hash (``#…``) of the
-    page that was requested before the login.
+def read_post() -> AuthorizationResponse:
+    """Return the authorization response that the landing script posts.
 
     :raises LoginFailed: ``code_missing`` if the body has another form or is too long.
     """
@@ -123,12 +116,12 @@ def read_post() -> tuple[AuthorizationResponse, str]:
     if not request.is_json:
         raise LoginFailed("code_missing")
     lists = {name: fields.get(name, []) for name in ("code", "error", "state", "s")}
-    texts = {name: fields.get(name, "") for name in ("login", "hash")}
-    flat = [*texts.values(), *(item for found in lists.values() for item in _as_list(found))]
+    login = fields.get("login", "")
+    flat = [login, *(item for found in lists.values() for item in _as_list(found))]
     # JSON may contain half of a surrogate pair, which cannot be signed or sent.
     if not all(isinstance(item, str) and item.isprintable() for item in flat):
         raise LoginFailed("code_missing")
-    return AuthorizationResponse(**lists, login=texts["login"]), texts["hash"]
+    return AuthorizationResponse(**lists, login=login)
 
 
 def _as_list(value: Any) -> list[Any]:

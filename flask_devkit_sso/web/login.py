@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from flask import Response, after_this_request, current_app, jsonify, request, url_for
+from flask import Response, after_this_request, current_app, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from .. import signals
@@ -20,12 +20,16 @@ from ..session.login_results import LoginResult
 from ..session.logins import PendingLogin
 from .cookies import delete_cookie, set_cookie
 from .failures import handles_failures
+from .flask_session import flask_session_of
 from .landing import MARKER_LIFETIME, read_post
 from .logout import forget_outcome, signed_out_url
 from .pages import lead_to, page, see_other, set_private
+from .place import url_for
 from .request_user import load_user
-from .requests import forget_query, require_same_origin
-from .urls import safe_next
+from .requests import forget_query, is_page_load, require_same_origin
+from .responses import json_response
+from .returning import default_url, safe_next
+from .stray import ignore_stray, signed_in_url
 
 log: Final = logging.getLogger("flask_devkit_sso")
 
@@ -34,8 +38,8 @@ log: Final = logging.getLogger("flask_devkit_sso")
 def login() -> Response:
     """Start a login: redirect the browser to the server (docs/protocol.md section 1).
 
-    With the binding ``confirm``, only the person can start a login, with the button of a page: any
-    site can open this address, and while a login is pending, it can have its own code exchanged.
+    With the binding ``confirm``, the person starts the login with the button of a page. Otherwise
+    another site could start one by opening this address, and then have its own code exchanged.
     """
     next_url = safe_next(request.args.get("next"))
     needs_button = get_state().settings.binding == "confirm"
@@ -55,7 +59,7 @@ def login() -> Response:
         )
     service, uri = get_service(), get_redirect_uri()
     if request.method != "POST":
-        if uri.is_other_loopback_host(request_host()) and "bounced" not in request.args:
+        if uri.is_at_other_host(request_host()) and "bounced" not in request.args:
             # "bounced" prevents a loop behind a proxy that changes the Host header.
             url = url_for("devkit_sso_authorize.login", next=next_url, bounced=1)
             return see_other(uri.site + url)
@@ -78,7 +82,8 @@ def login() -> Response:
         state=started.state,
         code_verifier=started.login.code_verifier,
     )
-    is_page = needs_button or request.headers.get("Sec-Fetch-Dest") == "document"
+    # Without Accept it is no browser, and so it runs no script: a test, for example.
+    is_page = needs_button or ("Accept" in request.headers and is_page_load(request))
     if uri.needs_landing and is_page:
         # Only the browser knows the hash of the requested page. A script on this page stores it.
         return page(
@@ -98,7 +103,8 @@ def _start_page(next_url: str) -> Response:
         "start.html",
         form=True,
         script=True,
-        user=user if user.is_authenticated else None,
+        username=user.username,
+        uid=user.uid,
         action_url=url_for("devkit_sso_authorize.login", next=next_url),
         next_url=next_url,
     )
@@ -116,18 +122,13 @@ def callback() -> Response:
             nonce_in_uri=get_state().settings.binding == "redirect_uri",
         )
         forget_query()
-        return see_other(_complete(authorization_response))
+        return see_other(_complete_or_ignore(authorization_response))
     require_same_origin(request)
-    authorization_response, hash_route = read_post()
-    try:
-        next_url = _complete(authorization_response, hash_route)
-    except LoginFailed as error:
-        # Back or another tab: the login is complete. The person has lost nothing, and can go on.
-        if error.reason != "login_unknown" or not load_user().user.is_authenticated:
-            raise
-        log.warning("a response that belongs to no pending login was ignored")
-        next_url = safe_next(None)
-    return set_private(jsonify(next=next_url))
+    next_url = _complete_or_ignore(read_post())
+    response = set_private(json_response(next=next_url))
+    # The script reads the header, which nobody rewrites.
+    response.headers["X-DevKit-SSO-Next"] = next_url
+    return response
 
 
 @handles_failures
@@ -136,11 +137,11 @@ def confirm() -> Response:
     service = get_service()
     login = service.logins.find(request.args.get("login", ""), request.cookies)
     if login is None:
-        raise LoginFailed("login_unknown")
+        return _confirmed_before()
     if request.method != "POST":
         result = service.login_results.get(login)
         if result is None:
-            raise LoginFailed("login_unknown")
+            return _confirmed_before()
         return page(
             "confirm.html",
             form=True,
@@ -152,38 +153,68 @@ def confirm() -> Response:
     result = service.login_results.take(login)
     after_this_request(lambda response: delete_cookie(response, login.cookie_name))
     if result is None:
-        raise LoginFailed("login_unknown")
+        return _confirmed_before()
     if request.form.get("answer") != "yes":
         # Sign out at the server too: otherwise it would sign in the same account again.
         return see_other(signed_out_url(_sign_out_at_server(result.user, result.tokens)))
     with _ending_at(result.next):
-        _sign_in(result)
-    return lead_to(result.next)
+        _sign_in(result, login)
+    return page(
+        "signed_in.html",
+        script=True,
+        login_name=login.name,
+        next_url=result.next,
+        home_url=default_url(),
+    )
 
 
-def _complete(response: AuthorizationResponse, hash_route: str = "") -> str:
+def _confirmed_before() -> Response:
+    """Respond to a person who comes back to the question after they have answered it."""
+    if not load_user().user.is_authenticated:
+        raise LoginFailed("login_unknown")
+    return see_other(signed_in_url())
+
+
+def _complete_or_ignore(response: AuthorizationResponse) -> str:
+    """Complete the login that an authorization response belongs to, and return the URL to redirect
+    to. If this browser has no such login, the response is stray, and is not exchanged.
+
+    :raises LoginFailed: if the login fails, and for a stray response if nobody is signed in.
+    """
+    try:
+        return _complete(response)
+    except LoginFailed as error:
+        return ignore_stray(response, error)
+
+
+def _complete(response: AuthorizationResponse) -> str:
     """Complete a login with its authorization response: create the session, or with the binding
     ``confirm`` store the result until the person confirms it.
 
-    :param hash_route: the hash of the requested page, from the tab that started the login.
     :return: the URL to redirect to.
     """
     service = get_service()
     uri = get_redirect_uri().uri
     login, sent_redirect_uri = service.logins.resume(response, uri, request.cookies)
     is_confirmed = get_state().settings.binding != "confirm"
-    next_url = login.next
-    if hash_route and "#" not in next_url and response.login == login.name:
-        next_url = safe_next(next_url + hash_route)
-    with _ending_at(next_url):
-        result = _exchange(login, response, sent_redirect_uri, next_url)
+
+    @after_this_request
+    def name_login(sent: Response) -> Response:
+        # The tab that started this login keeps the hash of the requested page. With ``confirm``, a
+        # later page needs it.
+        if is_confirmed or sent.status_code != 200:
+            sent.headers["X-DevKit-SSO-Login"] = login.name
+        return sent
+
+    with _ending_at(login.next):
+        result = _exchange(login, response, sent_redirect_uri)
         # An error tracker would record the nonce in it if the application's code below fails.
         del sent_redirect_uri
         if not is_confirmed:
             service.login_results.put(login, result)
             return url_for("devkit_sso_callback.confirm", login=login.name)
-        _sign_in(result)
-    return next_url
+        _sign_in(result, login)
+    return login.next
 
 
 @contextmanager
@@ -197,7 +228,7 @@ def _ending_at(next_url: str) -> Iterator[None]:
 
 
 def _exchange(
-    login: PendingLogin, response: AuthorizationResponse, redirect_uri: str, next_url: str
+    login: PendingLogin, response: AuthorizationResponse, redirect_uri: str
 ) -> LoginResult:
     """Exchange the authorization code, and ask the server who signed in.
 
@@ -227,7 +258,7 @@ def _exchange(
         # Otherwise the next login would continue with the same account, without a question.
         _sign_out_at_server(user, tokens)
         raise LoginFailed("denied", hint="The server says that the user is not valid.")
-    return LoginResult(user, tokens, next_url)
+    return LoginResult(user, tokens, login.next)
 
 
 def _sign_out_at_server(user: UserInfo, tokens: Tokens) -> bool:
@@ -247,18 +278,25 @@ def _use(login: PendingLogin) -> None:
         after_this_request(lambda response: delete_cookie(response, login.cookie_name))
 
 
-def _sign_in(result: LoginResult) -> None:
+def _sign_in(result: LoginResult, login: PendingLogin) -> None:
     """Create the session, unless the application refuses the user."""
     state, sessions, current = get_state(), get_service().sessions, load_user()
     user = state.hooks.make_user(result.user)
-    for hook in state.hooks.on_login:
-        try:
-            current_app.ensure_sync(hook)(user)
-        except LoginRefused as error:
-            raise LoginFailed("refused", message=error.why) from error
-    set_session_cookie = _cookie_setter(
-        sessions.create(result.user, result.tokens, verified_at=result.tokens.requested_at)
-    )
+    with flask_session_of(user.uid, current.user.uid):
+        for hook in state.hooks.on_login:
+            try:
+                current_app.ensure_sync(hook)(user)
+            except LoginRefused as error:
+                raise LoginFailed("refused", message=error.why) from error
+        set_session_cookie = _cookie_setter(
+            sessions.create(
+                result.user,
+                result.tokens,
+                verified_at=result.tokens.requested_at,
+                login=get_service().logins.mark(login),
+                next_url=result.next,
+            )
+        )
     if current.session is not None and sessions.end(current.session):
         # Do not notify the server: if both logins share a grant there, both would end.
         signals.session_ended.send(get_app(), uid=current.session.user.uid, why="replaced")

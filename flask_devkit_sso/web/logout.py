@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import Final
 
-from flask import Response, after_this_request, jsonify, request, url_for
+from flask import Response, after_this_request, request
 
 from .. import signals
 from ..service import get_app, get_session_service, get_state
 from ..session.sessions import Session
 from ..store.base import is_recent
 from ..users import Anonymous
+from . import stray
 from .cookies import delete_cookie, set_cookie
 from .failures import handles_failures
+from .flask_session import clear_flask_session
 from .pages import lead_to, page, see_other, set_private
+from .place import url_for
 from .request_user import load_user
 from .requests import require_same_origin, wants_json
-from .urls import safe_next
+from .responses import json_response
+from .returning import default_url
 
 _OUTCOME_TTL: Final = 300
 """Seconds for which the signed-out page can show the outcome of a logout."""
@@ -31,11 +35,11 @@ def logout() -> Response:
         if isinstance(current.user, Anonymous):
             return see_other(url_for("devkit_sso_authorize.signed_out"))
         return page(
-            "logout.html",
+            "stray.html" if stray.PARAMETER in request.args else "logout.html",
             form=True,
             username=current.user.username,
             action_url=url_for("devkit_sso_authorize.logout"),
-            cancel_url=safe_next(None),
+            cancel_url=default_url(),
         )
     require_same_origin(request)
     # Only the form of our own page has this field. An application's form gets a redirect.
@@ -48,11 +52,12 @@ def logout() -> Response:
     # Do this before the signal, because a receiver may raise an exception.
     after_this_request(lambda response: delete_cookie(response, state.session_cookie))
     if session is not None:
+        clear_flask_session()
         signals.logged_out.send(get_app(), user=user, server_told=is_confirmed)
     chosen_url = state.settings.after_logout_url
     next_url = chosen_url or signed_out_url(is_confirmed if session is not None else None)
     if wants_json(request):
-        return set_private(jsonify(server_told=is_confirmed, next=next_url))
+        return set_private(json_response(server_told=is_confirmed, next=next_url))
     return lead_to(next_url) if chosen_url and is_our_form else see_other(next_url)
 
 
@@ -75,7 +80,8 @@ def _end_session(session: Session) -> bool:
 def signed_out_url(is_confirmed: bool | None) -> str:
     """Return the URL of the signed-out page, and let this browser's page show the outcome.
 
-    The outcome is in a cookie, because an address convinces anybody it is sent to.
+    The outcome is in a cookie, because an address could be sent to somebody else, who would believe
+    it.
 
     :param is_confirmed: whether the server confirmed the logout, or None if nothing is known.
     """
@@ -104,7 +110,7 @@ def signed_out() -> Response:
         username=user.username,
         login_url=url_for("devkit_sso_authorize.login"),
         logout_url=url_for("devkit_sso_authorize.logout"),
-        home_url=safe_next(None),
+        home_url=default_url(),
     )
 
 

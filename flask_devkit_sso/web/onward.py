@@ -23,7 +23,8 @@ from ..store.base import SKEW, is_recent
 from .cookies import delete_cookie, set_cookie
 from .failures import handles_failures
 from .requests import has_own_referrer
-from .urls import safe_next
+from .responses import keep
+from .returning import safe_next
 
 _TICKET_TTL: Final = 10
 """Seconds for which a ticket is valid."""
@@ -44,7 +45,7 @@ def onward() -> Response:
     """Redirect the landing page's script to a page of this site. The browser keeps the hash."""
     to = request.args.get("to", "")
     lands = _is_landing_address(to)
-    response = _ExactRedirect(status=303, mimetype="text/html")
+    response = keep(_ExactRedirect(status=303, content_type="text/html; charset=utf-8"))
     response.headers["Location"] = to if lands else safe_next(to)
     response.headers["Cache-Control"] = "no-store"
     response.headers["Referrer-Policy"] = "same-origin"
@@ -62,8 +63,8 @@ def create_ticket() -> str:
 def use_ticket() -> bool:
     """Return whether the current request has a valid ticket, and delete it."""
     name = get_state().ticket_cookie
-    # Another tab may receive an authorization response before this ticket is used. Its request does
-    # not come from the landing page.
+    # Another tab may receive an authorization response before this ticket is used. That request has
+    # no Referer of the landing page.
     value = [_browser(), _comes_from_landing()]
     if not _is_valid(request.cookies.get(name, ""), "onward-ticket", value):
         return False
@@ -83,7 +84,7 @@ def _is_landing_address(to: str) -> bool:
 
 
 def _browser() -> str:
-    """Return a hash of the cookies because of which this browser gets the landing page."""
+    """Return a hash of this browser's session and login cookies, which lead to the landing page."""
     state = get_state()
     found = sorted(
         (name, value)

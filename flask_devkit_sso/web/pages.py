@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, make_response, redirect, render_template, request
+from flask import Response, request
+from werkzeug.utils import redirect
 
 from ..messages import Catalogue
 from ..service import get_app, get_state
+from .responses import html_response, keep
+from .returning import default_url
+from .templates import render
 
 
 def catalogue() -> Catalogue:
@@ -40,8 +44,7 @@ def page(
 ) -> Response:
     """Render one of our pages, with the headers that all of them have.
 
-    The page repeats the policies in ``<meta>`` elements, because an extension such as
-    Flask-Talisman may replace the headers.
+    The page repeats the policies in ``<meta>`` elements, because a proxy may replace the headers.
 
     :param form: whether the page contains a form. With ``no-referrer``, a browser would send the
         form with ``Origin: null``.
@@ -49,19 +52,22 @@ def page(
     :param framed: whether other pages may show this one in a frame.
     """
     referrer = "same-origin" if form else "no-referrer"
+    texts, settings = catalogue(), get_state().settings
     policy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'"
+    if settings.logo_url:
+        policy += "; img-src 'self'"
     if script:
         policy += "; script-src 'self'; connect-src 'self'"
-    texts = catalogue()
-    html = render_template(
-        f"devkit_sso/{template}",
-        language=texts.language,
-        sso_text=texts.markup,
-        referrer_policy=referrer,
-        content_policy=policy,
-        **context,
-    )
-    response = make_response(html, status)
+    frame = {
+        "language": texts.language,
+        "sso_text": texts.markup,
+        "referrer_policy": referrer,
+        "content_policy": policy,
+        "app_name": settings.app_name,
+        "logo_url": settings.logo_url,
+        "start_url": default_url(),
+    }
+    response = html_response(render(template, frame | context), status)
     response.headers["Referrer-Policy"] = referrer
     response.headers["Content-Security-Policy"] = policy
     if not framed:
@@ -74,15 +80,15 @@ def page(
 def lead_to(url: str) -> Response:
     """Answer a form of one of our pages with a page that leads to another address.
 
-    Chromium applies ``form-action`` to every redirect that follows a form, so it would block a
-    redirect that leads to another site, even one of the application's or at the login that follows.
+    Chromium applies ``form-action`` to all redirects after a form is submitted. So it would block
+    one to another site, even if that is a later one, such as the application's.
     """
     return page("forward.html", url=url)
 
 
 def see_other(url: str) -> Response:
     """Redirect to another page. The response is not cached, and the next request has no Referer."""
-    response = make_response(redirect(url, 303))
+    response = keep(redirect(url, 303, Response))
     response.headers["Cache-Control"] = "no-store"
     response.headers["Referrer-Policy"] = "no-referrer"
     return response

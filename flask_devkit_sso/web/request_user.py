@@ -12,7 +12,10 @@ from ..errors import LoginFailed, ServerUnavailable, StoreUnavailable
 from ..service import AppState, get_service, get_state
 from ..session.sessions import Session
 from ..users import Anonymous, User
+from .error_handling import answers, is_handling_error
 from .failures import as_login_failed
+from .flask_session import check_flask_session
+from .requests import ME
 
 
 class RequestUser:
@@ -45,30 +48,36 @@ class RequestUser:
 
 def has_loaded_user(state: AppState) -> bool:
     """Return whether the current request has loaded its user."""
-    return _environ_key(state) in request.environ
+    return hasattr(request, _attribute(state))
 
 
 def load_user() -> RequestUser:
     """Return the current request's user as the session describes them.
 
-    The result is kept in the WSGI environment. In tests, an application context may outlive a
-    request, and would pass one user's session on to the next request.
+    The result is kept with the request object. In tests, an application context may outlive a
+    request, and would pass one user's session on to the next request. And Flask-SocketIO handles
+    all events of a connection with the same WSGI environment, although the session may have ended.
 
     :raises LoginFailed: ``store_unavailable``. Somebody may be signed in all the same.
     """
     state = get_state()
-    key = _environ_key(state)
-    known: RequestUser | None = request.environ.get(key)
+    name = _attribute(state)
+    known: RequestUser | None = getattr(request, name, None)
     if known is None:
         # Store it before anything can fail, so that an error page that reads current_user gets an
         # anonymous user.
-        known = request.environ[key] = RequestUser()
-        if state.session_service is not None and state.session_cookie in request.cookies:
-            sessions = state.session_service.sessions
+        known = RequestUser()
+        setattr(request, name, known)
+        if state.session_service is None:
+            return known
+        cookie = state.find_session_cookie(request.cookies)
+        if cookie is not None:
+            sessions, is_use = state.session_service.sessions, request.endpoint != ME
             try:
-                known.set_session(sessions.load(request.cookies[state.session_cookie]))
+                known.set_session(sessions.load(request.cookies[cookie], is_use=is_use))
             except StoreUnavailable as error:
                 raise as_login_failed(error)  # noqa: B904 - its cause is set
+        check_flask_session(known.session.user.uid if known.session else None)
     return known
 
 
@@ -91,6 +100,8 @@ def verified_user() -> RequestUser:
         known.set_session(get_service().maintenance.verify(session))
     except (LoginFailed, ServerUnavailable, StoreUnavailable) as error:
         raise as_login_failed(error)  # noqa: B904 - its cause is set
+    if known.session is None:
+        check_flask_session(None)
     return known
 
 
@@ -99,21 +110,31 @@ def current_access_token() -> str:
     known, service = verified_user(), get_state().service
     # Without a service the session is one that tests created, which has no tokens.
     if known.session is None or service is None:
-        raise Unauthorized("Nobody is signed in.")
+        raise answers(Unauthorized("Nobody is signed in."))
     token = service.maintenance.access_token(known.session)
     if token is None:
         known.set_session(None)
-        raise Unauthorized("The session has ended.")
+        check_flask_session(None)
+        raise answers(Unauthorized("The session has ended."))
     return token
 
 
-def _environ_key(state: AppState) -> str:
-    return f"flask_devkit_sso.user.{id(state)}"
+def _attribute(state: AppState) -> str:
+    return f"devkit_sso_user_{id(state)}"
 
 
 def _find_user() -> User | Anonymous:
-    return verified_user().user if has_request_context() else Anonymous()
+    if not has_request_context():
+        return Anonymous()
+    try:
+        return verified_user().user
+    except LoginFailed:
+        # The application's error page remains what it is: a 404 or a 500.
+        if not is_handling_error():
+            raise
+        return Anonymous()
 
 
 current_user = cast(User, LocalProxy(_find_user))
-"""The user of the current request: a proxy of a :class:`User`, anonymous outside a request."""
+"""The user of the current request: a proxy of a :class:`User`, anonymous outside a request. If the
+store fails, the application's error pages see an anonymous user too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import parse_qsl
 
 from flask import Request, request
@@ -10,15 +11,24 @@ from werkzeug.datastructures import ImmutableMultiDict
 from ..errors import LoginFailed
 from ..service import find_redirect_uri
 
+ME: Final = "devkit_sso_authorize.me"
+"""The endpoint that returns the current user as JSON."""
+
 OUR_ENDPOINTS = ("devkit_sso_authorize.", "devkit_sso_callback.")
 """The beginnings of the names of our endpoints."""
+
+_TURBO_ACCEPTS = {"text/vnd.turbo-stream.html", "text/html", "application/xhtml+xml"}
 
 
 def is_page_load(request: Request) -> bool:
     """Return whether a browser requests a page that a person will look at (Fetch Metadata, Accept).
 
-    ``*/*`` alone does not mean a page, because scripts and tools send that.
+    ``*/*`` alone does not mean a page, because scripts and tools send that. Nor does the handshake
+    of a WebSocket.
     """
+    upgrade = request.headers.get("Upgrade", "").lower()
+    if "websocket" in upgrade or "Sec-WebSocket-Key" in request.headers:
+        return False
     destination = request.headers.get("Sec-Fetch-Dest")
     if destination:
         return destination == "document"
@@ -26,6 +36,31 @@ def is_page_load(request: Request) -> bool:
         return False
     accept = request.headers.get("Accept")
     return not accept or any(kind == "text/html" for kind in request.accept_mimetypes.values())
+
+
+def is_frame(request: Request) -> bool:
+    """Return whether a browser loads a page into a frame of another page (Fetch Metadata)."""
+    return request.headers.get("Sec-Fetch-Dest") in ("iframe", "frame", "embed", "object")
+
+
+def is_script(request: Request) -> bool:
+    """Return whether a script sent the request (or a frame did), so that a response does not
+    replace the page that the person is on."""
+    is_part = "HX-Request" in request.headers or "Turbo-Frame" in request.headers
+    return is_part or not is_page_load(request)
+
+
+def stands_for_page(request: Request) -> bool:
+    """Return whether a script requests a whole page in place of the browser, as htmx does with
+    boosted links and in the history, and Turbo with every visit."""
+    headers = request.headers
+    if "true" in (headers.get("HX-Boosted"), headers.get("HX-History-Restore-Request")):
+        return True
+    if "Turbo-Frame" in headers or "HX-Request" in headers:
+        return False
+    # Turbo 7 sends nothing but its own Accept header.
+    accepted = {*request.accept_mimetypes.values(), "text/vnd.turbo-stream.html"}
+    return "X-Turbo-Request-Id" in headers or accepted == _TURBO_ACCEPTS
 
 
 def wants_json(request: Request) -> bool:
@@ -53,6 +88,20 @@ def require_same_origin(request: Request) -> None:
     """
     if not is_same_origin(request):
         raise LoginFailed("cross_site")
+
+
+def refuse_other_sites(request: Request) -> None:
+    """Refuse a GET that a script or a page of another site makes.
+
+    A request that names no site passes: browsers send neither header if a page of this site makes
+    a GET without TLS, and tools never do.
+
+    :raises LoginFailed: ``cross_site``.
+    """
+    is_named = "Sec-Fetch-Site" in request.headers or "Origin" in request.headers
+    # "none": the person typed the address.
+    if is_named and request.headers.get("Sec-Fetch-Site") != "none":
+        require_same_origin(request)
 
 
 def has_own_referrer(request: Request) -> bool:

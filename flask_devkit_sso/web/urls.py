@@ -1,71 +1,67 @@
-"""The addresses to which a login may return."""
+"""Which addresses belong to this site. These functions know nothing of requests or settings.
+
+An address is judged by its characters and not by a URL parser, because parsers disagree: what one
+reads as a path, another one reads as a host (RFC 9700 section 4.11).
+"""
 
 from __future__ import annotations
 
 import re
-from posixpath import normpath
+from collections.abc import Iterator
 from typing import Final
 from urllib.parse import quote, unquote
 
-from flask import current_app, request
-from werkzeug.exceptions import HTTPException
-from werkzeug.routing import RequestRedirect
+MAX_LENGTH: Final = 1500
+"""Maximum length of an address to return to, in characters, because it is kept in a cookie."""
 
-from ..service import get_state
-from .requests import OUR_ENDPOINTS
+_REFUSED: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ufffd\ud800-\udfff]")
+"""Control characters, backslashes, and what is left of text that could not be decoded."""
 
-MAX_NEXT: Final = 1500
-"""Maximum length of an address to return to, in characters. A longer one is ignored."""
-
-
-def current_url() -> str:
-    """Return the current page's path and query, as :func:`safe_next` accepts them."""
-    path = quote(request.script_root + request.path, safe="/-._~!$&'()*+,;=:@")
-    query = quote(request.query_string, safe="/?-._~!$&'()*+,;=:@%")
-    return f"{path}?{query}" if query else path
+_ENCODED: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~!$&'()*+,;=:@/?#%]")
+"""What a URL may contain only percent-encoded (RFC 3986 section 2), and a ``%`` that encodes
+nothing."""
 
 
-def safe_next(url: str | None) -> str:
-    """Return the address to which a login returns: ``url`` if it certainly stays on this site,
-    otherwise ``DEVKIT_SSO_AFTER_LOGIN_URL`` (RFC 9700 section 4.11).
+def local_url(url: str, origin: str) -> str | None:
+    """Return an address of this site as path, query and hash, or None if it may be another one's.
 
-    The allowed characters are those that neither Werkzeug nor a browser rewrites, so that what is
-    checked here is what will be sent. Our own routes are not allowed either.
+    What is returned is what has been judged. It consists of ASCII characters that neither Werkzeug
+    nor a browser takes for anything else or resolves. Everything else is percent-encoded, as UTF-8.
+
+    :param url: a path, with or without a query and a hash, or an absolute URL of this site.
+    :param origin: this site's origin, as browsers write it; or "".
     """
-    state = get_state()
-    default = state.settings.after_login_url
-    if default == "/":
-        default = request.script_root + "/"
-    if not url or len(url) > MAX_NEXT:
-        return default
-    if not re.fullmatch(r"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?#]|%[0-9A-Fa-f]{2})*", url):
-        return default
-    path = unquote(re.split(r"[?#]", url, maxsplit=1)[0])
-    if "//" in path or "\\" in path or not {".", ".."}.isdisjoint(path.split("/")):
-        return default
-    lands = state.redirect_uri is not None and state.redirect_uri.lands_on(path)
-    if lands and re.search(r"[?&]code=", url):
-        # An authorization code is not part of a page's address.
-        return default
-    return default if is_our_path(path) else url
+    if origin and url.startswith(origin):
+        url = url.removeprefix(origin)
+        if not url or url[0] in "?#":
+            url = f"/{url}"
+    if not url.startswith("/") or _REFUSED.search(url):
+        return None
+    # An empty query or hash is left out, as Werkzeug does in the header Location.
+    head, _, fragment = _ENCODED.sub(lambda found: quote(found[0], safe=""), url).partition("#")
+    path, _, query = head.partition("?")
+    decoded = unquote(path)
+    if decoded.startswith("//") or _REFUSED.search(decoded):
+        return None
+    if not {".", ".."}.isdisjoint(decoded.split("/")):
+        return None
+    return path + (query and f"?{query}") + (fragment and f"#{fragment}")
 
 
-def is_our_path(path: str) -> bool:
-    """Return whether a path, decoded and with the mount point, leads to one of our routes.
+def decoded_path(url: str) -> str:
+    """Return the path of an address that :func:`local_url` returned, decoded, with each series of
+    slashes merged into one, as some servers and proxies do."""
+    return re.sub("/+", "/", unquote(re.split(r"[?#]", url, maxsplit=1)[0]))
 
-    Another spelling counts as well, such as ``/sso//logout``, ``/sso/./logout`` or
-    ``/sso/logout/``: browsers and proxies resolve dots, and some proxies merge slashes.
-    """
-    adapter = current_app.create_url_adapter(request)
-    root = normpath(request.script_root) if request.script_root else ""
-    path = normpath("/" + path.lstrip("/"))
-    if adapter is None or not path.startswith(f"{root}{get_state().settings.url_prefix}/"):
-        return False
-    try:
-        endpoint: str = adapter.match(path.removeprefix(root), method="GET")[0]
-    except RequestRedirect:
-        return False
-    except HTTPException:
-        # Nothing responds to a GET of this path.
-        return True
-    return endpoint.startswith(OUR_ENDPOINTS)
+
+def contains_response(url: str) -> bool:
+    """Return whether an address contains the parameters of an authorization response."""
+    return re.search(r"[?&#](code|error)=", url) is not None
+
+
+def shortened(url: str) -> Iterator[str]:
+    """Yield an address, then the same without its hash, then without its query too."""
+    head = url.partition("#")[0]
+    yield url
+    yield head
+    yield head.partition("?")[0]

@@ -177,6 +177,15 @@ def test_on_stores(place: Place, refusing: ScriptedServer, redis_server: RedisSe
         f"error    store: The session store {file} cannot be used: it is a database of another "
         "program\n         Fix: Set DEVKIT_SSO_STORE_URL to a file of its own\n"
     ) in done.stdout
+    file.unlink()
+    place.run("doctor", **on_file)
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        done = place.run("doctor", **on_file)
+    assert (
+        f"error    store: The session store {file} cannot be used: database is locked\n"
+        "         Fix: Find the process that keeps the file locked"
+    ) in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -362,3 +371,42 @@ def test_on_a_server_without_tls(place: Place, refusing: ScriptedServer) -> None
     done = place.run("doctor", **settings(SERVER_URL=url))
     assert done.returncode == 1
     assert "the handshake failed" in done.stdout
+
+
+HOSTS_APP = """
+from flask import Flask
+from flask_devkit_sso import DevKitSSO, login_required
+app = Flask(__name__, host_matching=True, static_host="www.example.com")
+app.config.from_prefixed_env()
+app.config["TRUSTED_HOSTS"] = ["www.example.com"]
+app.config["APPLICATION_ROOT"] = "/app"
+app.add_url_rule("/sso/logout", "own", lambda: "own", host="example.com")
+DevKitSSO(app)
+
+@app.get("/", host="www.example.com")
+@login_required
+def home():
+    return "home"
+"""
+
+
+@pytest.mark.slow
+def test_on_an_application_with_hosts(place: Place, refusing: ScriptedServer) -> None:
+    place.app(HOSTS_APP)
+    uri = "https://example.com/app/sso/callback"
+    done = place.run("doctor", **settings(SERVER_URL=refusing.url, REDIRECT_URI=uri))
+    assert done.returncode == 1
+    for text in (
+        "where nobody can be signed in: app.home (endpoint home)\n         Fix: Serve",
+        "error    settings: /sso/logout leads to the application's view own\n",
+        f"ok       redirect_uri: {uri} points to the callback\n",
+        "warning  TRUSTED_HOSTS: does not contain example.com, the redirect URI's host",
+    ):
+        assert text in done.stdout
+    place.app(APP.replace("(__name__)", "(__name__, subdomain_matching=True)"))
+    done = place.run(
+        "doctor",
+        FLASK_SERVER_NAME="example.org",
+        **settings(SERVER_URL=refusing.url, REDIRECT_URI=uri),
+    )
+    assert "error    settings: DEVKIT_SSO_REDIRECT_URI is at example.com, but with" in done.stdout

@@ -31,8 +31,8 @@ COMMANDS = {
     "doctor": ["doctor"],
     "check-server": ["check-server"],
 }
-BOUND = 3 * 0.5
-"""Seconds: three times the documented limit."""
+BOUND = 20
+"""Seconds: twenty times what a command needs, and less than what it would wait for otherwise."""
 
 # Nothing responds there.
 CONFIGURED = settings(SERVER_URL="http://127.0.0.1:9")
@@ -55,7 +55,7 @@ def without_reader() -> Iterator[int]:
     os.close(writing)
 
 
-@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("buffered", ["", pytest.param("1", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_with_an_output_that_fails(
     place: Place, full: int, without_reader: int, command: str, buffered: str
@@ -216,9 +216,17 @@ def test_an_interrupt_while_the_store_is_locked(place: Place, tmp_path: Path) ->
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with place.start("sessions", "end", "u-1", environment=environment) as running:
-            opened = Path(f"/proc/{running.process.pid}/fd")
-            wait_until(lambda: any("db-wal" in str(one.readlink()) for one in opened.iterdir()))
+            wait_until(lambda: has_opened(running.process.pid, "sessions.db-wal"))
             interrupt(running)
+
+
+def has_opened(pid: int, name: str) -> bool:
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        # The process may close it at the same time.
+        with suppress(FileNotFoundError):
+            if descriptor.readlink().name == name:
+                return True
+    return False
 
 
 def test_an_interrupt_at_the_end(place: Place) -> None:

@@ -149,6 +149,7 @@ WRONG = {
     "--server-url=auth.example.com": "Server URL must be an absolute URL",
     "--server-url=http://auth.example.com": "Server URL is plain http",
     "--redirect-uri=https://app.example.com/#/ ": "Redirect URI begins or ends with a space",
+    "--redirect-uri=https://HOST/sso/callback#/login": "Redirect URI must name the host at which",
     "--logout-url=x": "--logout-url must be an absolute URL",
     f"--client-secret={CANARY}": "No such option",
     f"--client-id={'x' * 5000}": "a value is too long",
@@ -202,6 +203,7 @@ def test_app_config_that_takes_precedence_is_reported(place: Place) -> None:
     assert f"the application reads {place.file} now" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_file(place: Place) -> None:
     place.old_file()
     before = place.file.read_text()
@@ -213,6 +215,7 @@ def test_a_full_disk_leaves_the_old_file(place: Place) -> None:
     assert [path.name for path in place.file.parent.iterdir()] == ["devkit_sso.toml"]
 
 
+@pytest.mark.slow
 def test_a_crash_while_writing_leaves_the_old_file(place: Place) -> None:
     """The kernel kills the process at the first byte beyond the limit."""
     place.old_file()
@@ -300,6 +303,10 @@ def test_at_a_terminal(place: Place, at_terminal: Opener) -> None:
     terminal.expect("It is plain http")
     terminal.expect("Server URL: ")
     terminal.type("https://auth.example.com/auth\n")
+    terminal.expect("Proposed: https://HOST/sso/callback#/login, with the host at which")
+    terminal.expect("Redirect URI: ")
+    terminal.type("https://HOST/sso/callback#/login\n")
+    terminal.expect("It must name the host at which people open the application instead of HOST")
     terminal.expect("Redirect URI: ")
     terminal.type("https://app.example.com/#/login\n")
     terminal.expect("Restart")

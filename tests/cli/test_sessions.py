@@ -74,10 +74,15 @@ def test_in_an_unusable_store(place: Place, redis_server: RedisServer) -> None:
     file = place.folder / "damaged.db"
     file.write_bytes(b"no database" * 1000)
     done = place.run(
-        "sessions", "list", **environment | {"FLASK_DEVKIT_SSO_STORE_URL": f"sqlite:///{file}"}
+        "sessions",
+        "end",
+        "u-1",
+        **environment | {"FLASK_DEVKIT_SSO_STORE_URL": f"sqlite:///{file}"},
     )
     assert done.returncode == 1
-    assert f"Error: The session store {file} cannot be used" in done.stderr
+    assert f"Error: The session store {file} cannot be used: file is not a database. Some" in (
+        done.stderr
+    )
 
 
 def test_of_an_application_without_a_server(place: Place) -> None:

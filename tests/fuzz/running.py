@@ -46,8 +46,9 @@ def run(target: Target, seconds: float, first_seed: int) -> Result:
 
     def attempt(value: Any) -> None:
         nonlocal count, has_failed
-        # After a finding, Hypothesis must see the same result for the same input.
-        if not has_failed and time.monotonic() - began > seconds:
+        # After a finding, Hypothesis must see the same result for the same input. The first input
+        # may take long to generate, so it is tried even if the time is up.
+        if count and not has_failed and time.monotonic() - began > seconds:
             return
         count += 1
         try:
@@ -57,7 +58,7 @@ def run(target: Target, seconds: float, first_seed: int) -> Result:
             raise
 
     finding, batch = "", 0
-    while not finding and time.monotonic() - began < seconds:
+    while not finding and (not count or time.monotonic() - began < seconds):
         prepared = settings(
             database=None,
             deadline=None,

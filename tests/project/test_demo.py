@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -56,8 +58,10 @@ def test_both_start_and_end_together(tmp_path: Path, end: signal.Signals) -> Non
         ]
         address = f"http://127.0.0.1:{app_port}"
         page = requests.get(f"{address}/reports", headers={"Accept": "text/html"}, timeout=60)
-        assert page.url.startswith(f"http://127.0.0.1:{sandbox_port}/sso/oauth2/authorize?")
-        assert "Sign in" in page.text
+        # The script of this page would lead to the sandbox.
+        (url,) = re.findall(r'data-authorize="([^"]+)"', page.text)
+        assert url.startswith(f"http://127.0.0.1:{sandbox_port}/sso/oauth2/authorize?")
+        assert "Sign in" in requests.get(html.unescape(url), timeout=60).text
         assert "Every ship, every night" in requests.get(address, timeout=60).text
         started = children(process)
         assert len(started) == 2

@@ -25,6 +25,8 @@ def test_a_finding_is_reduced_and_shown() -> None:
     assert first.finding.startswith("exclamation:\n")
     assert "Mutation(b'sample', ((0, 0, b'!'),))" in first.finding
     assert (first.inputs, first.finding) == (second.inputs, second.finding), "the seed decides"
+    harmless = Target("harmless", mutations([b"sample"], [b"-"]), check)
+    assert run(harmless, 0, first_seed=1).inputs == 1, "even if the time is up"
 
 
 def test_the_command_prints_a_table() -> None:

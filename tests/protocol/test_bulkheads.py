@@ -71,7 +71,7 @@ def test_logins_wait_for_a_server_that_is_slow(make_app: AppMaker, server: Scrip
     at_once([lambda: sign_in(app.test_client())] * PEOPLE)
 
 
-@pytest.mark.parametrize("visitors", [4, 8])
+@pytest.mark.parametrize("visitors", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_codes_that_are_refused_slowly_keep_nobody_else_from_signing_in(
     make_app: AppMaker, server: ScriptedServer, visitors: int
 ) -> None:

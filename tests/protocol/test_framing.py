@@ -94,6 +94,7 @@ INVALID = {
     "two lengths": (b"Content-Length: 5\r\nContent-Length: " + SIZE + b"\r\n", BODY),
     "a list of lengths": (b"Content-Length: 5, 5\r\n", BODY),
     "folded length": (b"Content-Length: 5\r\n 0\r\n", BODY),
+    "length behind a bare carriage return": (b"X: y\rContent-Length: " + SIZE + b"\r\n", BODY),
     "100 headers": (b"X: y\r\n" * 101, BODY),
     "header of 64 KB": (b"X: " + b"y" * 65536 + b"\r\n", BODY),
 }
@@ -130,7 +131,11 @@ ENDLESS = {
 }
 
 
-@pytest.mark.parametrize("name", ENDLESS)
+# A hundred thousand responses take seconds to read.
+SLOW = {"interim responses": pytest.mark.slow}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in ENDLESS])
 def test_an_endless_response_is_cut_off(
     make_app: AppMaker, server: ScriptedServer, name: str
 ) -> None:

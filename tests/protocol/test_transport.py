@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+
+from flask_devkit_sso import ServerUnavailable
+from flask_devkit_sso.protocol.client import Client
+from flask_devkit_sso.protocol.contract import INTERFACE_PATHS, Tokens
+from flask_devkit_sso.protocol.server import Server
+from flask_devkit_sso.protocol.transport import Transport
 
 from ..clock import advance
 from ..conftest import AppMaker, come_back, reason, sign_in, start
@@ -18,6 +28,7 @@ from ..scripted import (
     ADA,
     GET_TOKEN,
     GET_USER_INFO,
+    REFRESH_TOKEN,
     TOKEN,
     Handler,
     ScriptedServer,
@@ -89,6 +100,104 @@ def test_the_deadline_covers_the_whole_call(
     # The interrupted connection is not used again.
     server.answers[GET_TOKEN] = says(TOKEN)
     sign_in(client)
+
+
+def test_a_process_that_was_paused_before_it_sends_does_not_send(
+    app: Flask, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then another worker may have refreshed the same tokens, or the login is over."""
+    sign_in(app.test_client())  # so that there is a connection
+    real = http.client.HTTPConnection.putrequest
+
+    def paused(*args: Any, **kwargs: Any) -> None:
+        advance(60)
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "putrequest", paused)
+    client = app.test_client()
+    assert reason(come_back(client, start(client)["state"])) == "server_unavailable"
+    assert server.paths == [GET_TOKEN, GET_USER_INFO]
+
+
+def client_of(server: ScriptedServer, timeout: float = 60) -> Client:
+    urls = {name: server.url + path for name, path in INTERFACE_PATHS.items()}
+    known = Server(client_id="id", client_secret="s", validity=None, **urls)
+    return Client(known, Transport(ca_bundle=None, timeout=timeout))
+
+
+def test_a_refresh_is_not_sent_after_the_right_to_it_has_ended(server: ScriptedServer) -> None:
+    client = client_of(server)
+    tokens = Tokens("a", "r", requested_at=time.time(), expires_in=60)
+    with pytest.raises(ServerUnavailable):
+        client.refresh(tokens, deadline=time.monotonic() - 1)
+    assert server.connections == 0
+    server.answers[REFRESH_TOKEN] = no_answer
+    began = time.monotonic()
+    with pytest.raises(ServerUnavailable):
+        client.refresh(tokens, deadline=time.monotonic() + 1)
+    assert time.monotonic() - began < 30
+    assert server.paths == [REFRESH_TOKEN]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_response_that_arrived_while_the_process_was_paused_is_used(
+    server: ScriptedServer,
+) -> None:
+    """Otherwise, the new tokens of a refresh would be lost."""
+    paused: list[int] = []
+
+    def answers_meanwhile(handler: Handler) -> None:
+        os.kill(paused[0], signal.SIGSTOP)
+        tokens("new", 60, "r-2")(handler)
+        handler.server.stopping.wait(5)
+        os.kill(paused[0], signal.SIGCONT)
+
+    server.answers[REFRESH_TOKEN] = answers_meanwhile
+    client = client_of(server, timeout=3)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            os.read(reading, 1)
+            old = Tokens("a", "r", requested_at=time.time(), expires_in=60)
+            os._exit(client.refresh(old).access_token != "new")
+        os._exit(2)
+    paused.append(child)
+    os.write(writing, b"x")
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_call_ends_when_its_caller_is_interrupted(server: ScriptedServer) -> None:
+    """Otherwise its thread would read for as long as the server sends anything."""
+
+    class Interrupt(BaseException):
+        """Such as a timeout of gevent."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupt
+
+    has_ended = threading.Event()
+
+    def drips_for_ever(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100000")
+        handler.end_headers()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with suppress(OSError):
+            while not handler.server.stopping.wait(0.05):
+                handler.wfile.write(b" ")
+            return
+        has_ended.set()
+
+    server.answers[GET_USER_INFO] = drips_for_ever
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(Interrupt):
+            client_of(server).user_info("a")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert has_ended.wait(30)
 
 
 def test_hanging_calls_end_at_their_deadline_and_the_server_gets_a_pause(

@@ -554,11 +554,9 @@ def test_the_sign_in_page(client: Client) -> None:
     assert "form-action" not in policy
     assert "Sandbox: anyone can sign in" in page.text
     assert "http://127.0.0.1:5000" in page.text
-    assert re.findall(r'<button name="username" value="([^"]+)"( class="disabled")?>', page.text)[
-        :2
-    ] == [("ada", ""), ("bob", "")]
-    assert '<button name="username" value="王小明">' in page.text
-    assert '<button name="username" value="eve" class="disabled">' in page.text
+    people = re.findall(r'<button name="username" value="([^"]+)">', page.text)
+    assert people == ["ada", "bob", "carol", "王小明", "o&#39;neill", "auditor"]
+    assert '<li class="person disabled"><span class="name">eve</span>' in page.text
     assert '<label for="typed_username">' in page.text
     assert "<script" not in page.text
     assert not re.search(r"\s(style|on\w+)=", page.text)
@@ -797,16 +795,16 @@ def test_failing_slowly(client: Client) -> None:
         assert answer.raw.read(4) == b'{"co'
     assert 0.6 < time.monotonic() - start < 30
     with pytest.raises(requests.ReadTimeout):
-        client.post("logout", body, timeout=0.15)
-    assert [call["code"] for call in client.calls()] == ["8105", "8105"]
+        client.post("logout", body, timeout=(60, 0.15))
+    wait_until(lambda: [call["code"] for call in client.calls()] == ["8105", "8105"])
 
 
 def test_failing_by_hanging() -> None:
     with a_client() as client:
         client.fail_next("getUserInfo", "hang", times=2)
         with pytest.raises(requests.ReadTimeout):
-            client.post("getUserInfo", {}, timeout=0.3)
-        assert [call["code"] for call in client.calls()] == ["hang"]
+            client.post("getUserInfo", {}, timeout=(60, 0.3))
+        wait_until(lambda: [call["code"] for call in client.calls()] == ["hang"])
         # Other requests are served, and stopping the sandbox ends the hanging one.
         waiting = Background(lambda: client.post("getUserInfo", {}, timeout=60))
         assert client.tokens()
@@ -894,9 +892,7 @@ def test_connections_are_kept_and_counted(client: Client) -> None:
     head_only = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         for request in (plain, chunked, head_only, unread, plain):
-            start = time.monotonic()
             head, body = exchange_raw(connection, request)
-            assert time.monotonic() - start < 1
             assert head.startswith(b"HTTP/1.1 404" if request is unread else b"HTTP/1.1 200")
             assert b"connection:" not in head.lower()
             assert (b"8101" in body) == (request in (plain, chunked))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import sqlite3
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -47,6 +50,34 @@ def test_a_session(app: Flask, bad: str) -> None:
     client = app.test_client()
     sign_in(client)
     replace_records(app, "session", bad)
+    assert client.get("/private").status_code == 302
+
+
+@pytest.mark.parametrize("name", ["created_at", "verified_at", "refresh_at"])
+@pytest.mark.parametrize("time", [math.nan, math.inf, "inf"])
+def test_a_time_that_never_comes(app: Flask, name: str, time: object) -> None:
+    """The session would not expire."""
+    client = app.test_client()
+    sign_in(client)
+    record = {"version": 1, "uid": "u-1", "username": "ada", "role": "Admin", "tokens": None}
+    times = dict.fromkeys(("created_at", "verified_at", "refresh_at"), 9e9) | {name: time}
+    replace_records(app, "session", json.dumps(record | times))
+    assert client.get("/private").status_code == 302
+
+
+@pytest.mark.parametrize(("column", "status"), [("used", 302), ("expires", 200)])
+def test_a_record_with_a_column_of_another_type(
+    app: Flask, tmp_path: Path, column: str, status: int
+) -> None:
+    """SQLite accepts any type in any column."""
+    client = app.test_client()
+    sign_in(client)
+    with sqlite3.connect(tmp_path / "devkit_sso.db") as connection:
+        connection.execute(f"UPDATE record SET {column} = 'x' WHERE owner IS NOT NULL")
+    connection.close()
+    assert client.get("/private").status_code == status
+    with app.app_context():
+        assert app.extensions["devkit_sso"].service.end_sessions("u-1") == (status == 200)
     assert client.get("/private").status_code == 302
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import signal
@@ -146,7 +147,8 @@ def loading(server: RedisServer) -> Iterator[None]:
         else:
             pytest.fail("it is not loading")
     yield
-    server.wait()
+    # Loading the data without a delay takes no time.
+    server.restart(signal.SIGKILL)
 
 
 @pytest.mark.redis
@@ -400,9 +402,19 @@ def _folder(path: Path) -> None:
     path.mkdir()
 
 
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
 UNUSABLE = {
     _corrupt: "file is not a database",
-    _folder: "",
+    _folder: "it is not a file. Set DEVKIT_SSO_STORE_URL to a file",
+    _fifo: "it is not a file. Set DEVKIT_SSO_STORE_URL to a file",
+    _link_to_itself: "",
     _newer_version: "it was written by another version of Flask-DevKit-SSO (schema 99, not 1). Use",
     _of_the_application: "it is a database of another program. Set DEVKIT_SSO_STORE_URL to a file",
     _of_a_killed_application: "it is a database of another program. Set DEVKIT_SSO_STORE_URL to a",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +20,7 @@ from flask import (
 from flask.testing import FlaskClient
 from flask.views import MethodView
 from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.test import create_environ
 from werkzeug.wsgi import wrap_file
 
 from flask_devkit_sso import (
@@ -69,8 +71,9 @@ def test_a_page_load_is_redirected_to_the_login(
         {"Accept": "application/json, text/plain, */*"},
         {"Accept": "text/html", "X-Requested-With": "XMLHttpRequest"},
         {"Accept": "text/html", "Sec-Fetch-Dest": "empty"},
-        {"Accept": "text/html", "Sec-Fetch-Dest": "iframe"},
         {"Accept": "image/avif,*/*", "Sec-Fetch-Dest": "image"},
+        {"Upgrade": "WebSocket", **PAGE},
+        {"Sec-WebSocket-Key": "dGhlIHNhbXBsZQ=="},
     ],
     ids=str,
 )
@@ -81,6 +84,43 @@ def test_other_requests_receive_json(
     response = client.open("/private", method=method, headers=headers)
     assert response.status_code == 401
     assert response.json == {"error": "login_required", "login_url": "/sso/authorize"}
+
+
+def test_a_websocket_handshake_gets_401(app: Flask) -> None:
+    """A browser sends no Accept with it, and on plain http no Fetch Metadata."""
+    view = login_required(lambda: "connected")
+    app.add_url_rule("/socket", "socket", view, websocket=True)
+    client = app.test_client()
+    headers = {"Upgrade": "websocket", "Connection": "keep-alive, Upgrade"}
+    response = client.get("/socket", headers=headers)
+    assert (response.status_code, response.json["error"]) == (401, "login_required")
+    assert response.json["login_url"] == "/sso/authorize"
+    login_as(client, "ada")
+    assert client.get("/socket", headers=headers).text == "connected"
+
+
+@pytest.mark.parametrize("destination", ["iframe", "frame", "embed", "object"])
+def test_a_frame_shows_a_page_that_opens_the_login_in_the_top_window(
+    client: FlaskClient, destination: str
+) -> None:
+    """It is the only page of ours that may be framed, and it returns to the page around it."""
+    headers = {**PAGE, "Sec-Fetch-Dest": destination}
+    for referer, expected in [
+        ({}, "/private?a%3D1"),
+        ({"Referer": "http://localhost/dashboard?b=2"}, "/dashboard?b%3D2"),
+        ({"Referer": "http://evil.example/dashboard"}, "/private?a%3D1"),
+    ]:
+        response = client.get("/private?a=1", headers=headers | referer)
+        assert response.status_code == 401
+        assert f'href="/sso/authorize?next={expected}" target="_top"' in response.text
+        assert "frame-ancestors" not in response.headers["Content-Security-Policy"]
+        assert "X-Frame-Options" not in response.headers
+        assert "no-store" in response.headers["Cache-Control"]
+    response = client.post("/private", headers=headers)
+    assert response.status_code == 401
+    assert 'href="/sso/authorize" target="_top"' in response.text
+    login_as(client, "bob")
+    assert client.get("/private", headers=headers).text == "private bob"
 
 
 @pytest.mark.parametrize("headers", [{}, PAGE, BROWSER], ids=str)
@@ -262,6 +302,87 @@ def test_a_guard_below_the_route_works_among_other_decorators(make_app: AppMaker
     assert client.get("/secret").text == "secret"
 
 
+# A cache above a guard would show one person's page to others.
+
+
+def cached_as_by_flask_caching(view: Any) -> Any:
+    """Cache a view, with the attributes of Flask-Caching's decorators."""
+    from functools import wraps
+
+    @wraps(view)
+    def cached(*args: Any, **kwargs: Any) -> Any:
+        return view(*args, **kwargs)
+
+    cached.uncached = view  # type: ignore[attr-defined]
+    cached.cache_timeout = None  # type: ignore[attr-defined]
+    cached.make_cache_key = lambda: "view/%s"  # type: ignore[attr-defined]
+    return cached
+
+
+def plain(view: Any) -> Any:
+    from functools import wraps
+
+    return wraps(view)(lambda *args, **kwargs: view(*args, **kwargs))
+
+
+CACHES = [cached_as_by_flask_caching, functools.cache, functools.lru_cache(maxsize=1)]
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize(
+    ("order", "is_refused"),
+    [
+        ("cache guard", True),
+        ("plain cache plain guard plain", True),
+        ("cache guard cache", True),
+        ("guard cache guard", True),
+        ("guard cache", False),
+        ("plain guard plain cache", False),
+        ("cache", False),
+    ],
+)
+def test_a_cache_above_a_guard_is_refused(
+    make_app: AppMaker, cache: Any, order: str, is_refused: bool
+) -> None:
+    decorators = {"cache": cache, "guard": login_required, "plain": plain}
+    app = make_app()
+    app.testing = True
+
+    def secret() -> str:
+        return "secret"
+
+    view: Any = secret
+    for name in reversed(order.split()):
+        view = decorators[name](view)
+    app.add_url_rule("/secret", view_func=view)
+    if is_refused:
+        with pytest.raises(ConfigError, match=r"cache above.*secret \(endpoint secret\)\. Write"):
+            app.test_client().get("/")
+    else:
+        assert app.test_client().get("/").status_code == 200
+
+
+def test_a_cache_above_a_guard_in_a_class(make_app: AppMaker) -> None:
+    class OnClass(MethodView):
+        decorators = [login_required, functools.cache]  # noqa: RUF012 - the last is the outermost
+
+        def get(self) -> str:
+            return "secret"
+
+    class OnMethod(MethodView):
+        @functools.cache  # noqa: B019
+        @login_required
+        def get(self) -> str:
+            return "secret"
+
+    for view in (OnClass, OnMethod):
+        app = make_app()
+        app.testing = True
+        app.add_url_rule("/secret", view_func=view.as_view("secret"))
+        with pytest.raises(ConfigError, match="cache above"):
+            app.test_client().get("/")
+
+
 # protect
 
 
@@ -393,6 +514,57 @@ def test_public_must_be_a_list(make_app: AppMaker) -> None:
         sso.protect(make_app(sso), public="static")
 
 
+@pytest.mark.parametrize(
+    ("roles", "error"),
+    [
+        ("Admin", TypeError),
+        (7, TypeError),
+        ([], ValueError),
+        (["admin"], ValueError),
+        (["Admin", "Root"], ValueError),
+        ([["Admin"]], ValueError),
+    ],
+    ids=str,
+)
+def test_the_roles_of_protect_are_checked_at_once(roles: Any, error: type[Exception]) -> None:
+    blueprint = Blueprint("bp", __name__)
+    with pytest.raises(error):
+        DevKitSSO().protect(blueprint, roles=roles)
+    assert blueprint.before_request_funcs == {}
+
+
+def test_guards_add_up(make_app: AppMaker) -> None:
+    """``public`` lifts only its own guard, and only the mark at the view lifts every protect."""
+    sso = DevKitSSO()
+    app = make_app(sso)
+    bp = Blueprint("bp", __name__)
+    views: dict[str, Any] = {
+        "plain": lambda: "plain",
+        "listed": lambda: "listed",
+        "marked": public(lambda: "marked"),
+        "admin": public(role_required("Admin")(lambda: "admin")),
+    }
+    for name, view in views.items():
+        bp.add_url_rule(f"/bp/{name}", name, view)
+    sso.protect(app, public=["home", "bp.plain"])
+    sso.protect(bp, roles=["Admin", "User"], public=["listed", "admin"])
+    sso.protect(bp, roles=(role for role in ["Admin"]), public=["plain"])
+    app.register_blueprint(bp)
+    client = app.test_client()
+
+    def statuses() -> list[int]:
+        paths = ["/", *(f"/bp/{name}" for name in views)]
+        return [client.get(path, headers=SCRIPT).status_code for path in paths]
+
+    assert statuses() == [200, 401, 401, 200, 401]
+    login_as(client, "eva", role=None)
+    assert statuses() == [200, 403, 403, 200, 403]
+    login_as(client, "bob", role="User")
+    assert statuses() == [200, 200, 403, 200, 403]
+    login_as(client, "ada", role="Admin")
+    assert statuses() == [200, 200, 200, 200, 200]
+
+
 # current_user
 
 
@@ -412,6 +584,18 @@ def test_a_longer_lived_context_leaks_no_user(app: Flask) -> None:
         login_as(ada, "ada", role="Admin")
         assert ada.get("/who").json["username"] == "ada"
         assert app.test_client().get("/who").json["username"] is None
+        assert not current_user.is_authenticated
+
+
+def test_events_that_share_a_wsgi_environment(app: Flask) -> None:
+    """Flask-SocketIO handles all events of a connection with the environment of its handshake."""
+    cookie = login_as(app.test_client(), "ada", uid="u-7")
+    environ = create_environ(headers={"Cookie": f"{cookie.key}={cookie.value}"})
+    with app.request_context(environ):
+        assert current_user.username == "ada"
+    with app.app_context():
+        DevKitSSO().end_sessions("u-7")
+    with app.request_context(environ):
         assert not current_user.is_authenticated
 
 
@@ -473,7 +657,7 @@ def test_current_user_of_flask_login_is_not_replaced_in_templates(app: Flask) ->
     assert client.get("/t").text == "False bob"
 
 
-def test_login_url_accepts_only_local_urls(app: Flask) -> None:
+def test_login_url_accepts_only_local_urls(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     sso = DevKitSSO()
     with app.test_request_context("/here?x=1"):
         assert sso.login_url() == "/sso/authorize?next=/here?x%3D1"
@@ -481,6 +665,112 @@ def test_login_url_accepts_only_local_urls(app: Flask) -> None:
         assert sso.login_url("//evil.example") == "/sso/authorize?next=/"
     with app.test_request_context("/here", method="POST"):
         assert sso.login_url() == "/sso/authorize"
+    with app.test_request_context("/sso/signed-out"):
+        assert sso.login_url() == "/sso/authorize"
+    with app.test_request_context("/sso/signed-out", headers=SCRIPT | THERE):
+        assert sso.login_url() == f"/sso/authorize?next={AT_THERE}"
+    assert caplog.messages == [
+        "the address to return to after a login was ignored: '//evil.example'"
+    ]
+
+
+HTMX = {"HX-Request": "true", "Accept": "*/*"}
+TURBO = {"Accept": "text/html, application/xhtml+xml", "Sec-Fetch-Dest": "empty"}
+HERE = {"HX-Current-URL": "http://localhost/here?x[]=1#part"}
+THERE = {"Referer": "http://localhost/there?y=2"}
+REQUESTED, AT_HERE, AT_THERE = "/part?z%3D3", "/here?x%255B%255D%3D1%23part", "/there?y%3D2"
+KINDS = [
+    # headers, the page that a GET leads to, and that a POST leads to
+    (PAGE, REQUESTED, None),
+    (PAGE | HERE | THERE, REQUESTED, None),
+    (SCRIPT, None, None),
+    (SCRIPT | THERE, AT_THERE, AT_THERE),
+    ({"X-Requested-With": "XMLHttpRequest"} | THERE, AT_THERE, AT_THERE),
+    (HTMX, None, None),
+    (HTMX | HERE | THERE, AT_HERE, AT_HERE),
+    ({"HX-Request": "true"} | HERE, AT_HERE, AT_HERE),
+    (HTMX | HERE | {"HX-Boosted": "true"}, REQUESTED, AT_HERE),
+    (HTMX | HERE | {"HX-Boosted": "false"}, AT_HERE, AT_HERE),
+    (HTMX | HERE | {"HX-History-Restore-Request": "true"}, REQUESTED, AT_HERE),
+    (TURBO | THERE, REQUESTED, AT_THERE),
+    ({**TURBO, "Accept": f"text/vnd.turbo-stream.html, {TURBO['Accept']}"}, REQUESTED, None),
+    (SCRIPT | THERE | {"X-Turbo-Request-Id": "1"}, REQUESTED, AT_THERE),
+    (TURBO | THERE | {"X-Turbo-Request-Id": "1", "Turbo-Frame": "f"}, AT_THERE, AT_THERE),
+    # Without Fetch Metadata, and with an Accept of the application's choice
+    ({"Accept": TURBO["Accept"], "Turbo-Frame": "f"} | THERE, AT_THERE, AT_THERE),
+    ({"Accept": TURBO["Accept"], "HX-Request": "true"} | HERE, AT_HERE, AT_HERE),
+    # What is not a page of this site, or one of ours
+    (HTMX | {"HX-Current-URL": "http://evil.example/here"}, None, None),
+    (HTMX | {"HX-Current-URL": "//evil.example/here"}, None, None),
+    (HTMX | {"HX-Current-URL": "http://localhost@evil.example/"}, None, None),
+    (HTMX | {"HX-Current-URL": "http://localhost//evil.example/"}, None, None),
+    (HTMX | {"HX-Current-URL": "http://localhost/\xe6\xa5"}, None, None),
+    (HTMX | {"HX-Current-URL": "about:blank"} | THERE, AT_THERE, AT_THERE),
+    (SCRIPT | {"Referer": "http://localhost.evil.example/"}, None, None),
+    (SCRIPT | {"Referer": "http://localhost/sso/logout"}, None, None),
+]
+
+
+@pytest.mark.parametrize(("headers", "get", "post"), KINDS)
+def test_login_url_leads_to_the_page_that_the_person_is_on(
+    make_app: AppMaker,
+    headers: dict[str, str],
+    get: str | None,
+    post: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An address from a header of the request must not get into a cache."""
+    sso = DevKitSSO()
+    app = make_app(sso)
+
+    def part() -> tuple[str, dict[str, str]]:
+        return sso.login_url(), {"Cache-Control": "public, max-age=60"}
+
+    app.add_url_rule("/part", "part", part, methods=["GET", "POST"])
+    for method, expected in (("GET", get), ("POST", post)):
+        url = "/sso/authorize" + (f"?next={expected}" if expected else "")
+        response = app.test_client().open("/part?z=3", method=method, headers=headers)
+        assert response.text == url
+        is_from_header = expected not in (REQUESTED, None)
+        cache = "private, no-store" if is_from_header else "public, max-age=60"
+        assert response.headers["Cache-Control"] == cache
+        # The response of a guard contains the same, whatever form it has.
+        path = "/private" if "z" not in (expected or "") else "/private?z=3"
+        guarded = app.test_client().open(path, method=method, headers=headers)
+        found = guarded.location or (guarded.json or {}).get("login_url")
+        if found is not None:
+            assert found == url.replace("/part", "/private")
+            assert guarded.headers["Cache-Control"] == (cache if is_from_header else "no-store")
+    assert "return" not in caplog.text
+
+
+def test_a_stream_contains_no_address_from_a_header(make_app: AppMaker) -> None:
+    """Its headers are sent before its body is created, so a cache might keep it."""
+    sso = DevKitSSO()
+    app = make_app(sso)
+
+    @app.get("/streamed")
+    def streamed() -> Any:
+        return stream_template_string("{{ devkit_sso.login_url() }}")
+
+    @app.get("/begun")
+    def begun() -> Any:
+        return stream_template_string(sso.login_url() + " {{ devkit_sso.login_url() }}")
+
+    client = app.test_client()
+    assert client.get("/streamed", headers=HTMX | HERE).text == "/sso/authorize"
+    response = client.get("/begun", headers=HTMX | HERE)
+    assert response.text == f"/sso/authorize?next={AT_HERE} /sso/authorize"
+    assert response.headers["Cache-Control"] == "private, no-store"
+
+
+def test_a_long_page_of_the_person_is_shortened_and_logged(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = HTMX | {"HX-Current-URL": "http://localhost/here?" + "x" * 1600}
+    response = client.get("/private", headers=headers)
+    assert response.json["login_url"] == "/sso/authorize?next=/here"
+    assert len([message for message in caplog.messages if "shortened" in message]) == 1
 
 
 # Caches

@@ -1,0 +1,144 @@
+"""Keeps the data in Flask's ``session`` apart for each person, as Django does.
+
+That data outlives a login: the next person at the same browser would find the cart of the previous
+one. So a login writes a *tag* into it, a keyed hash of the uid. Data with a tag is cleared once the
+person it belongs to is no longer signed in. Data without one is that of a visitor, and stays.
+
+If the application keeps the data on its server and can give it a new id, that happens too. Nobody
+can then use an id from before the login.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from flask import request, session
+from flask.sessions import NullSession, SessionMixin
+
+from ..service import get_app, get_session_service, get_state, request_host
+from .requests import is_page_load, is_same_origin
+
+TAG: Final = "_devkit_sso_user"
+"""The name of the tag in Flask's ``session``."""
+
+
+def clear_flask_session() -> None:
+    """Clear the data at a logout, whether or not it has a tag."""
+    found = _find()
+    if found:
+        _clear(found)
+
+
+@contextmanager
+def flask_session_of(uid: str, previous_uid: str | None) -> Iterator[None]:
+    """Give the data to the person who signs in, and clear it first if it is somebody else's.
+
+    If the login fails after all, the data is as it was before.
+
+    :param previous_uid: the person who was signed in until now, or None.
+    """
+    found = _find()
+    if found is None:
+        yield
+        return
+    # Read the attribute before anything else changes it.
+    was_modified, data = found.modified, dict(found)
+    tags, tag = _tags(uid), data.get(TAG)
+    is_foreign = (tag is not None and tag not in tags) or previous_uid not in (uid, None)
+    if is_foreign and data:
+        found.clear()
+    try:
+        yield
+    except BaseException:
+        if is_foreign and data:
+            found.clear()
+            found.update(data)
+            found.modified = was_modified
+        raise
+    found[TAG] = tags[0]
+    _regenerate(found)
+
+
+def check_flask_session(uid: str | None) -> None:
+    """Clear the data if its tag belongs to anyone but the person who is signed in.
+
+    Call it as soon as that is known, and never while the session store is unavailable.
+
+    :param uid: the person who is signed in, or None.
+    """
+    app = get_app()
+    if app.session_interface.get_cookie_name(app) not in request.cookies:
+        return
+    found = _find()
+    tag = None if found is None else found.get(TAG)
+    # An application with another redirect URI may share the data and tag it.
+    if found is None or not isinstance(tag, str) or not tag.startswith(_tag_prefix()):
+        return
+    if uid is None:
+        if _would_carry_our_cookie():
+            _clear(found)
+    elif tag not in _tags(uid):
+        _clear(found)
+        found[TAG] = _tags(uid)[0]
+
+
+def _find() -> SessionMixin | None:
+    """Return Flask's ``session``, or None if it cannot be written or is not to be cleared."""
+    if not get_state().settings.clear_session:
+        return None
+    try:
+        found: SessionMixin | None = session._get_current_object()  # type: ignore[attr-defined]
+    except (AssertionError, AttributeError):
+        # The application's session interface uses current_user while it opens the session.
+        return None
+    return None if isinstance(found, NullSession) else found
+
+
+def _clear(found: SessionMixin) -> None:
+    # Before the data is gone: Flask-Session regenerates no empty session.
+    _regenerate(found)
+    found.clear()
+
+
+def _regenerate(found: SessionMixin) -> None:
+    """Give data that is kept on the application's server a new id, as Flask-Session can."""
+    interface: Any = get_app().session_interface
+    regenerate = getattr(interface, "regenerate", None)
+    # In an event, Flask-SocketIO replaces the session by a copy, which the interface does not know.
+    is_own = isinstance(found, getattr(interface, "session_class", object))
+    if is_own and callable(regenerate):
+        regenerate(found)
+
+
+def _tags(uid: str) -> list[str]:
+    """Return the tag of a user, and those that fallbacks of SECRET_KEY have created."""
+    hashes = get_session_service().keys.hashes("flask-session", uid)
+    return [_tag_prefix() + found for found in hashes]
+
+
+def _tag_prefix() -> str:
+    return f"{get_state().settings.installation}:"
+
+
+def _would_carry_our_cookie() -> bool:
+    """Return whether the current request would carry our session's cookie if the browser had it.
+
+    Flask's cookie may be sent with requests to which browsers do not attach ours. If they counted,
+    another site could have the data of a person who is signed in cleared.
+    """
+    app, state = get_app(), get_state()
+    if state.find_session_cookie(request.cookies):
+        return True
+    if app.session_interface.get_cookie_domain(app) is not None:
+        # Ours belongs to one host only.
+        uri = state.redirect_uri
+        if uri is None or uri.host != request_host():
+            return False
+    # Ours is SameSite=Lax (RFC 6265bis section 5.6.7.1).
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None and site != "cross-site":
+        return True
+    is_navigation = request.method in ("GET", "HEAD") and is_page_load(request)
+    return is_navigation or is_same_origin(request)

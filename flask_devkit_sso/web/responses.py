@@ -1,0 +1,81 @@
+"""Responses that do not depend on the application's configuration.
+
+An application may have its own response class, its own JSON, and ``after_request`` functions that
+rewrite each response. Our pages and our scripts rely on the responses that this module creates.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flask import Response, after_this_request, request
+
+_MARK: Final = "X-DevKit-SSO-Mark"
+"""A header that tells our response from others until the application's functions see it."""
+
+_OF_THE_BODY: Final = ("Content-Encoding", "Content-Length", "ETag")
+_OF_SEVERAL: Final = ("Set-Cookie", "Vary")
+
+_RESPONSE: Final = "flask_devkit_sso.response"
+
+
+@dataclass(frozen=True, repr=False)
+class _Kept:
+    """A response of ours as it was before the application's functions saw it. Its headers may
+    contain secrets, and an error tracker records the WSGI environment."""
+
+    response: Response
+    kind: type[Response]
+    status: str
+    body: bytes
+    headers: list[tuple[str, str]]
+
+
+def html_response(html: str, status: int) -> Response:
+    return keep(Response(html, status, content_type="text/html; charset=utf-8"))
+
+
+def json_response(status: int = 200, **fields: object) -> Response:
+    return keep(Response(f"{json.dumps(fields)}\n", status, content_type="application/json"))
+
+
+def keep(response: Any) -> Response:
+    """Make the current request's response arrive as it is now and as our code changes it, if it is
+    the one that is sent: :func:`restore` undoes what the application's functions do to it."""
+    mark, kind = secrets.token_hex(8), type(response)
+    response.headers[_MARK] = mark
+
+    @after_this_request
+    def remember(sent: Response) -> Response:
+        # The response of an exception is another object by now.
+        if sent.headers.get(_MARK) == mark:
+            del sent.headers[_MARK]
+            request.environ[_RESPONSE] = _Kept(
+                sent, kind, sent.status, sent.get_data(), list(sent.headers)
+            )
+        return sent
+
+    kept: Response = response
+    return kept
+
+
+def restore(response: Response) -> Response:
+    """Undo what the application's functions have done to a response of ours, or to its class.
+
+    Headers that they have added stay, and so does a compressed body.
+    """
+    if _RESPONSE not in request.environ:
+        return response
+    kept: _Kept = request.environ.pop(_RESPONSE)
+    ours = kept.response
+    ours.__class__ = kept.kind
+    ours.status = kept.status
+    if "Content-Encoding" not in ours.headers and ours.get_data() != kept.body:
+        ours.set_data(kept.body)
+    for name, value in kept.headers:
+        if name not in _OF_THE_BODY + _OF_SEVERAL:
+            ours.headers[name] = value
+    return ours
