@@ -108,6 +108,8 @@ class Keys:
     def __init__(self, secrets: Sequence[bytes], installation: str) -> None:
         self._secrets = secrets
         self._installation = installation
+        # Requests need them, and deriving a key takes longer than a hash.
+        self._hash_keys: dict[str, list[bytes]] = {}
 
     def signer(self, purpose: str) -> Signer:
         """Return a signer whose signatures are valid for this purpose only."""
@@ -126,10 +128,10 @@ class Keys:
 
     def hashes(self, purpose: str, text: str) -> list[str]:
         """Return keyed hashes of a text: with the present key, then with each of its fallbacks."""
-        return [
-            hmac.new(self._derive(secret, purpose), text.encode(), "sha256").hexdigest()
-            for secret in self._secrets
-        ]
+        if purpose not in self._hash_keys:
+            self._hash_keys[purpose] = [self._derive(secret, purpose) for secret in self._secrets]
+        keys = self._hash_keys[purpose]
+        return [hmac.digest(key, text.encode(), "sha256").hex() for key in keys]
 
     def seal(self, text: str) -> str:
         """Encrypt a text for the store or for a cookie."""
