@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
 from flask import Blueprint, Flask, Response, abort, has_request_context, request
+from werkzeug.exceptions import BadRequest
 
 from .config.problem import Problem, describe
 from .config.secret_key import CREATE_KEY
@@ -204,6 +205,9 @@ class DevKitSSO:
             # Browsers could take every address of this application for one of another site. A
             # proxy that passes X-Forwarded-Prefix on lets a client do this.
             abort(400)
+        if isinstance(request.routing_exception, BadRequest):
+            # TRUSTED_HOSTS does not contain the host. Flask raises it only after this function.
+            raise request.routing_exception
         if not state.has_checked_views:
             if problems := [*find_view_problems(app, state), *find_route_problems(app, state)]:
                 raise ConfigError("\n".join(map(str, problems)))

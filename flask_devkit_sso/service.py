@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -42,7 +43,12 @@ from .store.base import Store
 from .store.open import open_store
 from .users import Hooks
 
-EXTENSION = "devkit_sso"
+EXTENSION: Final = "devkit_sso"
+
+MEMORY: Final = "memory://"
+
+LOOK_EVERY: Final = 1.0
+"""Seconds after which ``app.config`` is compared with the settings that are in use."""
 
 log: Final = logging.getLogger("flask_devkit_sso")
 
@@ -94,6 +100,7 @@ class AppState:
     :ivar service: None while anything that a login needs is missing.
     :ivar has_weak_key: whether SECRET_KEY or one of its fallbacks is weak.
     :ivar assigned: what ``app.config`` contained, to notice what is assigned later.
+    :ivar look_at: when to compare it with ``app.config`` again, as ``time.monotonic`` counts.
     :ivar shares_origin: whether the authentication server has the redirect URI's origin.
     """
 
@@ -101,6 +108,7 @@ class AppState:
         self._app = app
         self._needs_redirect_uri = app.url_map.host_matching
         self.assigned = AssignedConfig.read(app.config)
+        self.look_at = 0.0
         self.loaded = load_settings(app.config, app.instance_path)
         self.settings = settings = self.loaded.settings
         self.hooks = hooks
@@ -112,6 +120,9 @@ class AppState:
         self.shares_origin = self.redirect_uri is not None and self.redirect_uri.shares_origin(
             settings.interface_url("authorize_url")
         )
+        name = settings.cookie_name or f"devkit_sso_{settings.installation}"
+        self._portless_cookie = f"__Host-{name}" if self.is_secure else name
+        self._has_port_in_cookie = self.redirect_uri is None and settings.cookie_name is None
         self.session_service = self._create_session_service(app)
         self.service = self._create_service(app)
         self.has_checked_views = False
@@ -124,7 +135,7 @@ class AppState:
         host: two applications in development would otherwise sign each other out.
         """
         name = self._portless_cookie
-        if self.redirect_uri is None and self.settings.cookie_name is None:
+        if self._has_port_in_cookie:
             # Not request.host, which raises an exception if TRUSTED_HOSTS does not contain it.
             is_request = has_request_context()
             host = request.headers.get("Host") if is_request else self._app.config["SERVER_NAME"]
@@ -132,16 +143,13 @@ class AppState:
             name += f"_{port[1]}" if port else ""
         return name
 
-    @property
-    def _portless_cookie(self) -> str:
-        name = self.settings.cookie_name or f"devkit_sso_{self.settings.installation}"
-        return f"__Host-{name}" if self.is_secure else name
-
     def find_session_cookie(self, cookies: Mapping[str, str]) -> str | None:
         """Return the name of the session's cookie among a request's cookies, or None.
 
         One without a port counts too: ``login_as`` does not know at which port it will be used.
         """
+        if self._portless_cookie in cookies and not self._has_port_in_cookie:
+            return self._portless_cookie
         names = (self.session_cookie, self._portless_cookie)
         return next((name for name in names if name in cookies), None)
 
@@ -222,6 +230,8 @@ class AppState:
 
         :param more: sentences about settings that only the current request needs.
         """
+        if not more and self._is_ready():
+            return []
         found = [*self.loaded.errors, *self.missing(*more)]
         if current_app.debug or current_app.testing:
             return found
@@ -231,7 +241,7 @@ class AppState:
                 "placeholder"
             )
             found.append(Problem(text, CREATE_KEY))
-        if self.settings.store_url == "memory://":
+        if self.settings.store_url == MEMORY:
             found.append(
                 Problem(
                     f"{PREFIX}STORE_URL is memory://, which works only with debug or testing",
@@ -240,13 +250,23 @@ class AppState:
             )
         return found
 
+    def _is_ready(self) -> bool:
+        """Return whether nothing can be wrong. Every request to a guarded view asks."""
+        is_complete = self.service is not None and not self.loaded.errors
+        return is_complete and not self.has_weak_key and self.settings.store_url != MEMORY
+
 
 def refresh_state(app: Flask) -> AppState:
     """Return an application's state, created again if settings were assigned after ``init_app``.
 
+    This is noticed within :data:`LOOK_EVERY` seconds, and with ``debug`` or ``testing`` at once.
     A mistake in them raises no exception, but prevents people from signing in.
     """
     old: AppState = app.extensions[EXTENSION]
+    now = time.monotonic()
+    if now < old.look_at and not (app.debug or app.testing):
+        return old
+    old.look_at = now + LOOK_EVERY
     late = old.assigned.differences(AssignedConfig.read(app.config))
     if not late:
         return old
@@ -355,12 +375,13 @@ def find_redirect_uri() -> RedirectURI | None:
     the Host header would decide where codes are sent.
     """
     state = get_state()
-    is_local = is_loopback(request_host()) and not current_app.url_map.host_matching
-    if state.redirect_uri is None and is_local:
-        # Not the host of SERVER_NAME, where the browser would have other cookies.
-        url = f"{request.host_url.rstrip('/')}{url_for('devkit_sso_callback.callback')}"
-        return RedirectURI(url, state.settings.callback_path)
-    return state.redirect_uri
+    if state.redirect_uri is not None:
+        return state.redirect_uri
+    if current_app.url_map.host_matching or not is_loopback(request_host()):
+        return None
+    # Not the host of SERVER_NAME, where the browser would have other cookies.
+    url = f"{request.host_url.rstrip('/')}{url_for('devkit_sso_callback.callback')}"
+    return RedirectURI(url, state.settings.callback_path)
 
 
 def request_host() -> str | None:

@@ -17,6 +17,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from itsdangerous import BadData, URLSafeSerializer
+from itsdangerous import Signer as TextSigner
 
 from ..protocol.contract import Tokens
 from .records import UNREADABLE
@@ -69,6 +70,32 @@ class Signer:
         return Signed(value, at)
 
 
+class IdSigner:
+    """Signs random ids for one purpose. Every request reads one, so there is no JSON and no time.
+
+    :param keys: the first one signs, and each of them verifies.
+    """
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        # The keys are derived already. itsdangerous signs with the last one.
+        self._signer = TextSigner(
+            keys[::-1], key_derivation="none", digest_method=hashlib.sha256, sep="."
+        )
+
+    def sign(self, id: str) -> str:
+        """Return an id with its signature, for a cookie."""
+        return self._signer.sign(id).decode()
+
+    def read(self, text: str) -> str | None:
+        """Return a signed id, or None if :meth:`sign` did not return exactly this text."""
+        if not _SIGNED.fullmatch(text):
+            return None
+        try:
+            return self._signer.unsign(text).decode()
+        except BadData:
+            return None
+
+
 class Keys:
     """Signs cookies and encrypts tokens.
 
@@ -81,6 +108,8 @@ class Keys:
     def __init__(self, secrets: Sequence[bytes], installation: str) -> None:
         self._secrets = secrets
         self._installation = installation
+        # Requests need them, and deriving a key takes longer than a hash.
+        self._hash_keys: dict[str, list[bytes]] = {}
 
     def signer(self, purpose: str) -> Signer:
         """Return a signer whose signatures are valid for this purpose only."""
@@ -93,12 +122,16 @@ class Keys:
             )
         )
 
+    def id_signer(self, purpose: str) -> IdSigner:
+        """Return a signer of ids whose signatures are valid for this purpose only."""
+        return IdSigner([self._derive(secret, purpose) for secret in self._secrets])
+
     def hashes(self, purpose: str, text: str) -> list[str]:
         """Return keyed hashes of a text: with the present key, then with each of its fallbacks."""
-        return [
-            hmac.new(self._derive(secret, purpose), text.encode(), "sha256").hexdigest()
-            for secret in self._secrets
-        ]
+        if purpose not in self._hash_keys:
+            self._hash_keys[purpose] = [self._derive(secret, purpose) for secret in self._secrets]
+        keys = self._hash_keys[purpose]
+        return [hmac.digest(key, text.encode(), "sha256").hex() for key in keys]
 
     def seal(self, text: str) -> str:
         """Encrypt a text for the store or for a cookie."""

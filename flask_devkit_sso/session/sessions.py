@@ -67,7 +67,7 @@ class Sessions:
         self._store = store
         self._keys = keys
         self._settings = settings
-        self._signer = keys.signer("session")
+        self._signer = keys.id_signer("session id")
         self._key_prefix = f"{settings.installation}:session:"
 
     def create(
@@ -204,8 +204,8 @@ class Sessions:
 
     def _key_of(self, cookie: str) -> str:
         """Return the store's key for a cookie, or an empty text if it is forged."""
-        signed = self._signer.read(cookie)
-        return self._key(signed.value) if signed else ""
+        session_id = self._signer.read(cookie)
+        return self._key(session_id) if session_id else ""
 
     def _key(self, session_id: str) -> str:
         return self._key_prefix + hashlib.sha256(session_id.encode()).hexdigest()

@@ -14,8 +14,10 @@ import builtins
 import re
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 import redis
@@ -31,6 +33,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from ..bulkhead import Place
 from ..errors import ConfigError, StoreUnavailable
 from ..per_process import PerProcess
 from . import redis_scripts as scripts
@@ -56,7 +59,7 @@ class RedisStore:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._process = PerProcess(self._create_process)
+        self._process = PerProcess(lambda: _Process(self._client()))
         try:
             pool = self._client().connection_pool
             pool.connection_class(**pool.connection_kwargs)
@@ -73,7 +76,17 @@ class RedisStore:
         return self._run(lambda client: bool(_eval(client, scripts.ADD, key, *values)))
 
     def read(self, key: str) -> Row | None:
-        return self._run(lambda client: _row(client.hmget(PREFIX + key, _FIELDS)), is_read=True)
+        process = self._process.get()
+        with process.reads.enter() as place:
+            # Every request reads, and handing a call to another thread takes longer than Redis
+            # takes to reply. On a connection that is open, the socket's timeout limits the read.
+            found = _translated(process.client, lambda: _read(process.idle, key))
+            if found is None:
+                found = self._in_thread(process, place, lambda client: _connect(client, key))
+            place.answered = True
+        row, connection = found
+        process.idle.append(connection)
+        return row
 
     def update(self, key: str, data: str, *, expected: str | None = None) -> bool:
         # If Redis carries this out twice, the second result may be False. A caller that passes
@@ -134,27 +147,29 @@ class RedisStore:
         return [key.removeprefix(PREFIX) for key in keys]
 
     def _run(self, operation: Callable[[redis.Redis], T], *, is_read: bool = False) -> T:
-        client, threads, bulkheads = self._process.get()
-        with (bulkheads.reads if is_read else bulkheads.writes).enter() as place:
-            try:
-                future = threads.submit(_attempt, operation, client, place.deadline)
-            except RuntimeError:
-                # The interpreter is shutting down, and a refresh in progress still has to store its
-                # tokens.
-                return _attempt(operation, client, place.deadline)
-            try:
-                result = future.result(place.deadline - time.monotonic())
-            except builtins.TimeoutError:
-                future.cancel()
-                raise StoreUnavailable(
-                    f"The session store in Redis did not respond within {DEADLINE:g} seconds."
-                ) from None
+        process = self._process.get()
+        with (process.reads if is_read else process.writes).enter() as place:
+            result = self._in_thread(process, place, operation)
             place.answered = True
             return result
 
-    def _create_process(self) -> tuple[redis.Redis, ThreadPoolExecutor, Bulkheads]:
-        threads = ThreadPoolExecutor(2 * MAX_CALLS, thread_name_prefix="devkit-sso-store")
-        return self._client(), threads, Bulkheads()
+    def _in_thread(
+        self, process: _Process, place: Place, operation: Callable[[redis.Redis], T]
+    ) -> T:
+        call = partial(_attempt, operation, process.client, place.deadline)
+        try:
+            future = process.threads.submit(_translated, process.client, call)
+        except RuntimeError:
+            # The interpreter is shutting down, and a refresh in progress still has to store its
+            # tokens.
+            return _translated(process.client, call)
+        try:
+            return future.result(place.deadline - time.monotonic())
+        except builtins.TimeoutError:
+            future.cancel()
+            raise StoreUnavailable(
+                f"The session store in Redis did not respond within {DEADLINE:g} seconds."
+            ) from None
 
     def _client(self) -> redis.Redis:
         return redis.Redis(
@@ -174,6 +189,52 @@ class RedisStore:
 _FIELDS: Final = ["data", "used", "expires"]
 
 
+_Found = tuple[Row | None, Any]
+"""A record, and the connection over which it was read. redis-py does not type its connections."""
+
+
+class _Process(Bulkheads):
+    """What one process has: a client, threads, and idle connections for reads."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        super().__init__()
+        self.client = client
+        self.threads = ThreadPoolExecutor(2 * MAX_CALLS, thread_name_prefix="devkit-sso-store")
+        self.idle: deque[Any] = deque()
+
+
+def _read(idle: deque[Any], key: str) -> _Found | None:
+    """Read a record over an idle connection. Return None if there is none, or if it breaks."""
+    try:
+        connection = idle.pop()
+    except IndexError:
+        return None
+    try:
+        if not connection.can_read():
+            return _hmget(connection, key), connection
+        # Somebody's late reply would be taken for the reply to this call.
+        connection.disconnect()
+        return None
+    except (ConnectionError, TimeoutError):
+        return None
+
+
+def _connect(client: redis.Redis, key: str) -> _Found:
+    """Read a record over a new connection."""
+    connection: Any = client.connection_pool.make_connection()
+    connection.connect()
+    return _hmget(connection, key), connection
+
+
+def _hmget(connection: Any, key: str) -> Row | None:
+    try:
+        connection.send_command("HMGET", PREFIX + key, *_FIELDS)
+        return _row(connection.read_response())
+    except BaseException:
+        connection.disconnect()
+        raise
+
+
 def _attempt(operation: Callable[[redis.Redis], T], client: redis.Redis, deadline: float) -> T:
     """Carry out an operation. If the connection breaks, repeat it once on a new connection.
 
@@ -181,14 +242,19 @@ def _attempt(operation: Callable[[redis.Redis], T], client: redis.Redis, deadlin
     closed it.
     """
     try:
-        try:
-            return operation(client)
-        except (AuthenticationError, BusyLoadingError):
+        return operation(client)
+    except (AuthenticationError, BusyLoadingError):
+        raise
+    except (ConnectionError, TimeoutError):
+        if time.monotonic() > deadline:
             raise
-        except (ConnectionError, TimeoutError):
-            if time.monotonic() > deadline:
-                raise
-            return operation(client)
+        return operation(client)
+
+
+def _translated(client: redis.Redis, call: Callable[[], T]) -> T:
+    """Return what a call returns, and turn its exceptions into StoreUnavailable."""
+    try:
+        return call()
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
         # A reply that Redis never sends causes these, here or in redis-py, and so does a record
         # that is not text.

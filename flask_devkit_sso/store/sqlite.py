@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +39,9 @@ class SQLiteStore:
 
     _OPENING: Final = 0.5
     """How many seconds of the deadline opening the file may take."""
+
+    _LOOK_EVERY: Final = 0.5
+    """Maximum number of seconds after which a read notices that the file was replaced."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -120,38 +124,33 @@ class SQLiteStore:
             ).fetchall()
         return {key: Row(data, used) for key, data, used in rows}
 
-    @contextmanager
-    def _connection(self, *, is_read: bool = False) -> Iterator[sqlite3.Connection]:
-        process = self._process.get()
-        bulkhead, idle = process.reads if is_read else process.writes, process.idle
-        try:
-            with bulkhead.enter() as place:
-                connection = self._take(idle) or self._open()
-                try:
-                    yield connection
-                except BaseException:
-                    connection.close()
-                    raise
-                idle.append(connection)
-                place.answered = True
-        except (sqlite3.Error, OSError, UnusableFile) as error:
-            why, fix = explain(error)
-            raise StoreUnavailable(
-                f"The session store {self.path} cannot be used: {why}", fix
-            ) from error
+    def _connection(self, *, is_read: bool = False) -> AbstractContextManager[sqlite3.Connection]:
+        return _Operation(self, self._process.get(), is_read)
 
-    def _take(self, idle: deque[_Connection]) -> _Connection | None:
-        """Return an idle connection to the current file, or None.
+    def _take(self, process: _Process, *, is_read: bool) -> _Connection:
+        """Return a connection to the current file.
 
-        If the file was deleted or replaced, its old connections would write where nobody reads.
+        If the file was deleted or replaced, its old connections would write where nobody reads. So
+        a write looks at the file, and a read relies on a look that is at most
+        :data:`_LOOK_EVERY` seconds old.
         """
+        now = time.monotonic()
+        if not is_read or now >= process.look_at:
+            process.file = self._file()
+            process.look_at = now + self._LOOK_EVERY
         with suppress(IndexError):
             while True:
-                connection = idle.pop()
-                if connection.file == self._file():
+                connection = process.idle.pop()
+                if connection.file == process.file:
                     return connection
                 connection.close()
-        return None
+        connection = self._open()
+        process.file = connection.file
+        return connection
+
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        why, fix = explain(error)
+        return StoreUnavailable(f"The session store {self.path} cannot be used: {why}", fix)
 
     def _file(self) -> tuple[int, int] | None:
         try:
@@ -223,11 +222,52 @@ class _Connection(sqlite3.Connection):
 
 
 class _Process(Bulkheads):
-    """What one process has: the connections that are not in use, and the bulkheads."""
+    """What one process has: the bulkheads, the connections that are not in use, and the file as it
+    was when somebody last looked."""
 
     def __init__(self) -> None:
         super().__init__()
         self.idle: deque[_Connection] = deque()
+        self.file: tuple[int, int] | None = None
+        self.look_at = -math.inf
+
+
+class _Operation:
+    """Lends a connection to one operation. A class takes less time than a generator."""
+
+    __slots__ = ("_connection", "_is_read", "_place", "_process", "_store")
+
+    def __init__(self, store: SQLiteStore, process: _Process, is_read: bool) -> None:
+        self._store = store
+        self._process = process
+        self._is_read = is_read
+
+    def __enter__(self) -> sqlite3.Connection:
+        process = self._process
+        self._place = (process.reads if self._is_read else process.writes).enter()
+        try:
+            self._connection = self._store._take(process, is_read=self._is_read)
+        except BaseException as error:
+            self._place.leave()
+            if isinstance(error, _FAILURES):
+                raise self._store._unavailable(error) from error
+            raise
+        return self._connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: object
+    ) -> None:
+        if error is None:
+            self._process.idle.append(self._connection)
+            self._place.answered = True
+        else:
+            self._connection.close()
+        self._place.leave()
+        if isinstance(error, _FAILURES):
+            raise self._store._unavailable(error) from error
+
+
+_FAILURES: Final = (sqlite3.Error, OSError, UnusableFile)
 
 
 class MemoryStore(SQLiteStore):

@@ -37,13 +37,17 @@ def landing_page() -> Response | None:
     along with a redirect.
     """
     state = get_state()
-    uri, path = state.redirect_uri, mount_point() + request.path
-    if state.session_service is None or request.method != "GET" or not is_page_load(request):
+    uri = state.redirect_uri
+    is_passed_on = request.endpoint == "devkit_sso_callback.onward" and "to" not in request.args
+    lands = uri is not None and uri.lands_on(mount_point() + request.path)
+    if not (lands or is_passed_on) or state.session_service is None:
         return None
-    if request.endpoint == "devkit_sso_callback.onward" and "to" not in request.args:
+    if request.method != "GET" or not is_page_load(request):
+        return None
+    if is_passed_on:
         # A page that is not ours passes a response on.
         return _page(default_url(), has_no_page=True)
-    if uri is None or not uri.lands_on(path) or not is_at_sign_in_host():
+    if uri is None or not is_at_sign_in_host():
         return None
     site, ticket = request.headers.get("Sec-Fetch-Site"), None
     if site is None and "Accept" not in request.headers:

@@ -125,10 +125,12 @@ def is_our_path(path: str) -> bool:
     Another spelling counts as well, such as ``/sso//logout``, ``/sso/./logout`` or
     ``/sso/logout/``: browsers and proxies resolve dots, and some proxies merge slashes.
     """
-    adapter = current_app.create_url_adapter(request)
     root = normpath(mount_point()) if mount_point() else ""
     path = normpath("/" + path.lstrip("/"))
-    if adapter is None or not path.startswith(f"{root}{get_state().settings.url_prefix}/"):
+    if not path.startswith(f"{root}{get_state().settings.url_prefix}/"):
+        return False
+    adapter = current_app.create_url_adapter(request)
+    if adapter is None:
         return False
     try:
         endpoint: str = adapter.match(path.removeprefix(root), method="GET")[0]

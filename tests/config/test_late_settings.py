@@ -8,6 +8,7 @@ import pytest
 
 from flask_devkit_sso.testing import login_as
 
+from ..clock import advance
 from ..conftest import REDIRECT_URI, SECRET_KEY, AppMaker, reason, sign_in, start
 
 LATE: list[dict[str, Any]] = [
@@ -33,7 +34,10 @@ def test_a_late_setting_works(
     client = app.test_client()
     if after_a_request:
         client.get("/")
+        client.get("/")
     app.config.update(late)
+    if after_a_request:
+        advance(1)  # It is noticed within a second.
     sign_in(client)
     assert client.get("/who").json["username"] == "ada"
     query = start(app.test_client())

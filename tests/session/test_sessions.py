@@ -369,6 +369,7 @@ def test_a_store_failure_is_not_signed_out(
         else:
             with sqlite3.connect(path) as connection:
                 connection.execute("PRAGMA user_version = 99")
+        advance(1)  # A read notices within a second that the file was replaced.
         response = client.get("/private")
     assert (response.status_code, reason(response)) == (503, "store_unavailable")
     assert response.headers["Retry-After"]

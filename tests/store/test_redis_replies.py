@@ -37,7 +37,9 @@ def test_a_reply_that_is_not_understood(
     replies: ReplyServer, call: Callable[[RedisStore], Any], reply: bytes
 ) -> None:
     store = RedisStore(replies.url)
+    # Afterwards there is a connection for reads, and one for everything else.
     assert store.read("k") is not None
+    assert store.update("k", "new")
     replies.arm(reply)
     with pytest.raises(StoreUnavailable):
         call(store)

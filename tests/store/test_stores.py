@@ -191,6 +191,7 @@ def test_a_deleted_file_is_not_written_to(
         (tmp_path / name).unlink(missing_ok=True)
     if how == "replaced":
         login_as(make_app().test_client(), "carol")
+    advance(1)  # A read notices it within a second.
     assert client.get("/private").status_code == 302
     login_as(client, "bob")
     with closing(sqlite3.connect(tmp_path / "devkit_sso.db")) as connection:

@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 from flask_devkit_sso import DevKitSSO, LoginRefused, current_user, logged_out, login_succeeded
 
 from .. import clock
+from ..clock import advance
 from ..conftest import SECRET_KEY, AppMaker, come_back, cookies, sign_in, start
 from ..scripted import ADA, GET_USER_INFO, REFRESH_TOKEN, ScriptedServer, fails, says
 
@@ -227,6 +228,7 @@ def test_it_stays_while_the_store_is_unavailable(client: FlaskClient, tmp_path: 
     for file in tmp_path.iterdir():
         file.unlink()
     (tmp_path / "devkit_sso.db").write_bytes(b"no database at all, but long enough" * 100)
+    advance(1)  # A read notices within a second that the file was replaced.
     for path in ("/who", "/private", "/sso/logout", "/sso/callback?code=C"):
         response = client.get(path)
         assert (response.status_code, changes_session(response)) == (503, False)

@@ -10,6 +10,8 @@ import pytest
 from flask import Flask, request, session
 from playwright.sync_api import BrowserContext, Page, expect
 
+from flask_devkit_sso import current_user
+
 from ..browser import CODE, Site, response_url
 from ..conftest import AppMaker
 from ..scenarios import ICON, serve_pages

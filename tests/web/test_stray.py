@@ -14,6 +14,7 @@ from werkzeug.test import TestResponse
 
 from .. import clock
 from ..browser import Site
+from ..clock import advance
 from ..conftest import CODE, SIGNED_IN, AppMaker, come_back, cookies, reason, sign_in, start
 from ..scenarios import KINDS, Walk, exchanged
 from ..scripted import GET_USER_INFO, ScriptedServer, says
@@ -181,6 +182,7 @@ def test_while_the_store_is_unavailable_nothing_is_said_about_the_person(
     for file in tmp_path.iterdir():
         file.unlink()
     (tmp_path / "devkit_sso.db").write_bytes(b"no database at all, but long enough" * 100)
+    advance(1)  # A read notices within a second that the file was replaced.
     response = client.get("/sso/callback?code=C")
     assert (response.status_code, reason(response)) == (503, "store_unavailable")
 
