@@ -76,7 +76,8 @@ def home():
 """)
     done = place.run(command)
     assert done.returncode == 1
-    assert "app.home (endpoint home). Write @login_required and" in done.stdout
+    assert "app.home (endpoint home)" in done.stdout
+    assert "Fix: Write @login_required and @role_required directly below" in done.stdout
 
 
 # Applications for which init_app would raise, and others that fail afterwards.

@@ -241,12 +241,12 @@ def test_the_back_button_in_chromium(
     expect(page.locator("h1")).to_have_text("ada")
     # The authentication server sends the person back with a fresh code.
     with page.expect_event("domcontentloaded"):
-        page.evaluate("history.back()")
+        page.evaluate("void setTimeout(() => history.back())")
     expect(page).to_have_url(mine)
     expect(page.locator("h1")).to_have_text("ada")
     assert len(walk.responses) == 2
     # Nothing keeps the person from going further back.
-    page.evaluate("history.back()")
+    page.evaluate("void setTimeout(() => history.back())")
     expect(page).to_have_url(site.url("/"))
     # A restored tab, or a bookmark: with the first code, and with a fresh one
     for url in (walk.responses[0], walk.responses[0].replace("CODE0", "FRESH")):
