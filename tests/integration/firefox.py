@@ -143,7 +143,14 @@ class Tab:
         :param wait: "complete" for the page to which its redirects lead, or "none" where a script
             leads on.
         """
-        self._firefox.send("browsingContext.navigate", context=self._context, url=url, wait=wait)
+        try:
+            self._firefox.send(
+                "browsingContext.navigate", context=self._context, url=url, wait=wait
+            )
+        except JavaScriptError as error:
+            # The script has led on before Firefox responded to the command.
+            if wait != "none" or "NS_BINDING_ABORTED" not in str(error):
+                raise
 
     def reload(self) -> None:
         self._firefox.send("browsingContext.reload", context=self._context, wait="complete")

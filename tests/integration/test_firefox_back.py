@@ -76,6 +76,11 @@ def test_the_back_button(
     assert not any("code=" in url for url in addresses(tab))
     tab.press("Sign out")
     tab.wait_for("document.documentElement.dataset.outcome == 'told'")
+    # Now nobody is signed in. With a fragment, only the script can remove the code.
+    tab.goto(bookmark, wait="none")
+    tab.wait_for("document.documentElement.dataset.reason == 'login_unknown'")
+    if kind != "plain":
+        assert tab.url == site.url(KINDS[kind.removesuffix("-with-trusted-types")])
     assert exchanged(server) == ["CODE0"]
     assert len(walk.responses) == 2, "there is no loop"
     assert walk.seen
