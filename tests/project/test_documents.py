@@ -43,7 +43,7 @@ CHROMIUM = WHOLE_CHROMIUM
 ELSEWHERE = {
     ("docs/bindings.md", "python"),
     ("docs/commands.md", "console"),
-    ("docs/failures.md", "html"),
+    ("docs/failures.md", "jinja"),
     ("docs/landing.md", "html"),
     ("docs/landing.md", "js"),
     ("docs/landing.md", "python"),
@@ -202,7 +202,7 @@ def answers_by_itself(names: dict[str, Any]) -> None:
     answer = client.get("/sso/callback?code=1&state=2")
     assert answer.status_code == 400
     assert re.fullmatch("login_unknown [0-9a-f]{8}", answer.text)
-    (base,) = blocks("docs/failures.md", "html")
+    (base,) = blocks("docs/failures.md", "jinja")
     Path("templates/devkit_sso/base.html").write_text(base)
     page = client.get("/sso/signed-out").text
     assert '<link rel="stylesheet" href="/static/site.css">' in page
