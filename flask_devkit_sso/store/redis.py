@@ -255,7 +255,7 @@ def _translated(client: redis.Redis, call: Callable[[], T]) -> T:
     """Return what a call returns, and turn its exceptions into StoreUnavailable."""
     try:
         return call()
-    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+    except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError):
         # A reply that Redis never sends causes these, here or in redis-py, and so does a record
         # that is not text.
         text = "The session store is not Redis, or it contains unreadable records."

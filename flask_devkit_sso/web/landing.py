@@ -38,7 +38,8 @@ def landing_page() -> Response | None:
     """
     state = get_state()
     uri = state.redirect_uri
-    is_passed_on = request.endpoint == "devkit_sso_callback.onward" and "to" not in request.args
+    is_onward = request.endpoint == "devkit_sso_callback.onward"
+    is_passed_on = is_onward and b"to=" not in request.query_string
     lands = uri is not None and uri.lands_on(mount_point() + request.path)
     if not (lands or is_passed_on) or state.session_service is None:
         return None
