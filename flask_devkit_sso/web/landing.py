@@ -19,7 +19,7 @@ from ..service import AppState, get_state
 from .onward import create_ticket, use_ticket
 from .pages import page
 from .place import is_at_sign_in_host, mount_point, url_for
-from .requests import is_page_load
+from .requests import decode_query, is_page_load
 from .returning import accept, current_url, default_url
 from .static_files import FILES, script_response
 
@@ -38,8 +38,10 @@ def landing_page() -> Response | None:
     """
     state = get_state()
     uri = state.redirect_uri
-    is_onward = request.endpoint == "devkit_sso_callback.onward"
-    is_passed_on = is_onward and b"to=" not in request.query_string
+    is_passed_on = False
+    if request.endpoint == "devkit_sso_callback.onward":
+        decode_query(request)
+        is_passed_on = "to" not in request.args
     lands = uri is not None and uri.lands_on(mount_point() + request.path)
     if not (lands or is_passed_on) or state.session_service is None:
         return None

@@ -273,7 +273,8 @@ class Cookies:
         name, path, query, mutation = value
         site = self._sites[name]
         cookie, proof = site.start()
-        login, _, pending = cookie.partition("=")
+        # Starting a login may set other cookies as well.
+        login, _, pending = cookie.partition(";")[0].partition("=")
         # Every site but the first has another installation, so its sessions are unknown there.
         sent = mutation.apply(
             SESSION=site.session_cookie, ADA=self._ada, LOGIN=login, PENDING=pending

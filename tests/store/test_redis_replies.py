@@ -23,6 +23,11 @@ def replies() -> Iterator[ReplyServer]:
 @pytest.mark.parametrize(
     ("call", "reply"),
     [
+        pytest.param(
+            lambda store: store.add("k", "data", expires=1e11),
+            b"$99999999999999999999\r\n",
+            id="a length that no computer has",
+        ),
         pytest.param(lambda store: store.remove("k"), b":1\r\n", id="a number for a text"),
         pytest.param(
             lambda store: store.remove_owner("o"), b"*1\r\n:1\r\n", id="a number for a key"

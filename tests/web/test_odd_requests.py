@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
         ("/sso/callback", 400),
         ("/sso/confirm", 400),
         ("/sso/logout", 303),
+        ("/sso/onward", 200),
         ("/sso/signed-out", 200),
     ],
 )
