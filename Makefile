@@ -105,7 +105,7 @@ system:
 
 tests/integration/node_modules/installed: tests/integration/package-lock.json
 	@command -v npm >/dev/null || tools/apt-install.sh nodejs npm
-	@# Node trusts no authority of the system unless it is told to.
+	@# Node ignores the system's certificate authorities unless this variable names them.
 	NODE_EXTRA_CA_CERTS=$${NODE_EXTRA_CA_CERTS-/etc/ssl/certs/ca-certificates.crt} \
 		npm ci --prefix tests/integration --loglevel=error --no-audit --no-fund
 	@touch $@

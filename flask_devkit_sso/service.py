@@ -26,6 +26,7 @@ from .config.problem import Problem, describe
 from .config.redirect_uri import RedirectURI, is_loopback
 from .config.secret_key import CREATE_KEY, is_weak, read_secret_keys
 from .config.settings import PREFIX
+from .config.values import MEMORY
 from .errors import ConfigError, LoginFailed
 from .messages import Catalogues
 from .protocol.client import Client
@@ -44,8 +45,6 @@ from .store.open import open_store
 from .users import Hooks
 
 EXTENSION: Final = "devkit_sso"
-
-MEMORY: Final = "memory://"
 
 LOOK_EVERY: Final = 1.0
 """Seconds after which ``app.config`` is compared with the settings that are in use."""

@@ -142,6 +142,24 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/devkit_sso.db"
 
 
+def new_app(server_url: str, folder: Path, redirect_uri: str | None, **options: Any) -> Flask:
+    """Make an application without views. Names in upper case are Flask's settings or ours, and
+    names in lower case are arguments of ``Flask``."""
+    arguments = {name: value for name, value in options.items() if name.islower()}
+    app = Flask("tests", instance_path=str(folder), **arguments)
+    app.config.update(
+        SECRET_KEY=SECRET_KEY,
+        DEVKIT_SSO_CLIENT_ID=CLIENT_ID,
+        DEVKIT_SSO_CLIENT_SECRET=CLIENT_SECRET,
+        DEVKIT_SSO_SERVER_URL=server_url,
+    )
+    if redirect_uri is not None:
+        app.config["DEVKIT_SSO_REDIRECT_URI"] = redirect_uri
+    app.config.update({name: value for name, value in options.items() if name.isupper()})
+    DevKitSSO(app)
+    return app
+
+
 @pytest.fixture
 def make_app(server: ScriptedServer, tmp_path: Path) -> AppMaker:
     """Make an application with a few views; settings have no prefix, and None means unset."""

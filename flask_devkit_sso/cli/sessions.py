@@ -9,6 +9,7 @@ from flask import Flask
 from flask.cli import ScriptInfo, pass_script_info
 
 from ..config.settings import PREFIX
+from ..config.values import MEMORY
 from ..errors import StoreUnavailable
 from ..service import SessionService
 from ..session.sessions import Session
@@ -90,7 +91,7 @@ def _load_service(info: ScriptInfo) -> tuple[Flask, SessionService]:
         raise click.ClickException(
             f"There are problems with the settings:\n{list_problems(loaded_app.problems())}"
         )
-    if loaded.settings.store_url == "memory://":
+    if loaded.settings.store_url == MEMORY:
         raise click.ClickException(
             f"{PREFIX}STORE_URL is memory://: each process has its own sessions, and this command "
             "cannot see those of another process"

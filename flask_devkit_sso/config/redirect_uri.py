@@ -79,10 +79,11 @@ class RedirectURI:
     def mount_point(self, application_root: str) -> str:
         """Return the path below which the application is mounted, or "" if the URI does not show
         it: if the path is that of a page, only Flask's APPLICATION_ROOT can tell."""
-        path, root = self.path, application_root.rstrip("/")
-        mount = path.removesuffix(self._callback_path) if self.is_callback else ""
-        if not self.is_callback and f"{path}/".startswith(f"{root}/"):
-            mount = root
+        if self.is_callback:
+            mount = self.path.removesuffix(self._callback_path)
+        else:
+            root = application_root.rstrip("/")
+            mount = root if f"{self.path}/".startswith(f"{root}/") else ""
         return "" if mount[1:2] in ("/", "\\") else mount
 
     def is_at_other_host(self, host: str | None) -> bool:

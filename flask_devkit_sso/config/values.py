@@ -9,7 +9,11 @@ from __future__ import annotations
 import re
 import ssl
 from datetime import timedelta
+from typing import Final
 from urllib.parse import urlsplit
+
+MEMORY: Final = "memory://"
+"""The URL of a store in memory, which only debug and testing accept."""
 
 
 class InvalidValue(ValueError):
@@ -144,7 +148,7 @@ def store_url(value: object) -> str | None:
         return None
     # redis-py silently ignores parts of a URL that it does not understand, so they are rejected.
     redis = r"rediss?://[^/?#]+(/[0-9]*)?([?][^#]*)?"
-    if found != "memory://" and not re.fullmatch(rf"sqlite:///[^?#]*[^/?#]|{redis}", found):
+    if found != MEMORY and not re.fullmatch(rf"sqlite:///[^?#]*[^/?#]|{redis}", found):
         if re.match(r"rediss?://.*@", found):
             raise InvalidValue(
                 "must be like redis://user:password@host:6379/0, with special characters in the "

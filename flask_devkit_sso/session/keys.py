@@ -78,9 +78,7 @@ class IdSigner:
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         # The keys are derived already. itsdangerous signs with the last one.
-        self._signer = TextSigner(
-            keys[::-1], key_derivation="none", digest_method=hashlib.sha256, sep="."
-        )
+        self._signer = TextSigner(keys[::-1], key_derivation="none", digest_method=hashlib.sha256)
 
     def sign(self, id: str) -> str:
         """Return an id with its signature, for a cookie."""
@@ -116,7 +114,7 @@ class Keys:
         return Signer(
             URLSafeSerializer(
                 # itsdangerous signs with the last key.
-                [self._derive(secret, purpose) for secret in reversed(self._secrets)],
+                self._derive_all(purpose)[::-1],
                 salt=f"flask-devkit-sso.{purpose}",
                 signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
             )
@@ -124,12 +122,12 @@ class Keys:
 
     def id_signer(self, purpose: str) -> IdSigner:
         """Return a signer of ids whose signatures are valid for this purpose only."""
-        return IdSigner([self._derive(secret, purpose) for secret in self._secrets])
+        return IdSigner(self._derive_all(purpose))
 
     def hashes(self, purpose: str, text: str) -> list[str]:
         """Return keyed hashes of a text: with the present key, then with each of its fallbacks."""
         if purpose not in self._hash_keys:
-            self._hash_keys[purpose] = [self._derive(secret, purpose) for secret in self._secrets]
+            self._hash_keys[purpose] = self._derive_all(purpose)
         keys = self._hash_keys[purpose]
         return [hmac.digest(key, text.encode(), "sha256").hex() for key in keys]
 
@@ -163,12 +161,10 @@ class Keys:
     @cached_property
     def _fernet(self) -> MultiFernet:
         return MultiFernet(
-            [
-                Fernet(base64.urlsafe_b64encode(self._derive(secret, "seal")))
-                for secret in self._secrets
-            ]
+            [Fernet(base64.urlsafe_b64encode(key)) for key in self._derive_all("seal")]
         )
 
-    def _derive(self, secret: bytes, purpose: str) -> bytes:
-        info = f"flask-devkit-sso 1 {purpose}".encode()
-        return HKDF(SHA256(), 32, self._installation.encode(), info).derive(secret)
+    def _derive_all(self, purpose: str) -> list[bytes]:
+        """Return a key for each secret, in the same order."""
+        salt, info = self._installation.encode(), f"flask-devkit-sso 1 {purpose}".encode()
+        return [HKDF(SHA256(), 32, salt, info).derive(secret) for secret in self._secrets]

@@ -38,8 +38,8 @@ class Session:
     about the user, and ``refresh_at`` the time from which the tokens should be refreshed.
     ``sealed_tokens`` is None only for a session that tests created. ``login`` is the mark of the
     login that began the session (``Logins.mark``), and ``sealed_next`` the page that it led to.
-    Both are empty for a session that tests created. ``before`` is the user before
-    their last change of name or role, until the application has learnt of it.
+    Both are empty for a session that tests created. ``before`` is the user before their last change
+    of name or role, until the application has learnt of it.
     """
 
     key: str = field(repr=False)
@@ -90,10 +90,16 @@ class Sessions:
         session_id = secrets.token_urlsafe(32)
         now = time.time()
         session = Session(
-            self._key(session_id), user, now, now, verified_at, verified_at, None, login
+            key=self._key(session_id),
+            user=user,
+            created_at=now,
+            last_used=now,
+            verified_at=verified_at,
+            refresh_at=verified_at,
+            sealed_tokens=None,
+            login=login,
+            sealed_next=self._keys.seal(next_url) if next_url else "",
         )
-        if next_url:
-            session = replace(session, sealed_next=self._keys.seal(next_url))
         if tokens is not None:
             session = self.with_tokens(tokens)(session)
         self._store.add(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..config.values import MEMORY
 from ..errors import ConfigError
 from .base import Store
 from .sqlite import MemoryStore, SQLiteStore
@@ -15,7 +16,7 @@ def open_store(url: str, folder: str) -> Store:
     :param folder: the folder at which a relative path starts.
     :raises ConfigError: for a Redis URL, if redis-py is not installed or rejects the URL.
     """
-    if url == "memory://":
+    if url == MEMORY:
         return MemoryStore()
     if url.startswith("sqlite:"):
         return SQLiteStore(Path(folder, url.removeprefix("sqlite:///")))

@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -80,7 +81,7 @@ class RedisStore:
         with process.reads.enter() as place:
             # Every request reads, and handing a call to another thread takes longer than Redis
             # takes to reply. On a connection that is open, the socket's timeout limits the read.
-            found = _translated(process.client, lambda: _read(process.idle, key))
+            found = _translated(process, lambda: _read(process.idle, key))
             if found is None:
                 found = self._in_thread(process, place, lambda client: _connect(client, key))
             place.answered = True
@@ -158,11 +159,11 @@ class RedisStore:
     ) -> T:
         call = partial(_attempt, operation, process.client, place.deadline)
         try:
-            future = process.threads.submit(_translated, process.client, call)
+            future = process.threads.submit(_translated, process, call)
         except RuntimeError:
             # The interpreter is shutting down, and a refresh in progress still has to store its
             # tokens.
-            return _translated(process.client, call)
+            return _translated(process, call)
         try:
             return future.result(place.deadline - time.monotonic())
         except builtins.TimeoutError:
@@ -201,6 +202,13 @@ class _Process(Bulkheads):
         self.client = client
         self.threads = ThreadPoolExecutor(2 * MAX_CALLS, thread_name_prefix="devkit-sso-store")
         self.idle: deque[Any] = deque()
+
+    def disconnect_idle(self) -> None:
+        """Close all connections that are not in use."""
+        self.client.connection_pool.disconnect(inuse_connections=False)
+        with suppress(IndexError):
+            while True:
+                self.idle.pop().disconnect()
 
 
 def _read(idle: deque[Any], key: str) -> _Found | None:
@@ -251,7 +259,7 @@ def _attempt(operation: Callable[[redis.Redis], T], client: redis.Redis, deadlin
         return operation(client)
 
 
-def _translated(client: redis.Redis, call: Callable[[], T]) -> T:
+def _translated(process: _Process, call: Callable[[], T]) -> T:
     """Return what a call returns, and turn its exceptions into StoreUnavailable."""
     try:
         return call()
@@ -263,7 +271,7 @@ def _translated(client: redis.Redis, call: Callable[[], T]) -> T:
         if isinstance(error, ReadOnlyError):
             # It may have been the primary until now. Close its connections, so that the next ones
             # resolve the name again.
-            client.connection_pool.disconnect(inuse_connections=False)
+            process.disconnect_idle()
         # Do not quote the error, because Redis repeats what it did not understand.
         text = f"The session store in Redis {_explain(error)}."
     # Outside the except blocks, so that it does not lead to frames of redis-py, which contain the

@@ -25,6 +25,8 @@ from .sqlite_schema import (
     use_wal,
 )
 
+_FAILURES: Final = (sqlite3.Error, OSError, UnusableFile)
+
 
 class SQLiteStore:
     """A :class:`~flask_devkit_sso.store.base.Store` in a SQLite file in WAL mode.
@@ -265,9 +267,6 @@ class _Operation:
         self._place.leave()
         if isinstance(error, _FAILURES):
             raise self._store._unavailable(error) from error
-
-
-_FAILURES: Final = (sqlite3.Error, OSError, UnusableFile)
 
 
 class MemoryStore(SQLiteStore):

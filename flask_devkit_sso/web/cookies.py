@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Response
+from flask import Response, request
 
 from ..service import get_state
 
@@ -27,3 +27,14 @@ def delete_cookie(response: Response, name: str) -> Response:
         name, path="/", secure=get_state().is_secure, httponly=True, samesite="Lax"
     )
     return response
+
+
+def login_and_session_cookies() -> dict[str, str]:
+    """Return the current request's cookies of a session or of logins in progress."""
+    state = get_state()
+    session, logins = state.session_cookie, state.login_cookie_prefix
+    return {
+        name: value
+        for name, value in request.cookies.items()
+        if name == session or name.startswith(logins)
+    }

@@ -16,6 +16,7 @@ from ..errors import LoginFailed
 from ..protocol.authorization import AuthorizationResponse
 from ..protocol.envelope import NotAnEnvelope, parse_envelope
 from ..service import AppState, get_state
+from .cookies import login_and_session_cookies
 from .onward import create_ticket, use_ticket
 from .pages import page
 from .place import is_at_sign_in_host, mount_point, url_for
@@ -95,12 +96,8 @@ def _may_have_response(state: AppState, site: str | None) -> bool:
         return state.shares_origin
     if site not in ("none", None):
         return True
-    return any(
-        name == state.session_cookie
-        or name.startswith(state.login_cookie_prefix)
-        or (name == state.marker_cookie and site == "none")
-        for name in request.cookies
-    )
+    has_marker = site == "none" and state.marker_cookie in request.cookies
+    return has_marker or bool(login_and_session_cookies())
 
 
 def landing_js() -> Response:

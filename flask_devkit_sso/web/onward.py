@@ -20,7 +20,7 @@ from werkzeug.datastructures import Headers
 from ..service import get_session_service, get_state
 from ..session.keys import Signer
 from ..store.base import SKEW, is_recent
-from .cookies import delete_cookie, set_cookie
+from .cookies import delete_cookie, login_and_session_cookies, set_cookie
 from .failures import handles_failures
 from .requests import has_own_referrer
 from .responses import keep
@@ -85,12 +85,7 @@ def _is_landing_address(to: str) -> bool:
 
 def _browser() -> str:
     """Return a hash of this browser's session and login cookies, which lead to the landing page."""
-    state = get_state()
-    found = sorted(
-        (name, value)
-        for name, value in request.cookies.items()
-        if name == state.session_cookie or name.startswith(state.login_cookie_prefix)
-    )
+    found = sorted(login_and_session_cookies().items())
     return hashlib.sha256(repr(found).encode()).hexdigest()
 
 

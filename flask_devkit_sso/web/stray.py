@@ -33,7 +33,7 @@ _REASONS: Final = (
 
 def signed_in_url() -> str:
     """Return the URL of the page that says who is signed in."""
-    return f"{url_for('devkit_sso_authorize.logout')}?{PARAMETER}=1"
+    return url_for("devkit_sso_authorize.logout", **{PARAMETER: 1})
 
 
 def ignore_stray(response: AuthorizationResponse, error: LoginFailed) -> str:

@@ -321,7 +321,7 @@ class Addresses:
             query = b"next=" + quote(query.removeprefix(b"next=")).encode()
         if b"lost" not in query:
             location = self._next_of(query)
-            # What was judged is what is sent: judged again, it does not change.
+            # Judging an address that was returned does not change it.
             assert self._next_of(b"next=" + quote(location).encode()) == location
         site, raw = self._sites[name], query[5:]
         site.request("/sso/authorize", query=query)

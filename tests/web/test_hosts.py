@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from werkzeug.test import Client
 from flask_devkit_sso import ConfigError, DevKitSSO, current_user, login_required
 from flask_devkit_sso.testing import login_as
 
-from ..conftest import CLIENT_ID, CLIENT_SECRET, SECRET_KEY, come_back, cookies, reason, start
+from ..conftest import SECRET_KEY, come_back, cookies, new_app, reason, start
 from ..scripted import GET_TOKEN, ScriptedServer
 
 SCRIPT = {"Accept": "*/*"}
@@ -27,24 +28,8 @@ Build = Callable[..., Flask]
 
 @pytest.fixture
 def build(server: ScriptedServer, tmp_path: Path) -> Build:
-    """Make an application. Settings of Flask are in upper case, arguments of it in lower case."""
-
-    def make(redirect_uri: str | None, **options: Any) -> Flask:
-        arguments = {name: value for name, value in options.items() if name.islower()}
-        app = Flask("tests", instance_path=str(tmp_path), **arguments)
-        app.config.update(
-            SECRET_KEY=SECRET_KEY,
-            DEVKIT_SSO_CLIENT_ID=CLIENT_ID,
-            DEVKIT_SSO_CLIENT_SECRET=CLIENT_SECRET,
-            DEVKIT_SSO_SERVER_URL=server.url,
-        )
-        if redirect_uri is not None:
-            app.config["DEVKIT_SSO_REDIRECT_URI"] = redirect_uri
-        app.config.update({name: value for name, value in options.items() if name.isupper()})
-        DevKitSSO(app)
-        return app
-
-    return make
+    """Make an application as :func:`new_app` does."""
+    return partial(new_app, server.url, tmp_path)
 
 
 @login_required

@@ -10,11 +10,11 @@ import pytest
 from flask import Flask
 from playwright.sync_api import Page, expect
 
-from flask_devkit_sso import DevKitSSO, current_user, login_required
+from flask_devkit_sso import current_user, login_required
 
 from .. import browser
 from ..browser import Site, Watch, sends_back
-from ..conftest import CLIENT_ID, CLIENT_SECRET, CODE, SECRET_KEY
+from ..conftest import CODE, new_app
 from ..scripted import GET_TOKEN, ScriptedServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -30,23 +30,12 @@ Build = Callable[..., Flask]
 
 @pytest.fixture
 def build(server: ScriptedServer, tmp_path: Path, site: Site) -> Build:
-    """Make an application for ``site``. Settings of Flask are in upper case, arguments of it in
-    lower case."""
+    """Make an application for ``site``, with the options of :func:`new_app`."""
     server.answers["/sso/oauth2/authorize"] = sends_back()
 
     def make(redirect_uri: str, rule: dict[str, str] | None = None, **options: Any) -> Flask:
-        arguments = {name: value for name, value in options.items() if name.islower()}
-        app = Flask("tests", instance_path=str(tmp_path), **arguments)
-        app.config.update(
-            SECRET_KEY=SECRET_KEY,
-            DEVKIT_SSO_CLIENT_ID=CLIENT_ID,
-            DEVKIT_SSO_CLIENT_SECRET=CLIENT_SECRET,
-            DEVKIT_SSO_SERVER_URL=server.url,
-            DEVKIT_SSO_REDIRECT_URI=redirect_uri,
-            DEVKIT_SSO_INSECURE_HTTP=True,
-        )
-        app.config.update({name: value for name, value in options.items() if name.isupper()})
-        DevKitSSO(app)
+        options = {"DEVKIT_SSO_INSECURE_HTTP": True} | options
+        app = new_app(server.url, tmp_path, redirect_uri, **options)
 
         @app.get("/", **(rule or {}))
         @app.get("/reports", **(rule or {}))
