@@ -146,7 +146,7 @@ class SQLiteStore:
                 if connection.file == process.file:
                     return connection
                 connection.close()
-        connection = self._open()
+        connection = self._open(process)
         process.file = connection.file
         return connection
 
@@ -161,7 +161,7 @@ class SQLiteStore:
             return None
         return status.st_dev, status.st_ino
 
-    def _open(self) -> _Connection:
+    def _open(self, process: _Process) -> _Connection:
         """Open the file.
 
         While another process is creating it, SQLite reports it as locked without waiting, so try
@@ -170,28 +170,16 @@ class SQLiteStore:
         until = time.monotonic() + self._OPENING
         while True:
             try:
-                return self._try_to_open()
+                return self._try_to_open(process)
             except sqlite3.OperationalError as error:
                 busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
                 if not busy or time.monotonic() > until:
                     raise
             time.sleep(0.02)
 
-    def _try_to_open(self) -> _Connection:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            # SQLite would create a file with the umask's mode. Create it here, also if the path is
-            # a link to a file that does not exist. The WAL files get the same mode.
-            path = Path(os.path.realpath(self.path))
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-            try:
-                if os.name == "posix" and os.geteuid() == 0:
-                    # If root runs a command, the application must still be able to use the file.
-                    owner = path.parent.stat()
-                    with suppress(OSError):
-                        os.fchown(descriptor, owner.st_uid, owner.st_gid)
-            finally:
-                os.close(descriptor)
+    def _try_to_open(self, process: _Process) -> _Connection:
+        with process.creating:
+            self._create_file()
         file = self._file()
         refuse_foreign_file(self.path)
         connection = sqlite3.connect(
@@ -216,6 +204,27 @@ class SQLiteStore:
             raise
         return connection
 
+    def _create_file(self) -> None:
+        """Create the file and its folder if they do not exist.
+
+        Call this while no other thread of the process opens the file: closing the descriptor
+        releases all locks that the process has on the file.
+        """
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            # SQLite would create a file with the umask's mode. Create it here, also if the path is
+            # a link to a file that does not exist. The WAL files get the same mode.
+            path = Path(os.path.realpath(self.path))
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            try:
+                if os.name == "posix" and os.geteuid() == 0:
+                    # If root runs a command, the application must still be able to use the file.
+                    owner = path.parent.stat()
+                    with suppress(OSError):
+                        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            finally:
+                os.close(descriptor)
+
 
 class _Connection(sqlite3.Connection):
     """A connection with the device and inode of its file."""
@@ -224,12 +233,13 @@ class _Connection(sqlite3.Connection):
 
 
 class _Process(Bulkheads):
-    """What one process has: the bulkheads, the connections that are not in use, and the file as it
-    was when somebody last looked."""
+    """What one process has: the bulkheads, the connections that are not in use, a lock for creating
+    the file, and the file as it was when somebody last looked."""
 
     def __init__(self) -> None:
         super().__init__()
         self.idle: deque[_Connection] = deque()
+        self.creating = threading.Lock()
         self.file: tuple[int, int] | None = None
         self.look_at = -math.inf
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 import sqlite3
 import subprocess
@@ -179,6 +180,35 @@ def test_many_processes_create_the_file_at_the_same_time(tmp_path: Path) -> None
         process.join()
     for turn in range(10):
         assert sorted(answer for number, answer in got if number == turn) == [False] * 5 + [True]
+
+
+def test_many_threads_of_several_processes_create_the_file(tmp_path: Path) -> None:
+    """A thread that creates the file releases no lock of another thread of its process."""
+    context = multiprocessing.get_context("fork")
+    turns, gate, answers = 15, context.Barrier(3), context.Queue()
+
+    def first_use() -> None:
+        for turn in range(turns):
+            store = SQLiteStore(tmp_path / f"{turn}.db")
+
+            def write(number: int, store: SQLiteStore = store) -> str:
+                try:
+                    return str(store.add(f"{os.getpid()} {number}", "1", expires=in_a_minute()))
+                except StoreUnavailable as error:
+                    # On a slow machine it may be locked for too long, but it is not damaged.
+                    return str(error)
+
+            gate.wait()
+            answers.put(at_once([partial(write, number) for number in range(8)]))
+
+    processes = [context.Process(target=first_use) for _ in range(3)]
+    for process in processes:
+        process.start()
+    got = [answer for _ in range(3 * turns) for answer in answers.get(timeout=60)]
+    for process in processes:
+        process.join()
+    assert got.count("True") >= turns
+    assert [answer for answer in got if "I/O" in answer] == []
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
