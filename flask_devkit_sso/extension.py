@@ -18,6 +18,7 @@ from .service import (
     AppState,
     collect,
     get_app,
+    get_request,
     get_session_service,
     get_state,
     refresh_state,
@@ -126,7 +127,8 @@ class DevKitSSO:
 
         @target.before_request
         def guard() -> None:
-            if is_guardable(request) and not is_one_of(open_endpoints, target):
+            here = get_request()
+            if is_guardable(here) and not is_one_of(open_endpoints, target):
                 require_user(required_roles)
 
     def on_login(self, function: F) -> F:
@@ -197,33 +199,24 @@ class DevKitSSO:
         return service.end_sessions(uid)
 
     def _before_request(self) -> Response | None:
-        app = get_app()
-        known, state = get_state(), refresh_state(app)
+        app, here, known = get_app(), get_request(), get_state()
+        state = refresh_state(app)
         if state is not known:
             _log_problems(state)
-        if request.script_root and local_url(request.script_root, "") is None:
+        if here.script_root and local_url(here.script_root, "") is None:
             # Browsers could take every address of this application for one of another site. A
             # proxy that passes X-Forwarded-Prefix on lets a client do this.
             abort(400)
-        if isinstance(request.routing_exception, BadRequest):
+        if isinstance(here.routing_exception, BadRequest):
             # TRUSTED_HOSTS does not contain the host. Flask raises it only after this function.
-            raise request.routing_exception
+            raise here.routing_exception
         if not state.has_checked_views:
-            if problems := [*find_view_problems(app, state), *find_route_problems(app, state)]:
-                raise ConfigError("\n".join(map(str, problems)))
-            exempt_our_routes(app, self.authorize_blueprint, self.callback_blueprint)
-            if state.has_weak_key and not app.testing:
-                # Not in init_app: tests may set TESTING after it.
-                log.log(
-                    logging.WARNING if app.debug else logging.ERROR,
-                    "SECRET_KEY is weak, so without debug or testing nobody can sign in. %s",
-                    CREATE_KEY,
-                )
+            self._check_views(app, state)
             state.has_checked_views = True
         if state.service is not None:
             state.service.logouts.start_round()
-        is_apps = request.url_rule is not None and not is_ours(request)
-        if is_apps and is_our_path(mount_point() + request.path):
+        is_apps = here.url_rule is not None and not is_ours(here)
+        if is_apps and is_our_path(mount_point() + here.path):
             # A view for every path would otherwise see another spelling of one of our addresses.
             abort(404)
         response = landing_page()
@@ -231,6 +224,18 @@ class DevKitSSO:
             # The script reads the code in the browser.
             forget_query()
         return response
+
+    def _check_views(self, app: Flask, state: AppState) -> None:
+        if problems := [*find_view_problems(app, state), *find_route_problems(app, state)]:
+            raise ConfigError("\n".join(map(str, problems)))
+        exempt_our_routes(app, self.authorize_blueprint, self.callback_blueprint)
+        if state.has_weak_key and not app.testing:
+            # Not in init_app: tests may set TESTING after it.
+            log.log(
+                logging.WARNING if app.debug else logging.ERROR,
+                "SECRET_KEY is weak, so without debug or testing nobody can sign in. %s",
+                CREATE_KEY,
+            )
 
     def _template_context(self, app: Flask) -> dict[str, Any]:
         context: dict[str, Any] = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from flask import Flask, current_app, has_request_context, request, url_for
+from flask import Flask, Request, current_app, has_request_context, request, url_for
 
 from . import signals
 from .config.loading import (
@@ -101,6 +101,9 @@ class AppState:
     :ivar assigned: what ``app.config`` contained, to notice what is assigned later.
     :ivar look_at: when to compare it with ``app.config`` again, as ``time.monotonic`` counts.
     :ivar shares_origin: whether the authentication server has the redirect URI's origin.
+    :ivar mount_point: the path below which browsers reach the application, as the redirect URI
+        shows it, or "".
+    :ivar user_attribute: the attribute of a request that keeps its user.
     """
 
     def __init__(self, app: Flask, hooks: Hooks) -> None:
@@ -119,6 +122,10 @@ class AppState:
         self.shares_origin = self.redirect_uri is not None and self.redirect_uri.shares_origin(
             settings.interface_url("authorize_url")
         )
+        self.mount_point = ""
+        if self.redirect_uri is not None:
+            self.mount_point = self.redirect_uri.mount_point(app.config["APPLICATION_ROOT"])
+        self.user_attribute = f"devkit_sso_user_{id(self)}"
         name = settings.cookie_name or f"devkit_sso_{settings.installation}"
         self._portless_cookie = f"__Host-{name}" if self.is_secure else name
         self._has_port_in_cookie = self.redirect_uri is None and settings.cookie_name is None
@@ -229,7 +236,7 @@ class AppState:
 
         :param more: sentences about settings that only the current request needs.
         """
-        if not more and self._is_ready():
+        if not more and self.is_ready:
             return []
         found = [*self.loaded.errors, *self.missing(*more)]
         if current_app.debug or current_app.testing:
@@ -249,8 +256,9 @@ class AppState:
             )
         return found
 
-    def _is_ready(self) -> bool:
-        """Return whether nothing can be wrong. Every request to a guarded view asks."""
+    @property
+    def is_ready(self) -> bool:
+        """Whether nothing can be wrong. Every request to a guarded view asks."""
         is_complete = self.service is not None and not self.loaded.errors
         return is_complete and not self.has_weak_key and self.settings.store_url != MEMORY
 
@@ -313,13 +321,20 @@ def get_app() -> Flask:
     return app
 
 
+def get_request() -> Request:
+    """Return the current request itself. What runs for every request uses it, because each use of
+    the proxy takes longer than reading a header."""
+    here: Request = request._get_current_object()  # type: ignore[attr-defined]
+    return here
+
+
 def get_state() -> AppState:
     """Return the current application's state.
 
     :raises ConfigError: if the extension was not initialised on it.
     """
     try:
-        state: AppState = current_app.extensions[EXTENSION]
+        state: AppState = get_app().extensions[EXTENSION]
     except KeyError:
         raise ConfigError(
             "Flask-DevKit-SSO is not initialised on this application: call "
@@ -345,6 +360,8 @@ def get_service() -> Service:
     :raises LoginFailed: ``not_configured``, with all problems in its hint.
     """
     state = get_state()
+    if state.service is not None and state.redirect_uri is not None and state.is_ready:
+        return state.service
     more = [NO_REDIRECT_URI] if find_redirect_uri() is None else []
     problems = state.problems(*more)
     if problems or state.service is None:

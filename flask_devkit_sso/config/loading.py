@@ -145,7 +145,7 @@ class AssignedConfig:
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> AssignedConfig:
-        keys = ("SECRET_KEY", "SECRET_KEY_FALLBACKS")
+        keys = ("SECRET_KEY", "SECRET_KEY_FALLBACKS", "APPLICATION_ROOT")
         return cls(
             {
                 # The application may change a list.

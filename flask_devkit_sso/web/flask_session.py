@@ -17,7 +17,7 @@ from typing import Any, Final
 from flask import request, session
 from flask.sessions import NullSession, SessionMixin
 
-from ..service import get_app, get_session_service, get_state, request_host
+from ..service import get_app, get_request, get_session_service, get_state, request_host
 from .requests import is_page_load, is_same_origin
 
 TAG: Final = "_devkit_sso_user"
@@ -69,7 +69,7 @@ def check_flask_session(uid: str | None) -> None:
     :param uid: the person who is signed in, or None.
     """
     app = get_app()
-    if app.session_interface.get_cookie_name(app) not in request.cookies:
+    if app.session_interface.get_cookie_name(app) not in get_request().cookies:
         return
     found = _find()
     tag = None if found is None else found.get(TAG)

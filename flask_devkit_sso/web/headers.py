@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flask import Response, request
+from flask import Response
 
-from ..service import get_state
+from ..service import get_request, get_state
 from .place import mount_point
 from .request_user import has_loaded_user
 from .requests import ME, is_page_load
@@ -21,15 +21,18 @@ def add_cache_headers(response: Response) -> Response:
     code in its address.
     """
     response = restore(response)
-    state = get_state()
+    state, here = get_state(), get_request()
     depends = has_loaded_user(state)
     # The body of a stream is created later, and may read current_user then.
     may_depend = response.is_streamed and not response.direct_passthrough
-    path, uri = mount_point() + request.path, state.redirect_uri
-    lands = uri is not None and uri.lands_on(path)
+    uri = state.redirect_uri
+    lands = uri is not None and uri.lands_on(mount_point() + here.path)
     if depends or may_depend or lands:
-        response.vary.add("Cookie")
-    if depends or (may_depend and state.find_session_cookie(request.cookies)):
+        if "Vary" in response.headers:
+            response.vary.add("Cookie")
+        else:
+            response.headers["Vary"] = "Cookie"
+    if depends or (may_depend and state.find_session_cookie(here.cookies)):
         response.headers.setdefault("Cache-Control", "no-store")
     if close_headers():
         # A cache would serve the address from one person's request to another person.
@@ -39,9 +42,9 @@ def add_cache_headers(response: Response) -> Response:
         response.cache_control.public = False
         response.cache_control.private = True
     if lands and not response.cache_control.no_store:
-        is_shown = response.mimetype == "text/html" or is_page_load(request)
+        is_shown = response.mimetype == "text/html" or is_page_load(here)
         response.headers["Cache-Control"] = "no-store" if is_shown else "no-cache"
-    if request.endpoint == ME:
+    if here.endpoint == ME:
         # Whatever the application adds to all its responses, such as with Flask-CORS.
         response.headers["Cache-Control"] = "no-store"
         for name, _ in list(response.headers):

@@ -15,7 +15,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from ..errors import LoginFailed
 from ..protocol.authorization import AuthorizationResponse
 from ..protocol.envelope import NotAnEnvelope, parse_envelope
-from ..service import AppState, get_state
+from ..service import AppState, get_request, get_state
 from .cookies import login_and_session_cookies
 from .onward import create_ticket, use_ticket
 from .pages import page
@@ -37,24 +37,24 @@ def landing_page() -> Response | None:
     This runs before each request. The page is a 200, because a browser would carry the fragment
     along with a redirect.
     """
-    state = get_state()
+    state, here = get_state(), get_request()
     uri = state.redirect_uri
     is_passed_on = False
-    if request.endpoint == "devkit_sso_callback.onward":
-        decode_query(request)
-        is_passed_on = "to" not in request.args
-    lands = uri is not None and uri.lands_on(mount_point() + request.path)
+    if here.endpoint == "devkit_sso_callback.onward":
+        decode_query(here)
+        is_passed_on = "to" not in here.args
+    lands = uri is not None and uri.lands_on(mount_point() + here.path)
     if not (lands or is_passed_on) or state.session_service is None:
         return None
-    if request.method != "GET" or not is_page_load(request):
+    if here.method != "GET" or not is_page_load(here):
         return None
     if is_passed_on:
         # A page that is not ours passes a response on.
         return _page(default_url(), has_no_page=True)
     if uri is None or not is_at_sign_in_host():
         return None
-    site, ticket = request.headers.get("Sec-Fetch-Site"), None
-    if site is None and "Accept" not in request.headers:
+    site, ticket = here.headers.get("Sec-Fetch-Site"), None
+    if site is None and "Accept" not in here.headers:
         # This is not a browser but a test, for example, and it runs no scripts.
         return None
     if not uri.is_callback:

@@ -18,7 +18,7 @@ from ..config.problem import Problem
 from ..config.redirect_uri import RedirectURI
 from ..config.settings import PREFIX
 from ..errors import ConfigError, LoginFailed
-from ..service import AppState, get_app, get_redirect_uri, get_state
+from ..service import AppState, get_app, get_redirect_uri, get_request, get_state
 from .requests import OUR_ENDPOINTS
 
 _NOWHERE: Final = "redirect-uri-is-missing.invalid"
@@ -72,10 +72,7 @@ def mount_point() -> str:
     The server says where it has mounted the application (``SCRIPT_NAME``). If it says nothing, a
     proxy may strip the path. The redirect URI shows it, because it is an address in the browser.
     """
-    if request.script_root:
-        return request.script_root
-    uri = get_state().redirect_uri
-    return "" if uri is None else uri.mount_point(get_app().config["APPLICATION_ROOT"])
+    return get_request().script_root or get_state().mount_point
 
 
 def is_at_sign_in_host() -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
-from flask import has_request_context, request
+from flask import has_request_context
 from werkzeug.exceptions import Unauthorized
 from werkzeug.local import LocalProxy
 
 from ..errors import LoginFailed, ServerUnavailable, StoreUnavailable
-from ..service import AppState, get_service, get_state
+from ..service import AppState, get_request, get_service, get_state
 from ..session.sessions import Session
 from ..users import Anonymous, User
 from .error_handling import answers, is_handling_error
@@ -48,7 +48,7 @@ class RequestUser:
 
 def has_loaded_user(state: AppState) -> bool:
     """Return whether the current request has loaded its user."""
-    return hasattr(request, _attribute(state))
+    return state.user_attribute in vars(get_request())
 
 
 def load_user() -> RequestUser:
@@ -60,21 +60,20 @@ def load_user() -> RequestUser:
 
     :raises LoginFailed: ``store_unavailable``. Somebody may be signed in all the same.
     """
-    state = get_state()
-    name = _attribute(state)
-    known: RequestUser | None = getattr(request, name, None)
+    state, here = get_state(), get_request()
+    known: RequestUser | None = vars(here).get(state.user_attribute)
     if known is None:
         # Store it before anything can fail, so that an error page that reads current_user gets an
         # anonymous user.
         known = RequestUser()
-        setattr(request, name, known)
+        setattr(here, state.user_attribute, known)
         if state.session_service is None:
             return known
-        cookie = state.find_session_cookie(request.cookies)
+        cookie = state.find_session_cookie(here.cookies)
         if cookie is not None:
-            sessions, is_use = state.session_service.sessions, request.endpoint != ME
+            sessions, is_use = state.session_service.sessions, here.endpoint != ME
             try:
-                known.set_session(sessions.load(request.cookies[cookie], is_use=is_use))
+                known.set_session(sessions.load(here.cookies[cookie], is_use=is_use))
             except StoreUnavailable as error:
                 raise as_login_failed(error)  # noqa: B904 - its cause is set
         check_flask_session(known.session.user.uid if known.session else None)
@@ -117,10 +116,6 @@ def current_access_token() -> str:
         check_flask_session(None)
         raise answers(Unauthorized("The session has ended."))
     return token
-
-
-def _attribute(state: AppState) -> str:
-    return f"devkit_sso_user_{id(state)}"
 
 
 def _find_user() -> User | Anonymous:

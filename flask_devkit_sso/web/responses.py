@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from flask import Response, after_this_request, request
 
+from ..service import get_request
+
 _MARK: Final = "X-DevKit-SSO-Mark"
 """A header that marks our response until the application's functions see it."""
 
@@ -69,9 +71,9 @@ def restore(response: Response) -> Response:
 
     Headers that they have added stay, and so does a compressed body.
     """
-    if _RESPONSE not in request.environ:
+    kept: _Kept | None = get_request().environ.pop(_RESPONSE, None)
+    if kept is None:
         return response
-    kept: _Kept = request.environ.pop(_RESPONSE)
     ours = kept.response
     ours.__class__ = kept.kind
     ours.status = kept.status

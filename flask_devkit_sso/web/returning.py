@@ -11,7 +11,7 @@ from flask import current_app, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
-from ..service import find_redirect_uri, get_state
+from ..service import find_redirect_uri, get_request, get_state
 from .place import mount_point
 from .requests import OUR_ENDPOINTS, is_frame, is_ours, is_script, stands_for_page
 from .urls import MAX_LENGTH, contains_response, decoded_path, local_url, shortened
@@ -114,8 +114,9 @@ def close_headers() -> bool:
     The body of a stream is created after the response's headers have been sent. An address in it
     could not be kept out of caches any more.
     """
-    used = bool(getattr(request, _FROM_HEADERS, False))
-    setattr(request, _FROM_HEADERS, False)
+    attributes = vars(get_request())
+    used = bool(attributes.get(_FROM_HEADERS))
+    attributes[_FROM_HEADERS] = False
     return used
 
 
@@ -125,9 +126,13 @@ def is_our_path(path: str) -> bool:
     Another spelling counts as well, such as ``/sso//logout``, ``/sso/./logout`` or
     ``/sso/logout/``: browsers and proxies resolve dots, and some proxies merge slashes.
     """
+    prefix = get_state().settings.url_prefix
+    if prefix.rpartition("/")[2] not in path:
+        # Every spelling contains it. Most paths do not, and this runs for every request.
+        return False
     root = normpath(mount_point()) if mount_point() else ""
     path = normpath("/" + path.lstrip("/"))
-    if not path.startswith(f"{root}{get_state().settings.url_prefix}/"):
+    if not path.startswith(f"{root}{prefix}/"):
         return False
     adapter = current_app.create_url_adapter(request)
     if adapter is None:
