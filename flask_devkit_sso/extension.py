@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
-from flask import Blueprint, Flask, Response, abort, has_request_context, request
+from flask import Blueprint, Flask, Response, abort, has_request_context
 from werkzeug.exceptions import BadRequest
 
 from .config.problem import Problem, describe
@@ -219,7 +219,7 @@ class DevKitSSO:
         if is_apps and is_our_path(mount_point() + here.path):
             # A view for every path would otherwise see another spelling of one of our addresses.
             abort(404)
-        response = landing_page()
+        response = landing_page(state, here)
         if response is not None:
             # The script reads the code in the browser.
             forget_query()

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import re
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -70,7 +71,10 @@ class Signer:
 
 
 class IdSigner:
-    """Signs random ids for one purpose. Every request reads one, so there is no JSON and no time.
+    """Signs random ids for one purpose, and names what they identify. Every request reads one.
+
+    One keyed hash (BLAKE2, RFC 7693) has two halves. The first is the signature. The second is the
+    *name*: the store has records under it, and nobody can calculate the id from it.
 
     :param keys: the first one signs, and each of them verifies.
     """
@@ -78,36 +82,41 @@ class IdSigner:
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._keys = keys
 
-    def sign(self, id: str) -> str:
-        """Return an id with its signature, for a cookie."""
-        return f"{id}.{_signature(self._keys[0], id)}"
+    def create(self) -> tuple[str, str]:
+        """Return a new id with its signature, for a cookie, and its name."""
+        id = secrets.token_urlsafe(32)
+        signature, name = _halves(self._keys[0], id)
+        return f"{id}.{signature}", name
 
     def read(self, text: str) -> str | None:
-        """Return a signed id, or None if :meth:`sign` did not return exactly this text."""
-        if not _SIGNED.fullmatch(text):
-            return None
+        """Return the name of a signed id, or None if :meth:`create` did not return this text."""
         id, _, signature = text.rpartition(".")
-        # No early end, so that the time shows nothing about a key.
-        found = [hmac.compare_digest(signature, _signature(key, id)) for key in self._keys]
-        return id if any(found) else None
+        # compare_digest accepts no other text.
+        if not text.isascii():
+            return None
+        for key in self._keys:
+            expected, name = _halves(key, id)
+            if hmac.compare_digest(signature, expected):
+                return name
+        return None
 
 
-def _signature(key: bytes, text: str) -> str:
-    digest = hmac.digest(key, text.encode(), "sha256")
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+def _halves(key: bytes, id: str) -> tuple[str, str]:
+    digest = hashlib.blake2b(id.encode(), key=key).hexdigest()
+    return digest[:64], digest[64:]
 
 
 class Keys:
     """Signs cookies and encrypts tokens.
 
-    :param secrets: ``SECRET_KEY`` followed by ``SECRET_KEY_FALLBACKS``. The first one signs and
+    :param secret_keys: ``SECRET_KEY`` followed by ``SECRET_KEY_FALLBACKS``. The first one signs and
         encrypts, and each of them verifies and decrypts.
     :param installation: the installation's hash. Other installations have other keys, so they
         cannot read these cookies and records.
     """
 
-    def __init__(self, secrets: Sequence[bytes], installation: str) -> None:
-        self._secrets = secrets
+    def __init__(self, secret_keys: Sequence[bytes], installation: str) -> None:
+        self._secret_keys = secret_keys
         self._installation = installation
         # Requests need them, and deriving a key takes longer than a hash.
         self._hash_keys: dict[str, list[bytes]] = {}
@@ -170,4 +179,4 @@ class Keys:
     def _derive_all(self, purpose: str) -> list[bytes]:
         """Return a key for each secret, in the same order."""
         salt, info = self._installation.encode(), f"flask-devkit-sso 1 {purpose}".encode()
-        return [HKDF(SHA256(), 32, salt, info).derive(secret) for secret in self._secrets]
+        return [HKDF(SHA256(), 32, salt, info).derive(secret) for secret in self._secret_keys]

@@ -1,15 +1,13 @@
 """Sessions: the browser has an opaque random id in a cookie, and the store has everything else.
 
 The cookie contains the id with a signature, so that a forged cookie is rejected without reading the
-store. The key in the store is a hash of the id, so that nobody who reads the store can sign in with
-it. Tokens are encrypted, and decrypted only when one of them is needed.
+store. The key in the store is a keyed hash of the id, so that nobody who reads the store can sign
+in with it. Tokens are encrypted, and decrypted only when one of them is needed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -87,10 +85,10 @@ class Sessions:
         :param next_url: the page that the login leads to.
         :raises StoreUnavailable: if the store fails. Nobody can use the session then.
         """
-        session_id = secrets.token_urlsafe(32)
+        cookie, name = self._signer.create()
         now = time.time()
         session = Session(
-            key=self._key(session_id),
+            key=self._key_prefix + name,
             user=user,
             created_at=now,
             last_used=now,
@@ -108,7 +106,7 @@ class Sessions:
             expires=self._expires(now, now),
             owner=self._owner(user.uid),
         )
-        return self._signer.sign(session_id)
+        return cookie
 
     def load(self, cookie: str, *, is_use: bool = True) -> Session | None:
         """Return the session of a cookie, or None, and record its use. This reads the store once.
@@ -210,11 +208,8 @@ class Sessions:
 
     def _key_of(self, cookie: str) -> str:
         """Return the store's key for a cookie, or an empty text if it is forged."""
-        session_id = self._signer.read(cookie)
-        return self._key(session_id) if session_id else ""
-
-    def _key(self, session_id: str) -> str:
-        return self._key_prefix + hashlib.sha256(session_id.encode()).hexdigest()
+        name = self._signer.read(cookie)
+        return self._key_prefix + name if name else ""
 
     def _owner(self, uid: str) -> str:
         return f"{self._settings.installation}:user:{uid}"

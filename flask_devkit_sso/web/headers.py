@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response
 
 from ..service import get_request, get_state
-from .place import mount_point
+from .place import is_landing_path
 from .request_user import has_loaded_user
 from .requests import ME, is_page_load
 from .responses import restore
@@ -25,15 +25,17 @@ def add_cache_headers(response: Response) -> Response:
     depends = has_loaded_user(state)
     # The body of a stream is created later, and may read current_user then.
     may_depend = response.is_streamed and not response.direct_passthrough
-    uri = state.redirect_uri
-    lands = uri is not None and uri.lands_on(mount_point() + here.path)
+    lands = is_landing_path(state, here)
+    # Asking response.headers for one that is missing takes longer than all of this function.
+    present = set(response.headers.keys(lower=True))
     if depends or may_depend or lands:
-        if "Vary" in response.headers:
+        if "vary" in present:
             response.vary.add("Cookie")
         else:
-            response.headers["Vary"] = "Cookie"
-    if depends or (may_depend and state.find_session_cookie(here.cookies)):
-        response.headers.setdefault("Cache-Control", "no-store")
+            response.headers.add("Vary", "Cookie")
+    is_private = depends or (may_depend and state.find_session_cookie(here.cookies))
+    if is_private and "cache-control" not in present:
+        response.headers.add("Cache-Control", "no-store")
     if close_headers():
         # A cache would serve the address from one person's request to another person.
         response.headers["Cache-Control"] = "private, no-store"

@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from flask import Response, request
+from flask import Request, Response, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from ..errors import LoginFailed
 from ..protocol.authorization import AuthorizationResponse
 from ..protocol.envelope import NotAnEnvelope, parse_envelope
-from ..service import AppState, get_request, get_state
+from ..service import AppState, get_state
 from .cookies import login_and_session_cookies
 from .onward import create_ticket, use_ticket
 from .pages import page
-from .place import is_at_sign_in_host, mount_point, url_for
+from .place import is_at_sign_in_host, is_landing_path, url_for
 from .requests import decode_query, is_page_load
 from .returning import accept, current_url, default_url
 from .static_files import FILES, script_response
@@ -31,20 +31,18 @@ _MAX_POST: Final = 32 * 1024
 """Maximum size of the body that the landing script posts, in bytes."""
 
 
-def landing_page() -> Response | None:
+def landing_page(state: AppState, here: Request) -> Response | None:
     """Return the landing page if the current request may be the end of a login, or None.
 
     This runs before each request. The page is a 200, because a browser would carry the fragment
     along with a redirect.
     """
-    state, here = get_state(), get_request()
     uri = state.redirect_uri
     is_passed_on = False
     if here.endpoint == "devkit_sso_callback.onward":
         decode_query(here)
         is_passed_on = "to" not in here.args
-    lands = uri is not None and uri.lands_on(mount_point() + here.path)
-    if not (lands or is_passed_on) or state.session_service is None:
+    if not (is_passed_on or is_landing_path(state, here)) or state.session_service is None:
         return None
     if here.method != "GET" or not is_page_load(here):
         return None

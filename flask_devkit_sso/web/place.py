@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import flask
-from flask import Flask, request
+from flask import Flask, Request, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 
@@ -73,6 +73,13 @@ def mount_point() -> str:
     proxy may strip the path. The redirect URI shows it, because it is an address in the browser.
     """
     return get_request().script_root or get_state().mount_point
+
+
+def is_landing_path(state: AppState, here: Request) -> bool:
+    """Return whether a request is for the redirect URI's path, and the landing page is needed
+    there."""
+    uri = state.redirect_uri
+    return uri is not None and uri.needs_landing and uri.lands_on(mount_point() + here.path)
 
 
 def is_at_sign_in_host() -> bool:
