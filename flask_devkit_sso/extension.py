@@ -20,7 +20,6 @@ from .service import (
     get_app,
     get_request,
     get_session_service,
-    get_state,
     refresh_state,
 )
 from .users import Hooks
@@ -199,8 +198,8 @@ class DevKitSSO:
         return service.end_sessions(uid)
 
     def _before_request(self) -> Response | None:
-        app, here, known = get_app(), get_request(), get_state()
-        state = refresh_state(app)
+        app, here = get_app(), get_request()
+        known, state = app.extensions[EXTENSION], refresh_state(app)
         if state is not known:
             _log_problems(state)
         if here.script_root and local_url(here.script_root, "") is None:

@@ -66,6 +66,7 @@ class Sessions:
         self._keys = keys
         self._settings = settings
         self._signer = keys.id_signer("session id")
+        self._touch_every = min(TOUCH_EVERY, settings.idle_timeout / 4)
         self._key_prefix = f"{settings.installation}:session:"
 
     def create(
@@ -123,7 +124,7 @@ class Sessions:
         if session is None:
             return None
         now = time.time()
-        if is_use and now - session.last_used >= min(TOUCH_EVERY, self._settings.idle_timeout / 4):
+        if is_use and now - session.last_used >= self._touch_every:
             # The user is known already, so the request can go on even if the store cannot be
             # written.
             with suppress(StoreUnavailable):

@@ -20,9 +20,9 @@ def add_cache_headers(response: Response) -> Response:
     there. With ``no-cache``, the Back button could show the page that the browser has kept, with a
     code in its address.
     """
-    response = restore(response)
     state, here = get_state(), get_request()
-    depends = has_loaded_user(state)
+    response = restore(response, here)
+    depends = has_loaded_user(state, here)
     # The body of a stream is created later, and may read current_user then.
     may_depend = response.is_streamed and not response.direct_passthrough
     lands = is_landing_path(state, here)
@@ -36,7 +36,7 @@ def add_cache_headers(response: Response) -> Response:
     is_private = depends or (may_depend and state.find_session_cookie(here.cookies))
     if is_private and "cache-control" not in present:
         response.headers.add("Cache-Control", "no-store")
-    if close_headers():
+    if close_headers(here):
         # A cache would serve the address from one person's request to another person.
         response.headers["Cache-Control"] = "private, no-store"
     if depends and response.direct_passthrough and response.cache_control.public:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from flask import has_request_context
+from flask import Request, has_request_context
 from werkzeug.exceptions import Unauthorized
 from werkzeug.local import LocalProxy
 
@@ -46,9 +46,9 @@ class RequestUser:
         return self._user
 
 
-def has_loaded_user(state: AppState) -> bool:
-    """Return whether the current request has loaded its user."""
-    return state.user_attribute in vars(get_request())
+def has_loaded_user(state: AppState, here: Request) -> bool:
+    """Return whether a request has loaded its user."""
+    return state.user_attribute in vars(here)
 
 
 def load_user() -> RequestUser:

@@ -11,9 +11,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
-from flask import Response, after_this_request, request
-
-from ..service import get_request
+from flask import Request, Response, after_this_request, request
 
 _MARK: Final = "X-DevKit-SSO-Mark"
 """A header that marks our response until the application's functions see it."""
@@ -66,12 +64,12 @@ def keep(response: Any) -> Response:
     return kept
 
 
-def restore(response: Response) -> Response:
+def restore(response: Response, here: Request) -> Response:
     """Undo what the application's functions have done to a response of ours, or to its class.
 
     Headers that they have added stay, and so does a compressed body.
     """
-    kept: _Kept | None = get_request().environ.pop(_RESPONSE, None)
+    kept: _Kept | None = here.environ.pop(_RESPONSE, None)
     if kept is None:
         return response
     ours = kept.response

@@ -7,11 +7,11 @@ from posixpath import normpath
 from typing import Final
 from urllib.parse import quote
 
-from flask import current_app, request
+from flask import Request, current_app, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
-from ..service import find_redirect_uri, get_request, get_state
+from ..service import find_redirect_uri, get_state
 from .place import mount_point
 from .requests import OUR_ENDPOINTS, is_frame, is_ours, is_script, stands_for_page
 from .urls import MAX_LENGTH, contains_response, decoded_path, local_url, shortened
@@ -107,14 +107,14 @@ def _page_of_person() -> str | None:
     return None
 
 
-def close_headers() -> bool:
+def close_headers(here: Request) -> bool:
     """Return whether the response may contain an address from a header of the request, and use no
     such address from now on.
 
     The body of a stream is created after the response's headers have been sent. An address in it
     could not be kept out of caches any more.
     """
-    attributes = vars(get_request())
+    attributes = vars(here)
     used = bool(attributes.get(_FROM_HEADERS))
     attributes[_FROM_HEADERS] = False
     return used
