@@ -19,6 +19,7 @@ from .signals import (
     user_changed,
 )
 from .web.guard import login_required, public, role_required
+from .web.passive import passive
 from .web.request_user import current_user
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "login_failed",
     "login_required",
     "login_succeeded",
+    "passive",
     "public",
     "role_required",
     "session_ended",

@@ -138,6 +138,7 @@ def test_the_public_names() -> None:
         "login_failed",
         "login_required",
         "login_succeeded",
+        "passive",
         "public",
         "role_required",
         "session_ended",

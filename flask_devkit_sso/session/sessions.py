@@ -109,10 +109,11 @@ class Sessions:
         )
         return cookie
 
-    def load(self, cookie: str, *, is_use: bool = True) -> Session | None:
+    def load(self, cookie: str, *, is_use: Callable[[], bool] | None = None) -> Session | None:
         """Return the session of a cookie, or None, and record its use. This reads the store once.
 
-        :param is_use: whether the idle timeout starts again.
+        :param is_use: returns whether the idle timeout starts again, which it does by default. It
+            is called only if the last use would be written.
         :raises StoreUnavailable: if the store cannot be read. Somebody may be signed in all the
             same.
         """
@@ -124,7 +125,7 @@ class Sessions:
         if session is None:
             return None
         now = time.time()
-        if is_use and now - session.last_used >= self._touch_every:
+        if now - session.last_used >= self._touch_every and (is_use is None or is_use()):
             # The user is known already, so the request can go on even if the store cannot be
             # written.
             with suppress(StoreUnavailable):

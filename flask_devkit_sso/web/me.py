@@ -9,6 +9,7 @@ from ..users import Anonymous
 from .failures import handles_failures
 from .guard import login_required_json
 from .pages import set_private
+from .passive import passive
 from .place import url_for
 from .request_user import verified_user
 from .requests import refuse_other_sites
@@ -16,12 +17,13 @@ from .responses import json_response
 from .returning import return_url
 
 
+@passive
 @handles_failures
 def me() -> Response:
     """Return the current user as a JSON object, or 401 with the address of the login.
 
-    Only pages of this site may ask. This never extends the idle timeout (request_user.py), so a
-    front end may ask as often as it likes.
+    Only pages of this site may ask. This never extends the idle timeout, so a front end may ask as
+    often as it likes.
     """
     refuse_other_sites(request)
     user = verified_user().user

@@ -9,13 +9,13 @@ from werkzeug.exceptions import Unauthorized
 from werkzeug.local import LocalProxy
 
 from ..errors import LoginFailed, ServerUnavailable, StoreUnavailable
-from ..service import AppState, get_request, get_service, get_state
+from ..service import AppState, get_app, get_request, get_service, get_state
 from ..session.sessions import Session
 from ..users import Anonymous, User
 from .error_handling import answers, is_handling_error
 from .failures import as_login_failed
 from .flask_session import check_flask_session
-from .requests import ME
+from .passive import is_passive
 
 
 class RequestUser:
@@ -71,9 +71,13 @@ def load_user() -> RequestUser:
             return known
         cookie = state.find_session_cookie(here.cookies)
         if cookie is not None:
-            sessions, is_use = state.session_service.sessions, here.endpoint != ME
+            sessions = state.session_service.sessions
             try:
-                known.set_session(sessions.load(here.cookies[cookie], is_use=is_use))
+                known.set_session(
+                    sessions.load(
+                        here.cookies[cookie], is_use=lambda: not is_passive(get_app(), here)
+                    )
+                )
             except StoreUnavailable as error:
                 raise as_login_failed(error)  # noqa: B904 - its cause is set
         check_flask_session(known.session.user.uid if known.session else None)
