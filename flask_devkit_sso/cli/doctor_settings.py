@@ -16,7 +16,7 @@ from ..config.settings import PREFIX
 from ..errors import ConfigError
 from ..service import AppState
 from ..web.place import urls_at
-from .doctor_store import find_credentials_file, format_mode
+from .doctor_store import find_credentials_files, format_mode
 from .findings import Findings
 from .loading import LoadedApp
 
@@ -32,9 +32,8 @@ def check_settings(found: Findings, loaded_app: LoadedApp) -> None:
     if not problems and not loaded.settings.missing:
         sources = " and ".join(sorted(set(loaded.origins.values()))) or "the defaults"
         found.ok("settings", f"complete and valid, from {sources}")
-    path = find_credentials_file(loaded)
-    if path is not None:
-        found.ok("credentials file", f"{path}, mode {format_mode(path.stat().st_mode)}")
+    for name, path in find_credentials_files(loaded).items():
+        found.ok(name, f"{path}, mode {format_mode(path.stat().st_mode)}")
     if loaded_app.app is None:
         found.warning(
             "settings", "only those in the environment are known, because there is no application"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flask import Flask
 
+from ..config.credentials import is_read_only
 from ..config.loading import LoadedSettings
 from ..config.settings import PREFIX, Settings
 from ..errors import ConfigError, StoreUnavailable
@@ -64,18 +65,21 @@ def check_store(found: Findings, store: Store, settings: Settings) -> None:
 
 
 def check_credentials_folder(found: Findings, loaded: LoadedSettings, store: Store | None) -> None:
-    """Check who can replace the credentials file."""
-    path = find_credentials_file(loaded)
+    """Check who can replace the credentials file or the one with the client secret."""
     checked = store.path.parent if isinstance(store, SQLiteStore) else None
-    if path is not None and path.parent != checked:
-        _check_mode(found, path.parent, "replace the credentials file")
+    for name, path in find_credentials_files(loaded).items():
+        if path.parent != checked:
+            _check_mode(found, path.parent, f"replace the {name}")
+            checked = path.parent
 
 
-def find_credentials_file(loaded: LoadedSettings) -> Path | None:
-    """Return the path of the credentials file, or None if it does not exist or the settings have
-    errors, which may be about the file."""
-    path = loaded.credentials_path
-    return path if path is not None and not loaded.errors and path.is_file() else None
+def find_credentials_files(loaded: LoadedSettings) -> dict[str, Path]:
+    """Return the paths of the credentials file and of the one with the client secret, by their
+    names here. Those that do not exist are left out, and all if the settings have errors, which may
+    be about a file."""
+    paths = {"credentials file": loaded.credentials_path, "client secret file": loaded.secret_path}
+    is_valid = not loaded.errors
+    return {name: path for name, path in paths.items() if is_valid and path and path.is_file()}
 
 
 def format_mode(mode: int) -> str:
@@ -92,13 +96,15 @@ def _check_mode(found: Findings, path: Path, writers: str, readers: str = "") ->
     if os.name != "posix":
         return
     subject, mode = f"mode of {path}", path.stat().st_mode
-    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+    # On a read-only mount, nobody can write to it, and the mode cannot be changed.
+    writable = 0 if is_read_only(path) else mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if writable & stat.S_IWOTH and not mode & stat.S_ISVTX:
         found.error(
             subject,
             f"{format_mode(mode)}: every user can {writers}",
             "Remove that permission (chmod o-w)",
         )
-    elif mode & (stat.S_IWGRP | stat.S_IWOTH):
+    elif writable:
         found.warning(
             subject,
             f"{format_mode(mode)}: other users can {writers}",

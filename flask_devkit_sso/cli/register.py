@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ from ..config.credentials import (
 from ..config.loading import (
     APP_CONFIG,
     PLAIN_HTTP,
+    SECRET_FILE,
     LoadedSettings,
     is_plain_http,
     parse_setting,
@@ -116,14 +117,18 @@ def register(
         given["client_secret"] = secret_variable
 
     parse = _create_parser(loaded.settings)
-    values = _current_values(previous, loaded.settings, parse)
+    prompts = dict(_PROMPTS)
+    if loaded.origins.get("client_secret") == SECRET_FILE and not (secret_stdin or uses_variable):
+        # It takes precedence over the credentials file, which needs no copy of it.
+        echo(f"{prompts.pop('client_secret')}: in {loaded.secret_path}")
+    values = _current_values(previous, loaded.settings, parse, prompts)
     for name, value in given.items():
         try:
             values[name] = parse(name, value)
         except ValueError as error:
             raise click.UsageError(f"{_PROMPTS.get(name, _option(name))} {error}") from None
-    required = _required(values, loaded.settings)
-    for name, label in _PROMPTS.items():
+    required = _required(values, loaded.settings, prompts)
+    for name, label in prompts.items():
         if name == "client_secret" and uses_variable:
             # Say so in place of the prompt, because the variable may be left over from earlier.
             hint = " (unset it to type the secret)" if has_terminal else ""
@@ -196,14 +201,14 @@ def _create_parser(settings: Settings) -> Parser:
 
 
 def _current_values(
-    previous: Credentials, settings: Settings, parse: Parser
+    previous: Credentials, settings: Settings, parse: Parser, prompts: Iterable[str]
 ) -> dict[str, str | None]:
     """Return the valid values of the file. For what the command asks for, the settings in force
     count too."""
     values: dict[str, str | None] = {}
     for name in KEYS:
         found = [previous.values[name]] if name in previous.values else []
-        if name in _PROMPTS:
+        if name in prompts:
             found.append(getattr(settings, name) or "")
         for value in found:
             with suppress(ValueError):
@@ -211,11 +216,13 @@ def _current_values(
     return values
 
 
-def _required(values: dict[str, str | None], settings: Settings) -> list[str]:
+def _required(
+    values: dict[str, str | None], settings: Settings, prompts: Iterable[str]
+) -> list[str]:
     """Return the names of values that must not be empty. The server URL may be if each interface
     has its own."""
     has_urls = all(values.get(name) or getattr(settings, name) for name in INTERFACE_PATHS)
-    return [name for name in _PROMPTS if name != "server_url" or not has_urls]
+    return [name for name in prompts if name != "server_url" or not has_urls]
 
 
 def _ask(name: str, current: str | None, required: bool, parse: Parser) -> str | None:

@@ -77,4 +77,4 @@ def _print_secret_key(app: Flask, state: AppState | None) -> None:
 
 
 def _print_row(key: str, origin: str, value: str) -> None:
-    echo(f"{key:28} {origin:18} {value}")
+    echo(f"{key:29} {origin:18} {value}")

@@ -1,7 +1,8 @@
-"""The credentials file, which keeps client id, secret and URLs out of the application's source.
+"""The files that keep client id, secret and URLs out of the application's source.
 
-The file at its path is not trusted: it may be a FIFO, a device or another user's file. No message
-quotes its content, because even an unknown key may turn out to be the secret.
+There may be a credentials file, and one with nothing but the client secret. What is at their paths
+is not trusted: it may be a FIFO, a device or another user's file. No message quotes their content,
+because even an unknown key may turn out to be the secret.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import stat
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +51,7 @@ _MAX_REPORTED: Final = 10
 
 @dataclass
 class Credentials:
-    """The content of a credentials file, and the problems with it.
+    """The content of a file, and the problems with it.
 
     ``errors`` and ``warnings`` are sentences that name the file. ``values`` are the values that
     could be read. They have not been validated.
@@ -73,9 +74,19 @@ def read_credentials(path: Path, *, required: bool = True) -> Credentials:
 
     :param required: whether a file that does not exist is an error.
     """
+    return _read(path, _parse, required=required)
+
+
+def read_secret(path: Path) -> Credentials:
+    """Read a file that contains the client secret and nothing else, as :func:`read_credentials`
+    does. One line break at its end is ignored."""
+    return _read(path, _parse_secret, required=True)
+
+
+def _read(path: Path, parse: Callable[[str], dict[str, Any]], *, required: bool) -> Credentials:
     credentials = Credentials(path)
     try:
-        values = _parse(_read(credentials))
+        values = parse(_read_text(credentials))
     except (FileNotFoundError, NotADirectoryError):
         if path.is_symlink():
             credentials.errors.append(f"{path} is a link to a file that does not exist")
@@ -97,7 +108,7 @@ def read_credentials(path: Path, *, required: bool = True) -> Credentials:
     return credentials
 
 
-def _read(credentials: Credentials) -> str:
+def _read_text(credentials: Credentials) -> str:
     # Without O_NONBLOCK, opening a FIFO would wait for a writer.
     flags = os.O_RDONLY
     for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"):
@@ -108,7 +119,9 @@ def _read(credentials: Credentials) -> str:
         if not stat.S_ISREG(status.st_mode):
             raise _Unusable("is not a regular file")
         # Windows has no permission bits for the group and others.
-        if os.name == "posix" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        is_posix = os.name == "posix"
+        is_fixed = is_posix and is_read_only(descriptor)
+        if is_posix and not is_fixed and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise _Unusable(
                 "can be written by other users, who may have changed it: check its content, then "
                 "remove that permission (chmod go-w)"
@@ -121,16 +134,34 @@ def _read(credentials: Credentials) -> str:
         os.close(descriptor)
     if len(content) > MAX_SIZE:
         raise _Unusable("is larger than 64 KiB")
-    if os.name == "posix" and status.st_mode & stat.S_IROTH:
+    if is_posix and status.st_mode & stat.S_IROTH:
+        fix = (
+            "mount it with a mode such as 0440"
+            if is_fixed
+            else "remove that permission (chmod o-r)"
+        )
         credentials.warnings.append(
             f"{credentials.path} contains the client secret, and every user of this machine can "
-            "read it: remove that permission (chmod o-r)"
+            f"read it: {fix}"
         )
     try:
         # Windows editors begin a file with a byte order mark.
         return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
         raise _Unusable("is not UTF-8") from None
+
+
+def is_read_only(file: int | Path) -> bool:
+    """Return whether a file is on a read-only mount, where its mode cannot be changed and its
+    permission to write has no effect. It needs a POSIX system."""
+    return bool(os.statvfs(file).f_flag & os.ST_RDONLY)
+
+
+def _parse_secret(text: str) -> dict[str, Any]:
+    secret = text.removesuffix("\n")
+    if not secret:
+        raise _Unusable("is empty: write the client secret into it")
+    return {"client_secret": secret}
 
 
 def _parse(text: str) -> dict[str, Any]:

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from .credentials import FILE_NAME, REGISTER_COMMAND, Credentials, read_credentials
+from .credentials import FILE_NAME, REGISTER_COMMAND, read_credentials, read_secret
 from .problem import Problem
 from .redirect_uri import is_loopback
 from .settings import PREFIX, Settings
 
 APP_CONFIG: Final = "app.config"
 CREDENTIALS_FILE: Final = "credentials file"
+SECRET_FILE: Final = "secret file"  # noqa: S105 - a name for it
 
 PLAIN_HTTP: Final = (
     "is plain http: use https or, if nobody else can read the network traffic, set "
@@ -41,6 +42,11 @@ _FIELDS: Final = {item.name: item for item in fields(Settings)}
 
 _FIX_FILE: Final = f"Fix the file, or write it again with `{REGISTER_COMMAND}`"
 
+_FIX_SECRET_FILE: Final = (
+    f"Fix the file that {PREFIX}CLIENT_SECRET_FILE names: it contains the client secret and "
+    "nothing else"
+)
+
 _REQUIRED: Final = ("client_id", "client_secret", "server_url", "redirect_uri")
 """Settings that must not be None in ``app.config``: such a None is probably a failed look-up."""
 
@@ -50,11 +56,12 @@ class LoadedSettings:
     """The settings of one application, and the problems with them.
 
     :ivar settings: the settings in force, without the invalid ones.
-    :ivar origins: the source of each setting that has a value, :data:`APP_CONFIG` or
-        :data:`CREDENTIALS_FILE`, by the field's name.
+    :ivar origins: the source of each setting that has a value, :data:`APP_CONFIG`,
+        :data:`CREDENTIALS_FILE` or :data:`SECRET_FILE`, by the field's name.
     :ivar errors: problems that prevent the application from starting.
     :ivar warnings: problems that do not.
     :ivar credentials_path: path of the credentials file, or None if it is unknown.
+    :ivar secret_path: path of the file with the client secret, or None without one.
     """
 
     settings: Settings
@@ -62,6 +69,7 @@ class LoadedSettings:
     errors: list[Problem]
     warnings: list[Problem]
     credentials_path: Path | None
+    secret_path: Path | None
 
     def missing(self, *more: str) -> list[Problem]:
         """Return a problem for each missing setting. They share one fix.
@@ -98,17 +106,32 @@ def load_settings(config: Mapping[str, Any], instance_path: str | None) -> Loade
                 errors.append(Problem(f"{key} {error}"))
     origins = {name: APP_CONFIG for name, value in values.items() if value is not None}
 
-    file = _find_credentials(values.get("credentials_file"), instance_path)
-    if file is not None:
-        errors += [Problem(text, _FIX_FILE) for text in file.errors]
-        for name, found in file.values.items():
+    secret_path = _find_path(values.get("client_secret_file"), instance_path)
+    secret_file = read_secret(secret_path) if secret_path else None
+    if secret_file is not None and "client_secret" in origins:
+        keys = f"{PREFIX}CLIENT_SECRET and {PREFIX}CLIENT_SECRET_FILE"
+        errors.append(Problem(f"{keys} are both set: remove one of them"))
+        secret_file = None
+    named = values.get("credentials_file")
+    path = _find_path(named or FILE_NAME, instance_path)
+    file = read_credentials(path, required=named is not None) if path else None
+    # app.config overrides the credentials file, so the file that it names does too.
+    for found, origin, fix in (
+        (secret_file, SECRET_FILE, _FIX_SECRET_FILE),
+        (file, CREDENTIALS_FILE, _FIX_FILE),
+    ):
+        if found is None:
+            continue
+        errors += [Problem(text, fix) for text in found.errors]
+        for name, raw in found.values.items():
             try:
-                value = parse_setting(name, found)
+                value = parse_setting(name, raw)
             except ValueError as error:
-                errors.append(Problem(f"{file.path}: {name} {error}", _FIX_FILE))
+                what = f": {name}" if origin == CREDENTIALS_FILE else ""
+                errors.append(Problem(f"{found.path}{what} {error}", fix))
             else:
                 if name not in origins and value is not None:
-                    values[name], origins[name] = value, CREDENTIALS_FILE
+                    values[name], origins[name] = value, origin
 
     settings = Settings(**{name: values[name] for name in origins})
     errors += _check_together(settings)
@@ -132,8 +155,11 @@ def load_settings(config: Mapping[str, Any], instance_path: str | None) -> Loade
         settings=settings,
         origins=origins,
         errors=errors,
-        warnings=[Problem(text) for text in file.warnings] if file else [],
-        credentials_path=file.path if file else None,
+        warnings=[
+            Problem(text) for found in (secret_file, file) if found for text in found.warnings
+        ],
+        credentials_path=path,
+        secret_path=secret_path,
     )
 
 
@@ -193,11 +219,11 @@ def _may_be_none(name: str) -> bool:
     return _FIELDS[name].default is None and name not in _REQUIRED
 
 
-def _find_credentials(named: str | None, instance_path: str | None) -> Credentials | None:
-    path = Path(instance_path or "", named or FILE_NAME)
-    if instance_path is None and not path.is_absolute():
-        return None
-    return read_credentials(path, required=named is not None)
+def _find_path(named: str | None, instance_path: str | None) -> Path | None:
+    """Return the path of a file that may be named relative to the instance folder, or None without
+    a name, or if the folder is unknown."""
+    path = Path(instance_path or "", named or "")
+    return path if named and (instance_path is not None or path.is_absolute()) else None
 
 
 def _bare_name(cookie: str) -> str:

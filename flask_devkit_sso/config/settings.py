@@ -32,6 +32,13 @@ class Settings:
 
     client_id: str | None = _setting(None, values.text, "The client id registered at the server.")
     client_secret: str | None = _setting(None, values.text, "The client secret.", secret=True)
+    client_secret_file: str | None = _setting(
+        None,
+        values.text,
+        "Path of a file that contains the client secret and nothing else, such as a mounted "
+        "secret. It may be relative to the instance folder. Set this or "
+        "`DEVKIT_SSO_CLIENT_SECRET`, not both.",
+    )
     server_url: str | None = _setting(
         None,
         values.server_url,

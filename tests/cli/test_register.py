@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import tomllib
 from functools import partial
@@ -128,6 +129,28 @@ def test_the_secret_from_the_environment(place: Place, value: str, secret: str) 
     assert done.returncode == 0, done.stderr
     assert "Client secret: taken from FLASK_DEVKIT_SSO_CLIENT_SECRET\n" in done.stdout
     assert place.written["client_secret"] == secret
+
+
+def test_a_mounted_secret_is_used_and_not_copied(place: Place) -> None:
+    folder = place.folder / "secrets"
+    folder.mkdir()
+    folder.chmod(0o777)
+    file = folder / "secret"
+    file.write_text(f"{CANARY}\n")
+    file.chmod(0o440)
+    mounted = KEY | {"FLASK_DEVKIT_SSO_CLIENT_SECRET_FILE": str(file)}
+    done = place.run("register", *OPTIONS, **mounted)
+    assert done.returncode == 0, done.stderr
+    assert f"Client secret: in {file}\n" in done.stdout
+    assert set(place.written) == set(WRITTEN) - {"client_secret"}
+    shown = place.run("show", **mounted)
+    assert shown.returncode == 0, shown.stdout
+    assert re.search(r"_CLIENT_SECRET +secret file +\(set, not shown\)", shown.stdout)
+    checked = place.run(
+        "doctor", **mounted, FLASK_DEVKIT_SSO_SERVER_URL="http://127.0.0.1:9"
+    ).stdout
+    assert f"ok       client secret file: {file}, mode 0440" in checked
+    assert f"error    mode of {folder}: 0777: every user can replace the client" in checked
 
 
 def test_an_empty_variable_is_ignored(place: Place) -> None:

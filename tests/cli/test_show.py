@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
+
+from flask_devkit_sso.config.settings import Settings
 
 from .place import CANARY, KEY, Place
 
@@ -25,7 +28,9 @@ def test_after_register(place: Place) -> None:
     assert rows["DEVKIT_SSO_IDLE_TIMEOUT"].split() == ["default", "1800"]
     assert rows["SECRET_KEY"].split(maxsplit=1) == ["app.config", "(set, not shown)"]
     assert KEY["FLASK_SECRET_KEY"] not in done.stdout
-    assert len(rows) == 32
+    assert set(rows) == {f"DEVKIT_SSO_{item.name.upper()}" for item in fields(Settings)} | {
+        "SECRET_KEY"
+    }
 
 
 def test_invalid_and_missing_settings(place: Place) -> None:

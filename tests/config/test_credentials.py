@@ -373,3 +373,133 @@ def test_the_secret_is_not_shown(make: Maker, file: Path) -> None:
     state = make().extensions["devkit_sso"]
     assert "20221017000000001" in repr(state.loaded)
     assert CANARY not in repr(state.loaded) + repr(vars(state))
+
+
+# The file with the client secret, and read-only mounts
+
+
+REST = "\n".join(line for line in GOOD.splitlines() if "client_secret" not in line)
+
+SECRETS = {
+    "plain": CANARY,
+    "one line break": f"{CANARY}\n",
+    "CRLF": f"{CANARY}\r\n",
+    "byte order mark": f"\ufeff{CANARY}",
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_file_with_nothing_but_the_secret(
+    make: Maker, file: Path, server: ScriptedServer, name: str
+) -> None:
+    file.with_name("secret").write_text(SECRETS[name], newline="")
+    file.write_text(GOOD.replace(CANARY, "overridden"))
+    local = {"server_url": server.url, "redirect_uri": "http://localhost/sso/callback"}
+    sign_in(make(client_secret_file="secret", **local).test_client())
+    assert server.seen[0].json["client_secret"] == CANARY
+
+
+INVALID_SECRETS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda path: None, " does not exist"),
+    "empty": (lambda path: path.write_text(""), " is empty"),
+    "a line break": (lambda path: path.write_text("\n"), " is empty"),
+    "two line breaks": (lambda path: path.write_text(f"{CANARY}\n\n"), " begins or ends with a"),
+    "a space": (lambda path: path.write_text(f" {CANARY}"), " begins or ends with a space"),
+    "two lines": (lambda path: path.write_text(f"a\n{CANARY}"), " begins or ends with a space"),
+    "too large": (lambda path: path.write_text(CANARY * 4000), " is larger than 64 KiB"),
+    "writable by the group": (mode(0o660), " can be written by other users"),
+    "FIFO": (fifo, " is not a regular file"),
+}
+
+
+@pytest.mark.parametrize("name", INVALID_SECRETS)
+def test_an_invalid_file_with_the_secret(make: Maker, file: Path, name: str) -> None:
+    file.write_text(REST)
+    path = file.with_name("secret")
+    make_thing, text = INVALID_SECRETS[name]
+    make_thing(path)
+    message = refused(make, client_secret_file=str(path))
+    assert f"{path}{text}" in message
+    assert "Fix the file that DEVKIT_SSO_CLIENT_SECRET_FILE names" in message
+
+
+def test_a_secret_and_a_file_with_the_secret(make: Maker, file: Path) -> None:
+    file.write_text(REST)
+    file.with_name("secret").write_text(CANARY)
+    both = refused(make, client_secret=CANARY, client_secret_file="secret")
+    assert "DEVKIT_SSO_CLIENT_SECRET and DEVKIT_SSO_CLIENT_SECRET_FILE are both set" in both
+    assert make(client_secret="", client_secret_file="secret")
+    assert make(client_secret=CANARY, client_secret_file="")
+
+
+READ_ONLY = """
+import subprocess, sys
+from pathlib import Path
+from flask import Flask
+from flask_devkit_sso import ConfigError, DevKitSSO
+
+folder, bits = Path(sys.argv[1]), int(sys.argv[2], 8)
+for path in folder.iterdir():
+    path.chmod(bits)
+
+def create():
+    app = Flask("tests", instance_path=str(folder))
+    app.config.update(SECRET_KEY="0d9f6b1ac54e2378-no-one-knows-this")
+    app.config.update(DEVKIT_SSO_CLIENT_SECRET_FILE="secret")
+    try:
+        DevKitSSO(app)
+    except ConfigError as error:
+        print(error)
+    else:
+        print("usable", app.extensions["devkit_sso"].settings.client_secret[-4:])
+
+create()
+subprocess.run(["mount", "--bind", folder, folder], check=True)
+subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+create()
+"""
+
+
+IN_A_MOUNT_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
+
+
+def can_mount() -> bool:
+    command = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "mount",
+        "-t",
+        "tmpfs",
+        "x",
+        "/mnt",
+    ]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not can_mount(), reason="needs a mount namespace")
+@pytest.mark.parametrize("bits", ["777", "660"])
+def test_a_read_only_mount_may_show_any_mode(file: Path, bits: str) -> None:
+    """As with a secret that Kubernetes mounts, whose mode nobody can change there."""
+    folder = file.parent / "mounted"
+    folder.mkdir()
+    (folder / file.name).write_text(REST)
+    (folder / "secret").write_text(f"{CANARY}\n")
+    done = subprocess.run(
+        [*IN_A_MOUNT_NAMESPACE, sys.executable, "-c", READ_ONLY, str(folder), bits],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    *before, after = done.stdout.splitlines()
+    assert len([line for line in before if "can be written by other users" in line]) == 2
+    assert after == f"usable {CANARY[-4:]}", done.stderr
+    # Everybody on the machine can still read it, which only the mount's own options change.
+    advice = done.stderr.count("can read it: mount it with a mode such as 0440")
+    assert advice == (2 if bits == "777" else 0)
+    assert CANARY not in done.stdout + done.stderr

@@ -303,7 +303,7 @@ def test_the_quickstarts_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     trustme.CA().cert_pem.write_to_path("private-ca.pem")
     ((trust, _),) = transcript(bundle)
     printed = play(f"{trust.replace('/etc/ssl/', '')}\n{command}")
-    assert "DEVKIT_SSO_CA_BUNDLE         app.config         private-ca.pem\n" in printed
+    assert "DEVKIT_SSO_CA_BUNDLE          app.config         private-ca.pem\n" in printed
 
 
 @contextmanager
