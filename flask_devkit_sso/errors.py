@@ -48,7 +48,12 @@ E = TypeVar("E", bound=BaseException)
 
 
 class SSOError(Exception):
-    """Root of all errors of this package."""
+    """Root of all errors of this package.
+
+    ``uid`` is the account that the error is about, if the server has named one.
+    """
+
+    uid: str | None = None
 
 
 class ConfigError(SSOError):

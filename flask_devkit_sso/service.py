@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from flask import Flask, Request, current_app, has_request_context, request, url_for
 
-from . import signals
+from . import audit, signals
 from .config.loading import (
     HOST_MATCHING,
     NO_REDIRECT_URI,
@@ -31,6 +31,7 @@ from .errors import ConfigError, LoginFailed
 from .messages import Catalogues
 from .protocol.client import Client
 from .protocol.transport import Transport
+from .session.ending import record_ends
 from .session.keys import Keys
 from .session.login_results import LoginResults
 from .session.logins import Logins
@@ -38,7 +39,7 @@ from .session.logouts import PendingLogouts
 from .session.maintenance import Maintenance
 from .session.refresh import TokenRefresh
 from .session.revalidate import Revalidation
-from .session.sessions import Sessions
+from .session.sessions import Session, Sessions
 from .session.verified_users import VerifiedUsers
 from .store.base import Store
 from .store.open import open_store
@@ -62,21 +63,38 @@ class SessionService:
     verified_users: VerifiedUsers
     login_results: LoginResults
 
-    def end_sessions(self, uid: str) -> int:
+    def end_sessions(self, uid: str, by: str = "application") -> int:
         """End all sessions of a user and all logins that wait for the user's confirmation, forget
         what the server said about the user, and return how many sessions there were. Needs an
         application context.
 
+        :param by: who does it, for the audit trail: ``application`` or ``command``.
         :raises StoreUnavailable: if the store fails. Some sessions may have ended already, so call
             it again.
         """
         # First, because a login that was confirmed just before this is one of the sessions.
         self.login_results.remove_all(uid)
-        count = self.sessions.end_all(uid)
+        ended = self.sessions.end_all(uid)
+        audit.record("sessions_ended", by, uid=uid, count=len(ended))
+        record_ends(ended, "ended")
         self.verified_users.forget(uid)
-        if count:
+        if ended:
             signals.session_ended.send(get_app(), uid=uid, why="ended")
-        return count
+        return len(ended)
+
+    def end_session(self, name: str) -> Session | None:
+        """End the session with a name, and return it, or None if there is none. Needs an
+        application context.
+
+        :raises StoreUnavailable: if the store fails. The session may have ended.
+        """
+        session = self.sessions.find(name)
+        if session is None or self.sessions.end(session) is None:
+            return None
+        audit.record("sessions_ended", "command", uid=session.user.uid, session=name, count=1)
+        record_ends([session], "ended")
+        signals.session_ended.send(get_app(), uid=session.user.uid, why="ended")
+        return session
 
 
 @dataclass(frozen=True)

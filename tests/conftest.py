@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         params = getattr(getattr(item, "callspec", None), "params", {})
         if "redis_server" in getattr(item, "fixturenames", ()) or "redis" in params.values():
             item.add_marker(pytest.mark.redis)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    """Keep the audit trail out of caplog, which has the ordinary log.
+
+    pytest adds its handler to loggers that do not propagate. This one stops with its next line.
+    """
+    logging.getLogger("flask_devkit_sso.audit").propagate = True
+    return (yield)
 
 
 @pytest.fixture(autouse=True)

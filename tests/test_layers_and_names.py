@@ -19,7 +19,7 @@ import flask_devkit_sso
 PACKAGE = Path(flask_devkit_sso.__file__).parent
 
 LAYERS = """
-errors signals messages bulkhead per_process
+errors signals messages bulkhead per_process audit
 protocol
 users
 config

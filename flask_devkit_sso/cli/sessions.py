@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 import click
 from flask import Flask
@@ -17,13 +18,20 @@ from .findings import list_problems
 from .loading import load_app
 from .output import echo, printable
 
+_EXPECTS_UID: Final = (
+    "The command expects a uid, not a name: the first column of `flask devkit-sso sessions list` "
+    "shows them"
+)
 
-def _check_uid(_context: click.Context, _parameter: click.Parameter, uid: str | None) -> str | None:
+
+def _check_text(
+    _context: click.Context, _parameter: click.Parameter, text: str | None
+) -> str | None:
     try:
-        (uid or "").encode()
+        (text or "").encode()
     except UnicodeEncodeError:
         raise click.BadParameter("it is not valid UTF-8") from None
-    return uid
+    return text
 
 
 @click.group()
@@ -32,14 +40,14 @@ def sessions() -> None:
 
 
 @sessions.command("list")
-@click.argument("uid", required=False, callback=_check_uid)
+@click.argument("uid", required=False, callback=_check_text)
 @pass_script_info
 def list_sessions(info: ScriptInfo, /, uid: str | None) -> None:
     """List the sessions of the user UID, or of everybody.
 
     The oldest comes first. For one user, the command reads only that user's sessions; otherwise it
     reads the whole store. The last use is accurate to a minute. Times are in this machine's time
-    zone.
+    zone. SESSION is the session's name in the audit trail, with which nobody can sign in.
     """
     _, service = _load_service(info)
     try:
@@ -47,9 +55,10 @@ def list_sessions(info: ScriptInfo, /, uid: str | None) -> None:
     except StoreUnavailable as error:
         raise click.ClickException(str(error)) from None
     if not found:
-        echo("No sessions.")
+        hint = f" of this uid. {_EXPECTS_UID}" if uid else ""
+        echo(f"No sessions{hint}.")
         return
-    rows = [("UID", "NAME", "ROLE", "SIGNED IN", "LAST USE"), *map(_format_row, found)]
+    rows = [("UID", "NAME", "ROLE", "SIGNED IN", "LAST USE", "SESSION"), *map(_format_row, found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -57,23 +66,46 @@ def list_sessions(info: ScriptInfo, /, uid: str | None) -> None:
 
 
 @sessions.command("end")
-@click.argument("uid", callback=_check_uid)
+@click.argument("uid", required=False, callback=_check_text)
+@click.option(
+    "--session",
+    "name",
+    metavar="NAME",
+    callback=_check_text,
+    help="End only this session, named as in the list and in the audit trail.",
+)
 @pass_script_info
-def end_sessions(info: ScriptInfo, /, uid: str) -> None:
-    """End all sessions of the user UID, on every worker and host.
+def end_sessions(info: ScriptInfo, /, uid: str | None, name: str | None) -> None:
+    """End all sessions of the user UID, or a single one, on every worker and host.
 
     The authentication server is not notified: people who are still signed in there can sign in
     again.
     """
+    if (uid is None) == (name is None):
+        raise click.UsageError("name either a UID, or one session with --session NAME")
     app, service = _load_service(info)
     try:
         with app.app_context():
-            count = service.end_sessions(uid)
+            if name is not None:
+                _end_one(service, name)
+                return
+            count = service.end_sessions(str(uid), by="command")
     except StoreUnavailable as error:
         why = str(error).removesuffix(".")
         raise click.ClickException(f"{why}. Some sessions may have ended: try again.") from None
-    hint = "" if count else " (is this a UID, as `flask devkit-sso sessions list` shows them?)"
+    hint = "" if count else f". {_EXPECTS_UID}"
     echo(f"Ended: {count} session{'' if count == 1 else 's'}{hint}.")
+
+
+def _end_one(service: SessionService, name: str) -> None:
+    session = service.end_session(name)
+    if session is None:
+        echo(
+            "Ended: 0 sessions. The command expects a session's name, as the last column of `flask "
+            "devkit-sso sessions list` shows it."
+        )
+    else:
+        echo(f"Ended: 1 session of the uid {printable(session.user.uid)}.")
 
 
 def _load_service(info: ScriptInfo) -> tuple[Flask, SessionService]:
@@ -107,4 +139,4 @@ def _format_row(session: Session) -> tuple[str, ...]:
     ]
     # A line break would look like another row.
     names = [printable(name).replace("\n", "\ufffd") for name in (user.uid, user.username)]
-    return *names, user.role or "-", *times
+    return *names, user.role or "-", *times, session.name

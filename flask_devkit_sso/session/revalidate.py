@@ -10,7 +10,7 @@ from typing import Final
 
 from flask import Flask
 
-from .. import signals
+from .. import audit, signals
 from ..config.settings import Settings
 from ..errors import ServerError
 from ..protocol.client import Client
@@ -19,7 +19,7 @@ from ..protocol.error_codes import INVALID_ACCESS_TOKEN
 from ..store.base import Store
 from ..store.claim import Claim
 from ..users import Hooks
-from .ending import end_if_unchanged, report_end
+from .ending import end_if_unchanged, record_refusal, report_end
 from .refresh import TokenRefresh
 from .sessions import Session, Sessions
 from .single_flight import single_flight
@@ -87,7 +87,17 @@ class Revalidation:
         user = self._users.get(uid)
         if user is None:
             return
-        changed = self._sessions.change(session, lambda latest: self._with_user(latest, user))
+        role = session.user.role
+
+        def change(latest: Session) -> Session:
+            nonlocal role
+            role = latest.user.role
+            return self._with_user(latest, user)
+
+        changed = self._sessions.change(session, change)
+        if changed is not None and changed.user.role != role:
+            reason = audit.role_change(role, changed.user.role)
+            audit.record("role_changed", reason, uid=uid, session=session.name)
         if changed is not None and changed.before is not None:
             self._announce(changed, changed.before)
 
@@ -140,9 +150,13 @@ class Revalidation:
                 end_if_unchanged(self._app, self._sessions, session, "token_refused")
                 return
         if info is None:
+            record_refusal(session, "user_invalid")
+            ended = self._sessions.end_all(session.user.uid)
             # If the store has lost the user's index, the session still ends by its own key.
-            if self._sessions.end_all(session.user.uid) or self._sessions.end(session):
-                report_end(self._app, session.user.uid, "user_invalid")
+            if not ended and self._sessions.end(session):
+                ended = [session]
+            if ended:
+                report_end(self._app, ended, "user_invalid")
         elif info.uid != session.user.uid:
             end_if_unchanged(self._app, self._sessions, session, "another_user")
         else:

@@ -7,6 +7,7 @@ in with it. Tokens are encrypted, and decrypted only when one of them is needed.
 
 from __future__ import annotations
 
+import builtins
 import json
 import time
 from collections.abc import Callable
@@ -179,13 +180,27 @@ class Sessions:
         record = self._store.remove(session.key, data=session.record if if_unchanged else None)
         return _parse(session.key, Row(record, session.last_used)) if record is not None else None
 
-    def end_all(self, uid: str) -> int:
-        """End all sessions of a user everywhere, and return how many there were."""
-        alive = len(self.list(uid))
-        # Some of the removed records may have expired, and another caller may be removing them too.
-        return min(alive, len(self._store.remove_owner(self._owner(uid))))
+    def end_all(self, uid: str) -> builtins.list[Session]:
+        """End all sessions of a user everywhere, and return those that were alive."""
+        alive = self.list(uid)
+        removed = self._store.remove_owner(self._owner(uid))
+        if len(removed) >= len(alive):
+            # Some of the removed records may have expired.
+            return alive
+        # Another caller is removing them too.
+        return [session for session in alive if session.record in removed]
 
-    def list(self, uid: str | None = None) -> list[Session]:
+    def find(self, name: str) -> Session | None:
+        """Return the session with a name, or None if there is none that is alive."""
+        key = self._key_prefix + name
+        row = self._store.read(key)
+        return self._alive(key, row) if row else None
+
+    def name_of(self, cookie: str) -> str | None:
+        """Return the name of a cookie's session, or None if the cookie is forged."""
+        return self._signer.read(cookie)
+
+    def list(self, uid: str | None = None) -> builtins.list[Session]:
         """Return the sessions that are alive, of one user or of all users, the oldest first.
 
         For one user, the cost grows with the number of that user's sessions. For all users, the

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from flask import Response, current_app, request
 
-from .. import signals
+from .. import audit, signals
 from ..errors import (
     REASONS,
     RETRY_AFTER,
@@ -28,6 +28,13 @@ from .responses import json_response
 from .returning import current_url, safe_next
 
 log: Final = logging.getLogger("flask_devkit_sso")
+
+LOGIN_ENDPOINTS: Final = (
+    "devkit_sso_authorize.login",
+    "devkit_sso_callback.callback",
+    "devkit_sso_callback.confirm",
+)
+"""The endpoints whose failures are failed sign-ins."""
 
 _LOGIN_IS_NO_REMEDY: Final = ("cross_site", "not_configured", "store_unavailable")
 
@@ -71,6 +78,11 @@ def handles_failures(view: Callable[[], Response]) -> Callable[[], Response]:
             return view()
         except (LoginFailed, StoreUnavailable) as error:
             failure = as_login_failed(error)
+            failure.uid = error.uid
+        if request.endpoint in LOGIN_ENDPOINTS:
+            audit.record(
+                "login_failed", failure.reason, uid=failure.uid, reference=failure.reference
+            )
         if failure.reason != "cross_site":
             signals.login_failed.send(get_app(), reason=failure.reason, error=failure)
         if _has_handler(failure) or failure.response is None:

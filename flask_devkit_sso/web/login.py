@@ -11,11 +11,12 @@ from typing import Final
 from flask import Response, after_this_request, current_app, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from .. import signals
-from ..errors import LoginFailed, LoginRefused, ServerError, ServerUnavailable
+from .. import audit, signals
+from ..errors import LoginFailed, LoginRefused, ServerError, ServerUnavailable, SSOError
 from ..protocol.authorization import AuthorizationResponse, parse_query
 from ..protocol.contract import Tokens, UserInfo
 from ..service import get_app, get_redirect_uri, get_service, get_state, request_host
+from ..session.ending import record_ends
 from ..session.login_results import LoginResult
 from ..session.logins import PendingLogin
 from .cookies import delete_cookie, set_cookie
@@ -155,6 +156,7 @@ def confirm() -> Response:
     if result is None:
         return _confirmed_before()
     if request.form.get("answer") != "yes":
+        audit.record("login_failed", "declined", uid=result.user.uid)
         # Sign out at the server too: otherwise it would sign in the same account again.
         return see_other(signed_out_url(_sign_out_at_server(result.user, result.tokens)))
     with _ending_at(result.next):
@@ -227,6 +229,16 @@ def _ending_at(next_url: str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _about(uid: str) -> Iterator[None]:
+    """Add the account to an error, for the audit trail."""
+    try:
+        yield
+    except SSOError as error:
+        error.uid = uid
+        raise
+
+
 def _exchange(
     login: PendingLogin, response: AuthorizationResponse, redirect_uri: str
 ) -> LoginResult:
@@ -251,13 +263,17 @@ def _exchange(
                 place=place,
             )
         user = client.user_info(tokens.access_token)
-        is_valid = client.is_valid(user, tokens.access_token)
+        with _about(user.uid):
+            is_valid = client.is_valid(user, tokens.access_token)
     except (ServerError, ServerUnavailable) as error:
-        raise LoginFailed(error.reason, hint=error.description or "") from error
+        failure = LoginFailed(error.reason, hint=error.description or "")
+        failure.uid = error.uid
+        raise failure from error
     if not is_valid:
-        # Otherwise the next login would continue with the same account, without a question.
-        _sign_out_at_server(user, tokens)
-        raise LoginFailed("denied", hint="The server says that the user is not valid.")
+        with _about(user.uid):
+            # Otherwise the next login would continue with the same account, without a question.
+            _sign_out_at_server(user, tokens)
+            raise LoginFailed("denied", hint="The server says that the user is not valid.")
     return LoginResult(user, tokens, login.next)
 
 
@@ -282,32 +298,40 @@ def _sign_in(result: LoginResult, login: PendingLogin) -> None:
     """Create the session, unless the application refuses the user."""
     state, sessions, current = get_state(), get_service().sessions, load_user()
     user = state.hooks.make_user(result.user)
-    with flask_session_of(user.uid, current.user.uid):
+    with _about(user.uid), flask_session_of(user.uid, current.user.uid):
         for hook in state.hooks.on_login:
             try:
                 current_app.ensure_sync(hook)(user)
             except LoginRefused as error:
                 raise LoginFailed("refused", message=error.why) from error
-        set_session_cookie = _cookie_setter(
-            sessions.create(
-                result.user,
-                result.tokens,
-                verified_at=result.tokens.requested_at,
-                login=get_service().logins.mark(login),
-                next_url=result.next,
-            )
-        )
+        name, set_session_cookie = _create_session(result, login)
     if current.session is not None and sessions.end(current.session):
         # Do not notify the server: if both logins share a grant there, both would end.
+        record_ends([current.session], "replaced")
         signals.session_ended.send(get_app(), uid=current.session.user.uid, why="replaced")
     current.set_user(user)
     forget_outcome()
     after_this_request(set_session_cookie)
     log.info("login succeeded: uid %r", user.uid)
+    audit.record("login", uid=user.uid, session=name)
     signals.login_succeeded.send(get_app(), user=user)
 
 
-def _cookie_setter(session_cookie: str) -> Callable[[Response], Response]:
-    """Return a function that sets the session's cookie, so that no variable contains its value: an
-    error tracker would record it if a signal's receiver fails."""
-    return lambda response: set_cookie(response, get_state().session_cookie, session_cookie)
+def _create_session(
+    result: LoginResult, login: PendingLogin
+) -> tuple[str | None, Callable[[Response], Response]]:
+    """Create a session, and return its name and a function that sets its cookie.
+
+    So no variable of the caller contains the cookie's value: an error tracker would record it if a
+    signal's receiver fails.
+    """
+    service = get_service()
+    cookie = service.sessions.create(
+        result.user,
+        result.tokens,
+        verified_at=result.tokens.requested_at,
+        login=service.logins.mark(login),
+        next_url=result.next,
+    )
+    name = service.sessions.name_of(cookie)
+    return name, lambda response: set_cookie(response, get_state().session_cookie, cookie)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 from flask import Response, after_this_request, request
 
-from .. import signals
+from .. import audit, signals
 from ..service import get_app, get_session_service, get_state
 from ..session.sessions import Session
 from ..store.base import is_recent
@@ -21,6 +22,8 @@ from .request_user import load_user
 from .requests import require_same_origin, wants_json
 from .responses import json_response
 from .returning import default_url
+
+log: Final = logging.getLogger("flask_devkit_sso")
 
 _OUTCOME_TTL: Final = 300
 """Seconds for which the signed-out page can show the outcome of a logout."""
@@ -53,6 +56,10 @@ def logout() -> Response:
     after_this_request(lambda response: delete_cookie(response, state.session_cookie))
     if session is not None:
         clear_flask_session()
+        confirmed = "confirmed" if is_confirmed else "not confirmed"
+        log.info("logout succeeded: uid %r, %s by the server", session.user.uid, confirmed)
+        reason = "server_told" if is_confirmed else "server_not_told"
+        audit.record("logout", reason, uid=session.user.uid, session=session.name)
         signals.logged_out.send(get_app(), user=user, server_told=is_confirmed)
     chosen_url = state.settings.after_logout_url
     next_url = chosen_url or signed_out_url(is_confirmed if session is not None else None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from .. import audit
 from ..errors import LoginFailed
 from ..protocol.authorization import AuthorizationResponse
 from ..service import get_service, get_state
@@ -47,7 +48,14 @@ def ignore_stray(response: AuthorizationResponse, error: LoginFailed) -> str:
         raise error
     service = get_service()
     is_own = service.logins.is_response_to(response, session.login)
-    if is_own and get_state().settings.binding != "confirm":
+    is_harmless = is_own and get_state().settings.binding != "confirm"
+    audit.record(
+        "response_ignored",
+        "same_login" if is_harmless else error.reason,
+        uid=session.user.uid,
+        session=session.name,
+    )
+    if is_harmless:
         log.info("a response to the login that began this session was ignored")
     else:
         log.warning(

@@ -32,7 +32,7 @@ def test_of_a_working_application(
     done = place.run("sessions", "list", **environment)
     assert done.returncode == 0, done.stderr
     head, *rows = done.stdout.splitlines()
-    assert re.split(r"  +", head) == ["UID", "NAME", "ROLE", "SIGNED IN", "LAST USE"]
+    assert re.split(r"  +", head) == [*("UID", "NAME", "ROLE", "SIGNED IN", "LAST USE", "SESSION")]
     found = [re.split(r"  +", row) for row in rows]
     assert [row[:3] for row in found] == [
         ["uid-of-ada", "ada", "Admin"],
@@ -41,7 +41,7 @@ def test_of_a_working_application(
         ["uid-of-eve", "eve\ufffd[31m", "-"],
     ]
     for row in found:
-        for time in row[3:]:
+        for time in row[3:5]:
             age = datetime.now(UTC) - datetime.fromisoformat(time)
             assert timedelta(seconds=-1) < age < timedelta(minutes=2)
     assert all(cookie.value not in done.stdout for cookie in cookies)
@@ -56,9 +56,21 @@ def test_of_a_working_application(
     assert (ended.returncode, ended.stdout) == (0, "signal uid-of-ada ended\nEnded: 2 sessions.\n")
     inside = [browser.get("/private").status_code == 200 for browser in browsers]
     assert inside == [False, True, False, True]
-    assert place.run("sessions", "end", "ada", **environment).stdout == (
-        "Ended: 0 sessions (is this a UID, as `flask devkit-sso sessions list` shows them?).\n"
+    hint = (
+        "The command expects a uid, not a name: the first column of `flask devkit-sso sessions "
+        "list` shows them.\n"
     )
+    for command, text in (("end", "Ended: 0 sessions. "), ("list", "No sessions of this uid. ")):
+        assert place.run("sessions", command, "bob", **environment).stdout == text + hint
+
+    name = found[1][5]
+    outputs = [
+        place.run("sessions", "end", "--session", name, **environment).stdout for _ in range(2)
+    ]
+    assert outputs[0] == "signal uid-of-bob ended\nEnded: 1 session of the uid uid-of-bob.\n"
+    assert outputs[1].startswith("Ended: 0 sessions. The command expects a session's name")
+    inside = [browser.get("/private").status_code == 200 for browser in browsers]
+    assert inside == [False, False, False, True]
     assert server.seen == [], "the server is not asked"
 
 
@@ -66,7 +78,7 @@ def test_of_a_working_application(
 def test_in_an_unusable_store(place: Place, redis_server: RedisServer) -> None:
     redis_server.stop()
     environment = settings(STORE_URL=redis_server.url, SERVER_URL="http://127.0.0.1:9")
-    for command in (["list"], ["list", "u-1"], ["end", "u-1"]):
+    for command in (["list"], ["list", "u-1"], ["end", "u-1"], ["end", "--session", "x"]):
         done = place.run("sessions", *command, **environment)
         assert done.returncode == 1
         assert "Error: The session store in Redis cannot be reached" in done.stderr
@@ -98,3 +110,10 @@ def test_of_an_application_without_a_server(place: Place) -> None:
     done = place.run("sessions", "end", "u-1", **settings())
     assert done.returncode == 1
     assert "The application could not be loaded: ZeroDivisionError in" in done.stderr
+
+
+def test_end_needs_either_a_uid_or_a_session(place: Place) -> None:
+    for arguments in ([], ["u-1", "--session", "x"]):
+        done = place.run("sessions", "end", *arguments, **settings())
+        assert done.returncode == 2
+        assert "name either a UID, or one session with --session NAME" in done.stderr
