@@ -76,7 +76,7 @@ class _Failures:
     """The failures of one reason in a period that began at the first of them."""
 
     def __init__(self, now: float) -> None:
-        self.ends_at = now + PERIOD
+        self.began_at = now
         self.count = 0
 
     @property
@@ -105,7 +105,11 @@ class _Limiter:
         """
         with self._lock:
             now = time.monotonic()
-            over = [reason for reason, f in self._by_reason.items() if all or f.ends_at <= now]
+            over = [
+                reason
+                for reason, failures in self._by_reason.items()
+                if all or not 0 <= now - failures.began_at < PERIOD
+            ]
             counts = {reason: self._by_reason.pop(reason).left_out for reason in over}
         return {reason: count for reason, count in counts.items() if count}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -13,6 +14,11 @@ from ..conftest import AppMaker
 from ..redis_server import RedisServer
 from ..scripted import ScriptedServer
 from .place import APP, CANARY, KEY, Place, settings
+
+AUDIT = """
+import logging
+logging.getLogger("flask_devkit_sso.audit").addHandler(logging.StreamHandler())
+"""
 
 
 def test_of_a_working_application(
@@ -64,11 +70,16 @@ def test_of_a_working_application(
         assert place.run("sessions", command, "bob", **environment).stdout == text + hint
 
     name = found[1][5]
-    outputs = [
-        place.run("sessions", "end", "--session", name, **environment).stdout for _ in range(2)
+    place.app(APP + AUDIT)
+    runs = [place.run("sessions", "end", "--session", name, **environment) for _ in range(2)]
+    assert runs[0].stdout == "signal uid-of-bob ended\nEnded: 1 session of the uid uid-of-bob.\n"
+    assert runs[1].stdout.startswith("Ended: 0 sessions. The command expects a session's name")
+    lines = [[json.loads(line) for line in run.stderr.splitlines()] for run in runs]
+    assert [(e["event"], e["reason"], e["uid"], e["session"], e["count"]) for e in lines[0]] == [
+        ("sessions_ended", "command", "uid-of-bob", name, 1),
+        ("session_ended", "ended", "uid-of-bob", name, None),
     ]
-    assert outputs[0] == "signal uid-of-bob ended\nEnded: 1 session of the uid uid-of-bob.\n"
-    assert outputs[1].startswith("Ended: 0 sessions. The command expects a session's name")
+    assert lines[1] == []
     inside = [browser.get("/private").status_code == 200 for browser in browsers]
     assert inside == [False, False, False, True]
     assert server.seen == [], "the server is not asked"

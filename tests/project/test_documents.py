@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import logging
 import os
 import re
 import shlex
@@ -219,6 +220,23 @@ def forgets(names: dict[str, Any]) -> None:
     assert names["forget"]("1001") == 0
 
 
+def has_an_audit_trail(names: dict[str, Any]) -> None:
+    loggers = [logging.getLogger(f"flask_devkit_sso{name}") for name in ("", ".audit")]
+    try:
+        answer = names["app"].test_client().get("/sso/callback?code=1&state=2")
+        assert answer.status_code == 400
+        (line,) = Path("audit.jsonl").read_text("utf-8").splitlines()
+        (example,) = blocks("docs/audit.md", "json")
+        assert list(json.loads(line)) == list(json.loads(example))
+        assert json.loads(line)["reference"] in answer.text
+    finally:
+        for logger in loggers:
+            for handler in logger.handlers[:]:
+                logger.removeHandler(handler)
+                handler.close()
+        loggers[0].setLevel(logging.NOTSET)
+
+
 def has_a_factory(names: dict[str, Any]) -> None:
     client = names["create_app"]().test_client()
     login_as(client, "bob")
@@ -233,6 +251,7 @@ def has_a_factory(names: dict[str, Any]) -> None:
 PROGRAMS: dict[str, Callable[[dict[str, Any]], None]] = {
     "README.md": signs_in,
     "docs/api.md": has_hooks,
+    "docs/audit.md": has_an_audit_trail,
     "docs/deployment.md": is_healthy,
     "docs/failures.md": answers_by_itself,
     "docs/privacy.md": forgets,
