@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 
 from flask_devkit_sso import DevKitSSO, LoginFailed, login_failed
 
+from . import audit
 from .conftest import CLIENT_SECRET, CODE, AppMaker, come_back, cookies, start
 from .scripted import GET_TOKEN, GET_USER_INFO, LOGOUT, Handler, ScriptedServer, fails, says
 
@@ -81,7 +82,7 @@ def test_secrets_do_not_leak(
         if verifier:
             secrets.add(verifier)
 
-    with login_failed.connected_to(failed, app):
+    with audit.trail() as trail, login_failed.connected_to(failed, app):
         visit(app.test_client())
         for answer in (echo, echo_error, sends_no_http, bad_header, fails("8204")):
             for path in (GET_TOKEN, GET_USER_INFO):
@@ -111,7 +112,8 @@ def test_secrets_do_not_leak(
         repr(vars(state.session_service.keys)),
         *reprs,
     ]
-    everything = "\n".join([caplog.text, *tracebacks, *shown])
+    assert len(trail.events) == 13
+    everything = "\n".join([caplog.text, *trail.lines, *tracebacks, *shown])
     stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"ada" in stored
     for secret in secrets:
