@@ -55,8 +55,7 @@ def list_sessions(info: ScriptInfo, /, uid: str | None) -> None:
     except StoreUnavailable as error:
         raise click.ClickException(str(error)) from None
     if not found:
-        hint = f" of this uid. {_EXPECTS_UID}" if uid else ""
-        echo(f"No sessions{hint}.")
+        echo(f"No sessions. {_EXPECTS_UID}." if uid else "No sessions.")
         return
     rows = [("UID", "NAME", "ROLE", "SIGNED IN", "LAST USE", "SESSION"), *map(_format_row, found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -93,8 +92,8 @@ def end_sessions(info: ScriptInfo, /, uid: str | None, name: str | None) -> None
     except StoreUnavailable as error:
         why = str(error).removesuffix(".")
         raise click.ClickException(f"{why}. Some sessions may have ended: try again.") from None
-    hint = "" if count else f". {_EXPECTS_UID}"
-    echo(f"Ended: {count} session{'' if count == 1 else 's'}{hint}.")
+    hint = "" if count else f" {_EXPECTS_UID}."
+    echo(f"Ended: {count} session{'' if count == 1 else 's'}.{hint}")
 
 
 def _end_one(service: SessionService, name: str) -> None:

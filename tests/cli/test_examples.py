@@ -21,6 +21,7 @@ def alike(text: str) -> str:
     for pattern, shown in (
         (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d", "then"),
         (r"(state|code_challenge)=[\w-]+", r"\1=…"),
+        (r"\b[0-9a-f]{64}\b", "…"),
         (r"s%3D[\w.%-]+", "s%3D…"),
         (r"readable only by [^.\n]+", "readable only by its owner"),
     ):
