@@ -27,11 +27,12 @@ from .web.blueprints import create_authorize_blueprint, create_callback_blueprin
 from .web.csrf import exempt_our_routes
 from .web.error_handling import watch_errors
 from .web.failures import as_login_failed, handle_store_unavailable
+from .web.flask_session import watch_flask_session
 from .web.guard import check_roles, is_guardable, is_one_of, require_user
 from .web.headers import add_cache_headers
 from .web.landing import landing_page
 from .web.place import find_place, find_route_problems, mount_point, url_for
-from .web.request_user import current_access_token, current_user
+from .web.request_user import current_access_token, current_user, find_uid
 from .web.requests import forget_query, is_ours
 from .web.returning import is_our_path, return_url, safe_next
 from .web.urls import local_url
@@ -228,6 +229,7 @@ class DevKitSSO:
         if problems := [*find_view_problems(app, state), *find_route_problems(app, state)]:
             raise ConfigError("\n".join(map(str, problems)))
         exempt_our_routes(app, self.authorize_blueprint, self.callback_blueprint)
+        watch_flask_session(app, find_uid)
         if state.has_weak_key and not app.testing:
             # Not in init_app: tests may set TESTING after it.
             log.log(
