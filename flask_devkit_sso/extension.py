@@ -215,9 +215,10 @@ class DevKitSSO:
             state.has_checked_views = True
         if state.service is not None:
             state.service.logouts.start_round()
-        is_apps = here.url_rule is not None and not is_ours(here)
-        if is_apps and is_our_path(mount_point() + here.path):
-            # A view for every path would otherwise see another spelling of one of our addresses.
+        # Every spelling of one of our addresses contains the prefix's last segment.
+        may_be_ours = state.prefix_segment in here.path and here.url_rule is not None
+        if may_be_ours and not is_ours(here) and is_our_path(mount_point() + here.path):
+            # A view for every path would otherwise see it.
             abort(404)
         response = landing_page(state, here)
         if response is not None:
