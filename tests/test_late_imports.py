@@ -1,0 +1,164 @@
+"""What needs much time or memory is imported when it is first needed, and works then too.
+
+Each program runs in a new interpreter, in which nothing has been imported yet.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from .forked import ROOT
+from .redis_server import RedisServer
+from .scripted import ScriptedServer
+
+APP = """
+import sys
+
+import flask
+
+of_flask = set(sys.modules)
+
+def imported():
+    # What was imported since then, and is neither ours nor cheap.
+    new = {name.partition(".")[0] for name in set(sys.modules) - of_flask}
+    cheap = sys.stdlib_module_names - {"sqlite3", "tomllib", "asyncio", "sysconfig"}
+    return sorted(new - cheap - {"flask_devkit_sso"})
+
+def create_app(folder, **settings):
+    app = flask.Flask("tests", instance_path=folder)
+    app.config.update({f"DEVKIT_SSO_{key.upper()}": value for key, value in settings.items()})
+    app.config.update(
+        SECRET_KEY="5f0c8be7d21a4396-no-one-knows-this",
+        DEVKIT_SSO_CLIENT_ID="20221017000000001",
+        DEVKIT_SSO_CLIENT_SECRET="canary-client-secret-7be2",
+        DEVKIT_SSO_REDIRECT_URI="http://localhost/sso/callback",
+    )
+    DevKitSSO(app)
+
+    @app.get("/private")
+    @login_required
+    def private():
+        return f"private {current_user.username}"
+
+    return app
+"""
+
+
+def run(program: str, *arguments: object) -> Any:
+    """Run a program in a new interpreter, and return the JSON in its last line."""
+    done = subprocess.run(
+        [sys.executable, "-c", APP + program, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+READS = """
+import json
+
+from flask_devkit_sso import DevKitSSO, current_user, login_required
+
+found = {"package": imported()}
+app = create_app(sys.argv[1], server_url="https://auth.example.com", **json.loads(sys.argv[2]))
+found["init_app"] = imported()
+from flask_devkit_sso.testing import login_as
+
+client = app.test_client()
+assert client.get("/private").location.startswith("/sso/authorize")
+login_as(client, "ada")
+assert client.get("/private").text == "private ada"
+found["request"] = imported()
+print(json.dumps(found))
+"""
+
+
+def test_a_worker_that_reads_sessions_imports_no_other_library(tmp_path: Path) -> None:
+    found = run(READS, tmp_path, "{}")
+    assert found["package"] == []
+    assert found["init_app"] == ["sqlite3"]
+    assert {"authlib", "cryptography", "tomllib", "urllib3"}.isdisjoint(found["request"])
+
+
+def test_only_a_worker_with_redis_imports_it(tmp_path: Path, redis_server: RedisServer) -> None:
+    found = run(READS, tmp_path, json.dumps({"store_url": redis_server.url}))
+    assert found["package"] == []
+    assert "redis" in found["init_app"]
+    assert "sqlite3" not in found["request"]
+
+
+LOGIN = """
+import json
+from importlib.abc import MetaPathFinder
+from urllib.parse import parse_qs, urlsplit
+
+from flask_devkit_sso import DevKitSSO, current_user, login_required
+from tests import clock
+
+clock.install()
+
+class Slow(MetaPathFinder):
+    # Each of these takes twelve times as long to import as a call to the server may take.
+    def find_spec(self, name, path, target=None):
+        if name in ("authlib", "cryptography", "urllib3"):
+            clock.advance(60)
+            slow.append(name)
+        return None
+
+slow = []
+sys.meta_path.insert(0, Slow())
+app = create_app(sys.argv[1], server_url=sys.argv[2], timeout=5.0)
+client = app.test_client()
+location = client.get("/sso/authorize").location
+(state,) = parse_qs(urlsplit(location).query)["state"]
+response = client.get("/sso/callback", query_string={"code": "code-1", "state": state})
+page = client.get("/private").text
+print(json.dumps({"slow": sorted(slow), "status": response.status_code, "page": page}))
+"""
+
+
+def test_the_first_login_does_not_fail_because_imports_take_long(
+    tmp_path: Path, server: ScriptedServer
+) -> None:
+    assert run(LOGIN, tmp_path, server.url) == {
+        "slow": ["authlib", "cryptography", "urllib3"],
+        "status": 303,
+        "page": "private ada",
+    }
+
+
+COMMANDS = """
+import json
+
+from flask_devkit_sso.cli.group import group
+
+def loaded():
+    modules = {name.rpartition(".")[2] for name in sys.modules if "flask_devkit_sso.cli." in name}
+    return sorted(modules & {"check_server", "doctor", "register", "sessions", "show"})
+
+found = [loaded()]
+for name in ("show", "register", "sessions", "doctor", "check-server"):
+    assert group.main([name, "--help"], "flask devkit-sso", standalone_mode=False) == 0
+    found.append(loaded())
+print(json.dumps([found, imported()]))
+"""
+
+
+def test_a_command_is_imported_when_it_is_used() -> None:
+    found, others = run(COMMANDS)
+    assert found == [
+        [],
+        ["show"],
+        ["register", "show"],
+        ["register", "sessions", "show"],
+        ["doctor", "register", "sessions", "show"],
+        ["check_server", "doctor", "register", "sessions", "show"],
+    ]
+    assert {"authlib", "cryptography", "tomllib", "urllib3"}.isdisjoint(others)
