@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -125,9 +126,6 @@ def _read_own(app: Flask, language: str) -> dict[str, str]:
 def _parse(source: str) -> dict[str, str]:
     """Return a catalogue's texts. Do not change the result: it is parsed once in each process, for
     all applications and all reloads of the templates."""
-    # Only our own pages need the catalogues.
-    import tomllib
-
     return _flatten(tomllib.loads(source))
 
 

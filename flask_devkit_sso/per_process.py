@@ -1,12 +1,25 @@
-"""Keeps what does not survive a fork: sockets, threads, locks and database connections."""
+"""Keeps what does not survive a fork: sockets, threads, locks and database connections, and imports
+that have not ended."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
+
+importing: Final = threading.RLock()
+"""Take it for an import that the first request to need it makes. A fork waits for it, because a
+child could never end an import that another thread of its parent has begun."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=importing.acquire,
+        after_in_parent=importing.release,
+        after_in_child=importing.release,
+    )
 
 
 class PerProcess(Generic[T]):

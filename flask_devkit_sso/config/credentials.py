@@ -12,6 +12,7 @@ import json
 import os
 import stat
 import tempfile
+import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -135,9 +136,6 @@ def _read(credentials: Credentials) -> str:
 def _parse(text: str) -> dict[str, Any]:
     if any(len(line) > _MAX_LINE for line in text.split("\n")):
         raise _Unusable(f"has a line of more than {_MAX_LINE} characters")
-    # Many applications have no such file.
-    import tomllib
-
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from ..bulkhead import Place
 from ..errors import ServerError, ServerUnavailable, unexpected, without_frames
+from ..per_process import importing
 from . import authorization, contract
 from .contract import RawResponse, Tokens, UserInfo
 from .server import Server
@@ -169,7 +170,8 @@ class Client:
     def _code_exchange(self) -> CodeExchange:
         # Only logins need Authlib, and a worker should not wait for it when it starts.
         # reserve_exchange imports it before the deadline begins.
-        from .code_exchange import CodeExchange
+        with importing:
+            from .code_exchange import CodeExchange
 
         return CodeExchange(self._server, self._transport)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..bulkhead import Bulkhead, Pace, Place
 from ..errors import ServerError, ServerUnavailable
-from ..per_process import PerProcess
+from ..per_process import PerProcess, importing
 from .contract import RawResponse
 
 if TYPE_CHECKING:
@@ -191,7 +191,8 @@ class Transport:
     def _create_process(self) -> _Process:
         # Most workers start long before their first call to the server, and urllib3 takes time and
         # memory. No deadline has begun yet.
-        from .http_call import Connections
+        with importing:
+            from .http_call import Connections
 
         try:
             # The file was readable when the application started, but this is the first call.

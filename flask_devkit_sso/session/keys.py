@@ -9,12 +9,12 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from itsdangerous import BadData, URLSafeSerializer
 from itsdangerous import Signer as TextSigner
 
+from ..per_process import PerProcess, importing
 from ..protocol.contract import Tokens
 from .records import UNREADABLE
 
@@ -107,6 +107,7 @@ class Keys:
         self._installation = installation
         # Requests need them, and deriving a key takes longer than a hash.
         self._hash_keys: dict[str, list[bytes]] = {}
+        self._sealer = PerProcess(self._create_sealer)
 
     def signer(self, purpose: str) -> Signer:
         """Return a signer whose signatures are valid for this purpose only."""
@@ -132,11 +133,11 @@ class Keys:
 
     def seal(self, text: str) -> str:
         """Encrypt a text for the store or for a cookie."""
-        return self._sealer.seal(text)
+        return self._sealer.get().seal(text)
 
     def unseal(self, sealed: str) -> str | None:
         """Decrypt a text. Return None if its key is no longer configured, or if it is damaged."""
-        return self._sealer.unseal(sealed)
+        return self._sealer.get().unseal(sealed)
 
     def seal_tokens(self, tokens: Tokens) -> str:
         """Encrypt tokens for a record."""
@@ -153,11 +154,11 @@ class Keys:
         except UNREADABLE:
             return None
 
-    @cached_property
-    def _sealer(self) -> Sealer:
+    def _create_sealer(self) -> Sealer:
         # A guarded request only verifies a signature, and cryptography needs more memory than all
         # other imports together.
-        from .sealing import Sealer
+        with importing:
+            from .sealing import Sealer
 
         return Sealer(self._derive_all("seal"))
 
