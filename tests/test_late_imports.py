@@ -13,11 +13,20 @@ from typing import Any
 
 import pytest
 
+from .conftest import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    REDIRECT_URI,
+    SECRET_KEY,
+    AppMaker,
+    cookies,
+    start,
+)
 from .forked import ROOT
 from .redis_server import RedisServer
-from .scripted import ScriptedServer
+from .scripted import GET_TOKEN, ScriptedServer
 
-APP = """
+APP = f"""
 import sys
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,25 +36,25 @@ of_flask = set(sys.modules)
 
 def imported():
     # What was imported since then, and is neither ours nor cheap.
-    new = {name.partition(".")[0] for name in set(sys.modules) - of_flask}
-    cheap = sys.stdlib_module_names - {"asyncio", "sqlite3", "sysconfig"}
-    return sorted(new - cheap - {"flask_devkit_sso"})
+    new = {{name.partition(".")[0] for name in set(sys.modules) - of_flask}}
+    cheap = sys.stdlib_module_names - {{"asyncio", "sqlite3", "sysconfig"}}
+    return sorted(new - cheap - {{"flask_devkit_sso"}})
 
 def create_app(folder, **settings):
     app = flask.Flask("tests", instance_path=folder)
-    app.config.update({f"DEVKIT_SSO_{key.upper()}": value for key, value in settings.items()})
+    app.config.update({{f"DEVKIT_SSO_{{key.upper()}}": value for key, value in settings.items()}})
     app.config.update(
-        SECRET_KEY="5f0c8be7d21a4396-no-one-knows-this",
-        DEVKIT_SSO_CLIENT_ID="20221017000000001",
-        DEVKIT_SSO_CLIENT_SECRET="canary-client-secret-7be2",
-        DEVKIT_SSO_REDIRECT_URI="http://localhost/sso/callback",
+        SECRET_KEY={SECRET_KEY!r},
+        DEVKIT_SSO_CLIENT_ID={CLIENT_ID!r},
+        DEVKIT_SSO_CLIENT_SECRET={CLIENT_SECRET!r},
+        DEVKIT_SSO_REDIRECT_URI={REDIRECT_URI!r},
     )
     DevKitSSO(app)
 
     @app.get("/private")
     @login_required
     def private():
-        return f"private {current_user.username}"
+        return f"private {{current_user.username}}"
 
     return app
 
@@ -53,7 +62,7 @@ def sign_in(app):
     client = app.test_client()
     location = client.get("/sso/authorize").location
     (state,) = parse_qs(urlsplit(location).query)["state"]
-    response = client.get("/sso/callback", query_string={"code": "code-1", "state": state})
+    response = client.get("/sso/callback", query_string={{"code": "code-1", "state": state}})
     assert response.status_code == 303, response.text
     return client.get("/private").text
 """
@@ -135,6 +144,66 @@ def test_the_first_login_does_not_fail_because_imports_take_long(
     page, slow = run(LOGIN, tmp_path, server.url)
     assert slow == ["authlib", "cryptography", "urllib3"]
     assert page == "private ada"
+
+
+BROKEN = """
+import json
+from importlib.abc import MetaPathFinder
+
+from flask_devkit_sso import DevKitSSO, current_user, login_required
+
+class Broken(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[3]:
+            raise ImportError("the library is broken", name=name)
+
+app = create_app(sys.argv[1], server_url=sys.argv[2])
+# As if another worker had started the login.
+starting, completing = create_app(sys.argv[1], server_url=sys.argv[2]), app
+client = starting.test_client()
+"""
+
+
+BROKEN = """
+import json
+from importlib.abc import MetaPathFinder
+
+from flask_devkit_sso import DevKitSSO, current_user, login_required
+
+class Broken(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[3]:
+            raise ImportError
+
+client = create_app(sys.argv[1], server_url=sys.argv[2]).test_client()
+name, value, state = sys.argv[4:]
+client.set_cookie(name, value)
+
+def come_back():
+    query = {"code": "code-1", "state": state}
+    return client.get("/sso/callback", query_string=query).status_code
+
+broken = Broken()
+sys.meta_path.insert(0, broken)
+statuses = [come_back()]
+sys.meta_path.remove(broken)
+statuses.append(come_back())
+print(json.dumps(statuses))
+"""
+
+
+@pytest.mark.parametrize(
+    ("library", "status"), [("authlib", 503), ("cryptography", 500), ("urllib3", 503)]
+)
+def test_a_library_that_cannot_be_imported_does_not_use_up_a_login(
+    library: str, status: int, make_app: AppMaker, server: ScriptedServer, tmp_path: Path
+) -> None:
+    client = make_app().test_client()
+    state = start(client)["state"]
+    (cookie,) = [found for found in cookies(client) if "_login_" in found.key]
+    given = (tmp_path, server.url, library, cookie.key, cookie.value, state)
+    assert run(BROKEN, *given) == [status, 303]
+    assert server.paths.count(GET_TOKEN) == 1
 
 
 FORK = """

@@ -131,6 +131,11 @@ class Keys:
         keys = self._hash_keys[purpose]
         return [hmac.digest(key, text.encode(), "sha256").hex() for key in keys]
 
+    def prepare_to_seal(self) -> None:
+        """Import cryptography before there is a text to encrypt, which the frames of an ImportError
+        would show."""
+        self._sealer.get()
+
     def seal(self, text: str) -> str:
         """Encrypt a text for the store or for a cookie."""
         return self._sealer.get().seal(text)
