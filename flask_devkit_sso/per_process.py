@@ -1,5 +1,5 @@
 """Keeps what does not survive a fork: sockets, threads, locks and database connections, and imports
-that have not ended."""
+that another thread has begun."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
-importing: Final = threading.RLock()
-"""Take it for an import that the first request to need it makes. A fork waits for it, because a
-child could never end an import that another thread of its parent has begun."""
+no_fork: Final = threading.RLock()
+"""While a thread holds it, a fork waits. Take it for an import after the start and for creating a
+TLS context: a child would inherit the locks that Python and OpenSSL hold in the middle of it, and
+wait for ever at its own first login."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=importing.acquire,
-        after_in_parent=importing.release,
-        after_in_child=importing.release,
+        before=no_fork.acquire,
+        after_in_parent=no_fork.release,
+        after_in_child=no_fork.release,
     )
 
 

@@ -225,7 +225,7 @@ class Interrupted(MetaPathFinder):
 importing, forking = threading.Event(), threading.Event()
 os.register_at_fork(before=forking.set)
 sys.meta_path.insert(0, Interrupted())
-app = create_app(sys.argv[1], server_url=sys.argv[2])
+app = create_app(sys.argv[1], server_url=sys.argv[2], store_url=sys.argv[4])
 pages = []
 thread = threading.Thread(target=lambda: pages.append(sign_in(app)))
 thread.start()
@@ -242,9 +242,9 @@ print(json.dumps([pages, os.waitpid(pid, 0)[1]]))
 
 @pytest.mark.parametrize("library", ["authlib", "cryptography", "urllib3"])
 def test_a_process_that_forks_during_the_first_login(
-    tmp_path: Path, server: ScriptedServer, library: str
+    tmp_path: Path, server: ScriptedServer, redis_server: RedisServer, library: str
 ) -> None:
-    assert run(FORK, tmp_path, server.url, library) == [["private ada"], 0]
+    assert run(FORK, tmp_path, server.url, library, redis_server.url) == [["private ada"], 0]
 
 
 COMMANDS = """

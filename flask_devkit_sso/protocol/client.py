@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from ..bulkhead import Place
 from ..errors import ServerError, ServerUnavailable, unexpected, without_frames
-from ..per_process import importing
+from ..per_process import no_fork
 from . import authorization, contract
 from .contract import RawResponse, Tokens, UserInfo
 from .server import Server
@@ -170,7 +170,7 @@ class Client:
     def _code_exchange(self) -> CodeExchange:
         # Only logins need Authlib, and a worker should not wait for it when it starts.
         # reserve_exchange imports it before the deadline begins.
-        with importing:
+        with no_fork:
             from .code_exchange import CodeExchange
 
         return CodeExchange(self._server, self._transport)

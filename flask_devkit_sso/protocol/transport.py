@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..bulkhead import Bulkhead, Pace, Place
 from ..errors import ServerError, ServerUnavailable
-from ..per_process import PerProcess, importing
+from ..per_process import PerProcess, no_fork
 from .contract import RawResponse
 
 if TYPE_CHECKING:
@@ -191,12 +191,12 @@ class Transport:
     def _create_process(self) -> _Process:
         # Most workers start long before their first call to the server, and urllib3 takes time and
         # memory. No deadline has begun yet.
-        with importing:
-            from .http_call import Connections
-
         try:
-            # The file was readable when the application started, but this is the first call.
-            context = tls_context(self._ca_bundle)
+            with no_fork:
+                from .http_call import Connections
+
+                # The file was readable when the application started, but this is the first call.
+                context = tls_context(self._ca_bundle)
         except OSError as error:
             name = "DEVKIT_SSO_CA_BUNDLE" if self._ca_bundle else "The system's CA certificates"
             raise ServerUnavailable(

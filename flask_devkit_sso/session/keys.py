@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from itsdangerous import BadData, URLSafeSerializer
 from itsdangerous import Signer as TextSigner
 
-from ..per_process import PerProcess, importing
+from ..per_process import PerProcess, no_fork
 from ..protocol.contract import Tokens
 from .records import UNREADABLE
 
@@ -162,7 +162,7 @@ class Keys:
     def _create_sealer(self) -> Sealer:
         # A guarded request only verifies a signature, and cryptography needs more memory than all
         # other imports together.
-        with importing:
+        with no_fork:
             from .sealing import Sealer
 
         return Sealer(self._derive_all("seal"))
