@@ -8,16 +8,15 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from ..errors import StoreUnavailable
 from ..per_process import PerProcess
 from .base import DEADLINE, Bulkheads, Row
 from .sqlite_schema import (
-    END_LOCK,
     UnusableFile,
     check_schema,
     create_schema,
@@ -30,13 +29,10 @@ from .sqlite_upkeep import (
     MAX_WAL_BYTES,
     MAX_WAL_PAGES,
     SQLiteUpkeep,
-    is_busy,
 )
+from .sqlite_writer import POLL, Connection, Writer, Written, execute, is_busy
 
 _FAILURES: Final = (sqlite3.Error, OSError, UnusableFile)
-
-_POLL: Final = 0.001
-"""Seconds between two attempts to get SQLite's lock, which another process has."""
 
 
 class SQLiteStore:
@@ -51,7 +47,10 @@ class SQLiteStore:
     """How many seconds of the deadline opening the file may take."""
 
     _BATCH: Final = 100
-    """Maximum number of records that one statement removes for an owner, or reads."""
+    """Maximum number of records that one transaction removes for an owner."""
+
+    _PAGE: Final = 1000
+    """Maximum number of records that one statement reads."""
 
     _LOOK_EVERY: Final = 0.5
     """Maximum number of seconds after which a read notices that the file was replaced."""
@@ -59,7 +58,7 @@ class SQLiteStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         # A forked child must not close its parent's connections to the same file.
-        self._process = PerProcess(lambda: _Process(self._open_for_upkeep))
+        self._process = PerProcess(lambda: _Process(self))
 
     def add(self, key: str, data: str, *, expires: float, owner: str | None = None) -> bool:
         count, _ = self._write(
@@ -126,7 +125,7 @@ class SQLiteStore:
             if len(rows) < self._BATCH:
                 return removed
             # Neither lock is fair: without a pause, nobody else would get it.
-            time.sleep(max(time.perf_counter() - started, _POLL))
+            time.sleep(max(time.perf_counter() - started, POLL))
 
     def of_owner(self, owner: str) -> dict[str, Row]:
         return self._rows("owner = ?", owner)
@@ -144,24 +143,20 @@ class SQLiteStore:
                 rows = connection.execute(
                     f"SELECT key, data, used FROM record WHERE {condition} AND key >= ?"  # noqa: S608
                     " AND expires > ? ORDER BY key LIMIT ?",
-                    (value, first, time.time(), self._BATCH),
+                    (value, first, time.time(), self._PAGE),
                 ).fetchall()
             found |= {key: Row(data, used) for key, data, used in rows}
-            if len(rows) < self._BATCH:
+            if len(rows) < self._PAGE:
                 return found
             # The next possible key.
             first = rows[-1][0] + "\0"
 
-    def _write(self, statement: str, *values: str | float | None) -> _Written:
-        """Carry out a statement, which is one transaction.
-
-        The threads of this process take turns. Otherwise they would wait for SQLite's lock, which
-        goes to whoever happens to try at the right moment.
-        """
+    def _write(self, statement: str, *values: str | float | None) -> Written:
+        """Carry out a statement, which is one transaction."""
         process = self._process.get()
         with process.writes.enter() as place:
             try:
-                written = self._write_in_turn(process, place.deadline, statement, values)
+                written = process.writer.write(statement, values, place.deadline)
             except _FAILURES as error:
                 raise self._unavailable(error) from error
             place.answered = True
@@ -169,34 +164,10 @@ class SQLiteStore:
         process.upkeep.start_if_due(time.monotonic())
         return written
 
-    def _write_in_turn(
-        self, process: _Process, deadline: float, statement: str, values: tuple[Any, ...]
-    ) -> _Written:
-        if not process.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise UnusableFile("earlier writes of this process are still waiting", END_LOCK)
-        try:
-            if process.writer is None or process.writer.file != self._file():
-                process.close_writer()
-                process.writer = self._open(process)
-                process.writer.execute("PRAGMA busy_timeout = 0")
-            while True:
-                try:
-                    return _execute(process.writer, statement, values)
-                except sqlite3.OperationalError as error:
-                    if not is_busy(error) or time.monotonic() >= deadline:
-                        raise
-                # SQLite's own handler would sleep for longer and longer, up to 0.1 seconds.
-                time.sleep(_POLL)
-        except BaseException:
-            process.close_writer()
-            raise
-        finally:
-            process.lock.release()
-
     def _connection(self) -> AbstractContextManager[sqlite3.Connection]:
         return _Read(self, self._process.get())
 
-    def _take(self, process: _Process) -> _Connection:
+    def _take(self, process: _Process) -> Connection:
         """Return a connection for reading the current file.
 
         If the file was deleted or replaced, its old connections would write where nobody reads. So
@@ -205,7 +176,7 @@ class SQLiteStore:
         """
         now = time.monotonic()
         if now >= process.look_at:
-            process.file = self._file()
+            self._look(process)
             process.look_at = now + self._LOOK_EVERY
             process.upkeep.start_if_due(now)
         with suppress(IndexError):
@@ -214,13 +185,16 @@ class SQLiteStore:
                 if connection.file == process.file:
                     return connection
                 connection.close()
-        connection = self._open(process)
-        process.file = connection.file
-        return connection
+        return self._open(process)
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         why, fix = explain(error)
         return StoreUnavailable(f"The session store {self.path} cannot be used: {why}", fix)
+
+    def _look(self, process: _Process) -> tuple[int, int] | None:
+        """Return the device and inode of the file, and let reads use that file."""
+        process.file = self._file()
+        return process.file
 
     def _file(self) -> tuple[int, int] | None:
         try:
@@ -229,7 +203,7 @@ class SQLiteStore:
             return None
         return status.st_dev, status.st_ino
 
-    def _open(self, process: _Process) -> _Connection:
+    def _open(self, process: _Process) -> Connection:
         """Open the file.
 
         While another process is creating it, SQLite reports it as locked without waiting, so try
@@ -238,22 +212,25 @@ class SQLiteStore:
         until = time.monotonic() + self._OPENING
         while True:
             try:
-                return self._try_to_open(process)
+                connection = self._try_to_open(process)
             except sqlite3.OperationalError as error:
                 if not is_busy(error) or time.monotonic() > until:
                     raise
+            else:
+                process.file = connection.file
+                return connection
             time.sleep(0.02)
 
-    def _open_for_upkeep(self) -> _Connection | None:
+    def _open_existing(self) -> Connection | None:
         """Open the file, unless it does not exist."""
         return self._connect() if self._file() else None
 
-    def _try_to_open(self, process: _Process) -> _Connection:
+    def _try_to_open(self, process: _Process) -> Connection:
         with process.creating:
             self._create_file()
         return self._connect()
 
-    def _connect(self) -> _Connection:
+    def _connect(self) -> Connection:
         file = self._file()
         refuse_foreign_file(self.path)
         connection = sqlite3.connect(
@@ -261,7 +238,7 @@ class SQLiteStore:
             timeout=self._OPENING / 2,
             isolation_level=None,
             check_same_thread=False,
-            factory=_Connection,
+            factory=Connection,
         )
         connection.file = file
         try:
@@ -302,48 +279,18 @@ class SQLiteStore:
                 os.close(descriptor)
 
 
-class _Connection(sqlite3.Connection):
-    """A connection with the device and inode of its file."""
-
-    file: tuple[int, int] | None = None
-
-
-class _Written(NamedTuple):
-    """The number of records that a statement has changed, and the rows that it returned."""
-
-    changed: int
-    rows: list[Any]
-
-
-def _execute(connection: sqlite3.Connection, statement: str, values: tuple[Any, ...]) -> _Written:
-    cursor = connection.execute(statement, values)
-    rows = cursor.fetchall()
-    return _Written(cursor.rowcount, rows)
-
-
 class _Process(Bulkheads):
-    """What one process has.
+    """What one process has: what writes to the file, idle connections for reads, a lock for
+    creating the file, and the file as it was when a read last looked."""
 
-    :ivar writer: the connection for writes. Use it only with the lock.
-    :ivar idle: connections for reads that are not in use.
-    :ivar creating: a lock for creating the file.
-    :ivar file: the file as it was when a read last looked.
-    """
-
-    def __init__(self, connect: Callable[[], _Connection | None]) -> None:
+    def __init__(self, store: SQLiteStore) -> None:
         super().__init__()
-        self.lock = threading.Lock()
-        self.writer: _Connection | None = None
-        self.upkeep = SQLiteUpkeep(connect, self.lock, _FAILURES)
-        self.idle: deque[_Connection] = deque()
+        self.writer = Writer(lambda: store._look(self), lambda: store._open(self))
+        self.upkeep = SQLiteUpkeep(store._open_existing, self.writer.lock, _FAILURES)
+        self.idle: deque[Connection] = deque()
         self.creating = threading.Lock()
         self.file: tuple[int, int] | None = None
         self.look_at = -math.inf
-
-    def close_writer(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
-            self.writer = None
 
 
 class _Read:
@@ -397,7 +344,7 @@ class MemoryStore(SQLiteStore):
                 create_schema(self._only)
             yield self._only
 
-    def _write(self, statement: str, *values: str | float | None) -> _Written:
+    def _write(self, statement: str, *values: str | float | None) -> Written:
         with self._connection() as connection:
             connection.execute(DELETE_EXPIRED, (time.time(), self._BATCH))
-            return _execute(connection, statement, values)
+            return execute(connection, statement, values)

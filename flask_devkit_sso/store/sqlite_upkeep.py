@@ -15,12 +15,13 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import Final
 
+from .sqlite_writer import is_busy
 from .upkeep import Upkeep, log
 
 EVERY: Final = 30.0
 """Seconds after which a process looks for expired records again."""
 
-CHECKPOINT_AFTER: Final = 100
+CHECKPOINT_AFTER: Final = 300
 """Number of records that a process writes or deletes between two checkpoints."""
 
 MAX_WAL_PAGES: Final = 4000
@@ -43,9 +44,10 @@ _PAUSE: Final = 8
 _GIVE_WAY: Final = 0.005
 """Seconds for which the thread waits if somebody else is writing."""
 
-_PASSES: Final = 4
-"""Maximum number of attempts to copy the whole WAL. The next write overwrites the WAL only if
-nobody has added anything since the last page was copied."""
+_LONG_WAL_PAGES: Final = 1500
+"""Number of pages in the WAL from which the thread keeps this process from writing for a moment.
+SQLite begins to overwrite the WAL only after nobody has added anything since the last page was
+copied."""
 
 _CLAIM_KEY: Final = "upkeep"
 _CLAIM_SECONDS: Final = 60.0
@@ -105,13 +107,13 @@ class SQLiteUpkeep:
         Others can read and write at the same time.
         """
         self._written = 0
-        for _ in range(_PASSES):
-            # The third number is -1 if another process is doing the same.
-            _, pages, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if not 0 <= copied < pages:
-                break
+        left, pages = _checkpoint(connection)
+        if left and pages > _LONG_WAL_PAGES:
             yield 0.0
-        return int(pages - copied) if copied >= 0 else 0
+            # Few pages are left, so this is short.
+            with self._lock:
+                left, _ = _checkpoint(connection)
+        return left
 
     def _delete_expired(self, connection: sqlite3.Connection) -> Iterator[float]:
         """Delete all records that have expired, unless another process is doing so."""
@@ -182,6 +184,8 @@ class SQLiteUpkeep:
             self._lock.release()
 
 
-def is_busy(error: sqlite3.Error) -> bool:
-    """Return whether somebody else has a lock that a statement needs."""
-    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+def _checkpoint(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Copy the WAL, as far as nobody is reading it, and return how many of its pages are left and
+    how many it has. If another process is doing the same, both numbers are 0."""
+    _, pages, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return (pages - copied, pages) if copied >= 0 else (0, 0)
