@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
 
 from flask_devkit_sso import DevKitSSO
 from flask_devkit_sso.errors import StoreUnavailable
-from flask_devkit_sso.store.base import Store
+from flask_devkit_sso.store.redis import RedisStore
 from flask_devkit_sso.store.sqlite import SQLiteStore
 from flask_devkit_sso.testing import login_as
 
 from .. import forked
 from ..clock import advance
 from ..conftest import AppMaker, sign_in, wait_until
+from ..redis_server import Proxy, RedisServer
 from ..threads import Background, at_once
 
 UPKEEP = "devkit-sso-upkeep"
@@ -34,22 +35,21 @@ statements: list[tuple[str, str]] = []
 """The SQL statements of a test, with the names of their threads."""
 
 
-def _trace(event: str, args: tuple[sqlite3.Connection, ...]) -> None:
-    if event == "sqlite3.connect/handle":
-        args[0].set_trace_callback(
+@pytest.fixture(autouse=True)
+def _trace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    connect: Any = sqlite3.connect
+
+    def traced(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*args, **kwargs)
+        connection.set_trace_callback(
             lambda sql: statements.append((threading.current_thread().name, sql))
         )
+        return connection
 
-
-sys.addaudithook(_trace)
-
-
-@pytest.fixture(autouse=True)
-def _forget_statements() -> Iterator[None]:
+    monkeypatch.setattr(sqlite3, "connect", traced)
     statements.clear()
     yield
     wait_until(is_idle)
-    statements.clear()
 
 
 def is_idle() -> bool:
@@ -109,7 +109,7 @@ def test_expired_records_are_deleted_beside_the_requests(tmp_path: Path, use: st
     wait_until(is_idle)
     assert set(deletions()) == {UPKEEP}
     assert len(deletions()) >= 303 / 5, "few records in each transaction"
-    assert [sql for _, sql in statements if sql.startswith("BEGIN")] == []
+    assert [sql for thread, sql in statements if thread == UPKEEP and "BEGIN" in sql] == []
     sql = next(sql for _, sql in statements if sql.startswith("DELETE") and "<=" in sql)
     plan = query_plan(path, sql)
     assert "SEARCH record USING PRIMARY KEY" in plan
@@ -150,6 +150,7 @@ def test_one_process_at_a_time_deletes_expired_records(tmp_path: Path) -> None:
 def test_a_process_looks_for_expired_records_only_now_and_then(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     store = SQLiteStore(path)
+    store.read("k")
     for _ in range(2):
         advance(EVERY + 1)
         store.read("k")
@@ -171,6 +172,7 @@ def test_the_end_of_a_process_does_not_wait(tmp_path: Path) -> None:
     program = f"""
 import time
 from pathlib import Path
+from flask_devkit_sso.store.redis import RedisStore
 from flask_devkit_sso.store.sqlite import SQLiteStore
 from tests import clock
 clock.install()
@@ -209,19 +211,6 @@ def test_a_forked_child_does_its_own_upkeep(tmp_path: Path) -> None:
         os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
     wait_until(lambda: count(path) == 21)
-
-
-def test_a_missing_file_is_not_created_by_the_upkeep(tmp_path: Path) -> None:
-    path = tmp_path / "a.db"
-    store = SQLiteStore(path)
-    store.read("k")
-    advance(EVERY)
-    for file in tmp_path.iterdir():
-        file.unlink()
-    # The read creates the file, as always. The upkeep has begun before.
-    store.read("k")
-    wait_until(is_idle)
-    assert path.exists()
 
 
 # The WAL
@@ -330,27 +319,102 @@ def test_sqlite_ends_sessions_in_short_transactions(tmp_path: Path) -> None:
         assert "TEMP B-TREE" not in plan
 
 
-def test_sqlite_fails_half_way(tmp_path: Path) -> None:
-    """Ending sessions can be repeated, and ends those that are left."""
+def test_ending_sessions_in_sqlite_can_be_repeated(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     store = SQLiteStore(path)
     for number in range(250):
-        store.add(f"{number}", "1", expires=in_a_minute(), owner="o")
-    statements.clear()
-    running = Background(lambda: _removed(store))
-    wait_until(lambda: any(sql.startswith("DELETE") for _, sql in list(statements)))
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        removed = running.result()
-        other.execute("ROLLBACK")
-    left = 250 - (removed or 0) if removed is not None else count(path)
-    assert 0 < left <= 250
-    assert len(store.remove_owner("o")) == left
+        store.add(f"{number:03}", "1", expires=in_a_minute(), owner="o")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "CREATE TRIGGER fault BEFORE DELETE ON record WHEN old.key = '220'"
+            " BEGIN SELECT raise(ABORT, 'fault'); END"
+        )
+        with pytest.raises(StoreUnavailable):
+            store.remove_owner("o")
+        assert count(path) == 50
+        connection.execute("DROP TRIGGER fault")
+    assert len(store.remove_owner("o")) == 50
     assert store.of_owner("o") == {}
 
 
-def _removed(store: Store) -> int | None:
-    try:
-        return len(store.remove_owner("o"))
-    except StoreUnavailable:
-        return None
+@pytest.mark.own_redis
+def test_ending_sessions_in_redis_can_be_repeated(redis_server: RedisServer, proxy: Proxy) -> None:
+    store = RedisStore(proxy.url)
+    for number in range(600):
+        store.add(f"{number}", "1", expires=in_a_minute(), owner="o")
+    batches = []
+
+    def fail_at_the_second(request: bytes) -> None:
+        if b"ZRANGE\r\n" in request:
+            batches.append(request)
+            if len(batches) == 2:
+                with redis_server.admin() as admin:
+                    admin.replicaof("127.0.0.1", "1")
+
+    proxy.on_request = fail_at_the_second
+    with pytest.raises(StoreUnavailable):
+        store.remove_owner("o")
+    with redis_server.admin() as admin:
+        assert admin.zcard("devkit_sso:owner:o") == 350
+        admin.replicaof("NO", "ONE")
+    assert len(store.remove_owner("o")) == 350
+    assert store.of_owner("o") == {}
+    assert [key for key in redis_server.all_keys() if "removed" not in key] == []
+
+
+# Many records in Redis
+
+
+@pytest.mark.own_redis
+def test_no_request_runs_a_slow_command(redis_server: RedisServer, make_app: AppMaker) -> None:
+    """The commands of a login, a page and a logout do not depend on the number of records."""
+    app = make_app(store_url=redis_server.url)
+    login_as(app.test_client(), "bob")
+    store = RedisStore(redis_server.url)
+    installation = app.extensions["devkit_sso"].settings.installation
+
+    def commands() -> dict[str, int]:
+        with redis_server.admin() as admin:
+            admin.config_resetstat()
+            client = app.test_client()
+            sign_in(client)
+            assert client.get("/private").status_code == 200
+            client.post("/sso/logout", headers={"Sec-Fetch-Site": "same-origin"})
+            found = admin.info("commandstats")
+        return {name.removeprefix("cmdstat_"): value["calls"] for name, value in found.items()}
+
+    commands()
+    few = commands()
+    for number in range(700):
+        key = f"{installation}:session:{number}"
+        store.add(key, "x", expires=in_a_minute(), owner=f"{installation}:user:u-1")
+        store.add(f"{key}:logout", "x", expires=in_a_minute(), owner="another")
+    assert commands() == few
+    slow = {"scan", "zscan", "keys", "zrange", "zremrangebyscore", "hgetall", "smembers", "sort"}
+    assert slow.isdisjoint(few)
+
+
+@pytest.mark.own_redis
+def test_a_login_removes_few_expired_sessions_from_an_index(redis_server: RedisServer) -> None:
+    store = RedisStore(redis_server.url)
+    index = "devkit_sso:owner:o"
+    with redis_server.admin() as admin:
+        admin.zadd(index, {f"devkit_sso:gone {n}": time.time() - 100 for n in range(35)})
+        for left in (25, 15, 5, 0):
+            store.add(f"{left}", "1", expires=in_a_minute(), owner="o")
+            assert admin.zcount(index, 0, time.time() - 60) == left
+        assert admin.zcard(index) == 4
+
+
+@pytest.mark.own_redis
+def test_redis_reads_and_removes_an_owners_records_in_steps(redis_server: RedisServer) -> None:
+    store = RedisStore(redis_server.url)
+    for number in range(600):
+        store.add(f"{number}", "1", expires=in_a_minute(), owner="o")
+    with redis_server.admin() as admin:
+        admin.config_resetstat()
+        assert len(store.of_owner("o")) == 600
+        assert len(store.remove_owner("o")) == 600
+        stats = admin.info("commandstats")
+    assert stats["cmdstat_zscan"]["calls"] >= 2
+    assert stats["cmdstat_zrange"]["calls"] == 3
