@@ -7,8 +7,7 @@ records have an owner. All times are Unix seconds, compared with the clock of th
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ..bulkhead import Bulkhead, Pace
 from ..errors import StoreUnavailable
@@ -34,8 +33,7 @@ def is_recent(then: float, seconds: float) -> bool:
     return -SKEW <= time.time() - then < seconds
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One record. ``data`` is what was written, ``used`` the time of its last use."""
 
     data: str

@@ -9,9 +9,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ..errors import StoreUnavailable
 from ..per_process import PerProcess
@@ -74,11 +74,10 @@ class SQLiteStore:
         return count == 1
 
     def read(self, key: str) -> Row | None:
-        with self._connection() as connection:
-            found = connection.execute(
-                "SELECT data, used FROM record WHERE key = ? AND expires > ?", (key, time.time())
-            ).fetchone()
-        return Row(*found) if found else None
+        rows = self._query(
+            "SELECT data, used FROM record WHERE key = ? AND expires > ?", key, time.time()
+        )
+        return Row(*rows[0]) if rows else None
 
     def update(self, key: str, data: str, *, expected: str | None = None) -> bool:
         count, _ = self._write(
@@ -139,17 +138,36 @@ class SQLiteStore:
         WAL."""
         found: dict[str, Row] = {}
         while True:
-            with self._connection() as connection:
-                rows = connection.execute(
-                    f"SELECT key, data, used FROM record WHERE {condition} AND key >= ?"  # noqa: S608
-                    " AND expires > ? ORDER BY key LIMIT ?",
-                    (value, first, time.time(), self._PAGE),
-                ).fetchall()
+            rows = self._query(
+                f"SELECT key, data, used FROM record WHERE {condition} AND key >= ?"  # noqa: S608
+                " AND expires > ? ORDER BY key LIMIT ?",
+                value,
+                first,
+                time.time(),
+                self._PAGE,
+            )
             found |= {key: Row(data, used) for key, data, used in rows}
             if len(rows) < self._PAGE:
                 return found
             # The next possible key.
             first = rows[-1][0] + "\0"
+
+    def _query(self, statement: str, *values: str | float) -> list[Any]:
+        """Return the rows that a statement selects."""
+        process = self._process.get()
+        with process.reads.enter() as place:
+            try:
+                connection = self._take(process)
+                try:
+                    rows = connection.execute(statement, values).fetchall()
+                except BaseException:
+                    connection.close()
+                    raise
+            except _FAILURES as error:
+                raise self._unavailable(error) from error
+            process.idle.append(connection)
+            place.answered = True
+        return rows
 
     def _write(self, statement: str, *values: str | float | None) -> Written:
         """Carry out a statement, which is one transaction."""
@@ -163,9 +181,6 @@ class SQLiteStore:
         process.upkeep.count(written.changed)
         process.upkeep.start_if_due(time.monotonic())
         return written
-
-    def _connection(self) -> AbstractContextManager[sqlite3.Connection]:
-        return _Read(self, self._process.get())
 
     def _take(self, process: _Process) -> Connection:
         """Return a connection for reading the current file.
@@ -293,39 +308,6 @@ class _Process(Bulkheads):
         self.look_at = -math.inf
 
 
-class _Read:
-    """Lends a connection to one read. A class takes less time than a generator."""
-
-    __slots__ = ("_connection", "_place", "_process", "_store")
-
-    def __init__(self, store: SQLiteStore, process: _Process) -> None:
-        self._store = store
-        self._process = process
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._place = self._process.reads.enter()
-        try:
-            self._connection = self._store._take(self._process)
-        except BaseException as error:
-            self._place.leave()
-            if isinstance(error, _FAILURES):
-                raise self._store._unavailable(error) from error
-            raise
-        return self._connection
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: object
-    ) -> None:
-        if error is None:
-            self._process.idle.append(self._connection)
-            self._place.answered = True
-        else:
-            self._connection.close()
-        self._place.leave()
-        if isinstance(error, _FAILURES):
-            raise self._store._unavailable(error) from error
-
-
 class MemoryStore(SQLiteStore):
     """A store in memory, for tests. Other processes do not see its records."""
 
@@ -335,7 +317,7 @@ class MemoryStore(SQLiteStore):
         self._only: sqlite3.Connection | None = None
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def _lend(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             if self._only is None:
                 self._only = sqlite3.connect(
@@ -344,7 +326,11 @@ class MemoryStore(SQLiteStore):
                 create_schema(self._only)
             yield self._only
 
+    def _query(self, statement: str, *values: str | float) -> list[Any]:
+        with self._lend() as connection:
+            return connection.execute(statement, values).fetchall()
+
     def _write(self, statement: str, *values: str | float | None) -> Written:
-        with self._connection() as connection:
+        with self._lend() as connection:
             connection.execute(DELETE_EXPIRED, (time.time(), self._BATCH))
             return execute(connection, statement, values)
