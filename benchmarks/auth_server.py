@@ -66,10 +66,14 @@ class _Server:
                     self._calls += 1
                     is_counted = True
                     await asyncio.sleep(self._delay)
-                data = json.dumps(self._respond(path, headers, body.decode())).encode()
+                status, data = b"200 OK", b""
+                try:
+                    data = json.dumps(self._respond(path, headers, body.decode())).encode()
+                except LookupError:
+                    status = b"400 Bad Request"
                 writer.write(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-                    b"Content-Length: %d\r\n\r\n%b" % (len(data), data)
+                    b"HTTP/1.1 %b\r\nContent-Type: application/json\r\n"
+                    b"Content-Length: %d\r\n\r\n%b" % (status, len(data), data)
                 )
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -78,7 +82,10 @@ class _Server:
             writer.close()
 
     def _respond(self, path: str, headers: dict[str, str], body: str) -> Any:
-        """Return the JSON of the response to a call."""
+        """Return the JSON of the response to a call.
+
+        :raises LookupError: for a call that makes no sense.
+        """
         match path:
             case "/sso/oauth2/getToken":
                 return _envelope(_tokens(json.loads(body)["authorization_code"]))
@@ -90,7 +97,7 @@ class _Server:
                 return _user(headers["authorization"].removeprefix("Bearer "))
             case "/counts":
                 return self._connections, self._calls
-        raise ConnectionError
+        raise LookupError
 
 
 def _parse_headers(head: str) -> dict[str, str]:

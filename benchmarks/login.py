@@ -1,7 +1,5 @@
-"""The callback of a login: check the response, exchange the code, ask for the user, start a session.
-
-The first step of a login, the redirect to the server, is not measured.
-"""
+"""The last step of a login, when the person returns from the server: check the response, exchange
+the code, ask for the user, and start a session."""
 
 from __future__ import annotations
 
@@ -68,9 +66,7 @@ class Logins:
         if self._number == 1:
             _complete_all(waiting)
         else:
-            for done in [
-                self._threads.submit(_complete_all, waiting) for _ in range(self._number)
-            ]:
+            for done in [self._threads.submit(_complete_all, waiting) for _ in range(self._number)]:
                 done.result()
         took = (time.perf_counter() - started) / calls
         self._rounds.append(_tally(logins, before, read_counts(self._server)))
@@ -79,9 +75,7 @@ class Logins:
     def tally(self) -> Tally:
         """Return what happened in all rounds but the first, which is not measured."""
         measured = self._rounds[1:]
-        return Tally(
-            *(sum(getattr(tally, name) for tally in measured) for name in vars(Tally()))
-        )
+        return Tally(*(sum(getattr(tally, name) for tally in measured) for name in vars(Tally())))
 
 
 def measure(site: Site, slow_server: str, milliseconds: int, rounds: int) -> Report:
@@ -109,9 +103,7 @@ def measure(site: Site, slow_server: str, milliseconds: int, rounds: int) -> Rep
     )
 
 
-def _compare(
-    name: str, title: str, site: Site, threads: int, rounds: int, calls: int
-) -> Report:
+def _compare(name: str, title: str, site: Site, threads: int, rounds: int, calls: int) -> Report:
     contender = partial(Logins, server=site.server, threads=threads)
     contenders = {
         BASELINE: contender(by_hand.create(site)),

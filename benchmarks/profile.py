@@ -84,7 +84,7 @@ def _profile(app: Flask, seconds: float) -> Counter[str]:
     with _interrupted(note):
         _run(request, seconds)
     count = sum(samples.values())
-    return Counter({part: number / count * whole for part, number in samples.items()})  # type: ignore[arg-type]
+    return Counter({part: number / count * whole for part, number in samples.items()})
 
 
 def _run(request: Callable[[], object], seconds: float) -> int:

@@ -11,7 +11,7 @@ import secrets
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from flask_devkit_sso import StoreUnavailable
 from flask_devkit_sso.service import EXTENSION, SessionService
@@ -33,6 +33,10 @@ PAUSE: Final = 0.001
 
 OPERATIONS: Final = 3000
 """How often an operation is repeated to find out what it takes on average."""
+
+READ: Final = "reading a session"
+TOUCH: Final = "recording that a session is in use, at most once a minute"
+LOGIN: Final = "what a login writes"
 
 HOARDED: Final = 20_000
 """How many sessions one user has."""
@@ -83,14 +87,44 @@ class Contender:
 
 def measure(site: Site, sessions: int) -> Report:
     """Measure stores with up to a number of sessions."""
-    reports = [_measure(SQLite(site), sessions), _measure(Redis(site), sessions)]
+    found = [_measure(SQLite(site), sessions), _measure(Redis(site), sessions)]
     return Report(
-        [table for report in reports for table in report.tables],
-        {name: value for report in reports for name, value in report.figures.items()},
+        [
+            *(one.table for one in found),
+            _operations_table(found, sessions),
+            Table(
+                "stored",
+                "Sessions in a store",
+                ["", *(one.name for one in found)],
+                [[fact, *(one.facts[fact] for one in found)] for fact in found[0].facts],
+            ),
+        ],
+        {f"{one.name}: {name}": value for one in found for name, value in one.figures().items()},
     )
 
 
-def _measure(backend: Backend, sessions: int) -> Report:
+class _Found(NamedTuple):
+    """What was measured with one kind of store.
+
+    :ivar units: how many seconds each operation takes on average, and how many of them the store's
+        server works.
+    """
+
+    name: str
+    table: Table
+    facts: dict[str, str]
+    size: float
+    units: dict[str, tuple[float, float]]
+
+    def figures(self) -> dict[str, float]:
+        """Return the numbers for docs/performance.md."""
+        found = {"bytes": self.size}
+        for operation, (seconds, cpu) in self.units.items():
+            found |= {operation: seconds, f"{operation}, CPU": cpu}
+        return found
+
+
+def _measure(backend: Backend, sessions: int) -> _Found:
     few = [backend.fill(count) for count in (1, 1000, sessions // 10)]
     largest = backend.fill(sessions, HOARDED)
     expired = sessions // 10
@@ -99,48 +133,52 @@ def _measure(backend: Backend, sessions: int) -> Report:
         for _ in range(ROUNDS):
             for contender in contenders.values():
                 contender.round()
-        last = Contender(largest)
-        units = {
-            "reading a session": _unit(backend, last.read),
-            "recording that it is in use": _unit(backend, last.touch),
-            "a login": _unit(backend, last.log_in),
-        }
+        units = _units(backend, Contender(largest))
         ended = _end_all(largest)
-        left = backend.expire(largest, expired)
-        contenders[f"{sessions:,}, and {expired:,} expired"] = last = Contender(left)
+        alive = backend.expire(largest, expired)
+        contenders[f"{sessions:,}, and {expired:,} expired"] = last = Contender(alive)
         for _ in range(ROUNDS):
             last.round()
-    name = backend.name
-    return Report(
+    left = backend.left(alive)
+    return _Found(
+        backend.name,
+        Table(
+            f"scale_{backend.name.lower()}",
+            f"{backend.name} with many sessions",
+            [
+                "sessions",
+                "read, µs",
+                "99 %",
+                "login's writes, µs",
+                "99 %",
+                "99 %, relative to one session",
+                "worst",
+            ],
+            _rows(contenders),
+        ),
+        {
+            "size of a session": f"{largest.size / 1024:.1f} KB",
+            f"ending {HOARDED:,} sessions of one user in one call": ended,
+            f"expired records left after {ROUNDS * LOGINS:,} logins": left_text,
+        },
+        largest.size,
+        units,
+    )
+
+
+def _operations_table(found: Sequence[_Found], sessions: int) -> Table:
+    return Table(
+        "operations",
+        f"One operation with {sessions:,} sessions, on average",
+        ["", *(f"µs, {one.name}" for one in found), "µs of CPU time of the Redis server"],
         [
-            Table(
-                f"scale_{name.lower()}",
-                f"{name} with many sessions",
-                [
-                    "sessions",
-                    "read, µs",
-                    "99 %",
-                    "login's writes, µs",
-                    "99 %",
-                    "99 %, relative to one session",
-                    "worst",
-                ],
-                _rows(contenders),
-            ),
-            Table(
-                f"store_{name.lower()}",
-                f"Sessions in {name}",
-                ["", ""],
-                [
-                    ["size of a session", f"{largest.size / 1024:.1f} KB"],
-                    [f"ending {HOARDED:,} sessions of one user", ended],
-                    ["expired sessions left after the logins", f"{backend.left(left):,}"],
-                ],
-            ),
+            [
+                operation,
+                *(_microseconds(one.units[operation][0]) for one in found),
+                _microseconds(found[-1].units[operation][1]),
+            ]
+            for operation in found[0].units
         ],
-        {f"{name}: bytes": largest.size}
-        | {f"{name}: {operation}": seconds for operation, (seconds, _) in units.items()}
-        | {f"{name} CPU: {operation}": seconds for operation, (_, seconds) in units.items()},
     )
 
 
@@ -160,12 +198,18 @@ def _rows(contenders: dict[str, Contender]) -> list[list[str]]:
     ]
 
 
-def _unit(backend: Backend, operation: Callable[[], object]) -> tuple[float, float]:
-    """Return how many seconds an operation takes on average, and how many of them the store's
-    server works."""
-    cpu = backend.cpu()
-    took = sum(_seconds(operation) for _ in range(OPERATIONS))
-    return took / OPERATIONS, (backend.cpu() - cpu) / OPERATIONS
+def _units(backend: Backend, contender: Contender) -> dict[str, tuple[float, float]]:
+    operations: dict[str, Callable[[], object]] = {
+        READ: contender.read,
+        TOUCH: contender.touch,
+        LOGIN: contender.log_in,
+    }
+    units = {}
+    for name, operation in operations.items():
+        cpu = backend.cpu()
+        took = sum(_seconds(operation) for _ in range(OPERATIONS))
+        units[name] = took / OPERATIONS, (backend.cpu() - cpu) / OPERATIONS
+    return units
 
 
 def _end_all(filled: Filled) -> str:

@@ -74,11 +74,9 @@ def measure(site: Site, rounds: int) -> Report:
     return Report([_table(imports, memory)])
 
 
-def _table(
-    imports: Mapping[str, list[float]], memory: Mapping[str, list[list[float]]]
-) -> Table:
+def _table(imports: Mapping[str, list[float]], memory: Mapping[str, list[list[float]]]) -> Table:
     started, used = (
-        {name: statistics.median(found[step] for found in rounds) for name, rounds in memory.items()}
+        {name: statistics.median(one[step] for one in found) for name, found in memory.items()}
         for step in (0, 1)
     )
     return Table(

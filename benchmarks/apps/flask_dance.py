@@ -33,7 +33,7 @@ def create(site: Site) -> Flask:
     )
     app.register_blueprint(blueprint)
 
-    @oauth_authorized.connect_via(blueprint)
+    @oauth_authorized.connect_via(blueprint)  # type: ignore[untyped-decorator]
     def fetch_user(sender: Any, token: dict[str, str]) -> None:
         response = sender.session.post("/oauth2/userinfo")
         response.raise_for_status()

@@ -53,7 +53,7 @@ def _create(site: Site, load: Callable[[str], Person | None]) -> Flask:
     LoginManager(app).user_loader(load)
 
     @app.get(PAGE)
-    @login_required
+    @login_required  # type: ignore[untyped-decorator]
     def private() -> str:
         return f"Hello {current_user.username}"
 

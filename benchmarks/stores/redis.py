@@ -22,7 +22,6 @@ class Redis:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._next = 1
-        self._expiring = 0
 
     def fill(self, count: int, hoarded: int = 0) -> Filled:
         url = self._site.redis.rpartition("/")[0] + f"/{self._next}"
@@ -36,7 +35,6 @@ class Redis:
         return Filled(app, keys, size)
 
     def expire(self, filled: Filled, count: int) -> Filled:
-        self._expiring = count + self._expired_keys()
         with _client(filled.app.config["DEVKIT_SSO_STORE_URL"]) as client:
             prefix = _owner(client).partition("owner:")[0]
             for first in range(0, count, _BATCH):
@@ -47,15 +45,12 @@ class Redis:
                     pipeline.execute()
         return replace(filled, keys=filled.keys[count:])
 
-    def left(self, filled: Filled) -> int:
-        return self._expiring - self._expired_keys()
+    def left(self, filled: Filled) -> int | None:
+        return None
 
     def cpu(self) -> float:
         found = self._info("cpu")
         return float(found["used_cpu_user"] + found["used_cpu_sys"])
-
-    def _expired_keys(self) -> int:
-        return int(self._info("stats")["expired_keys"])
 
     def _info(self, section: str) -> dict[str, Any]:
         with _client(self._site.redis) as client:

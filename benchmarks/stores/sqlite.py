@@ -42,7 +42,7 @@ class SQLite:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return replace(filled, keys=filled.keys[count:])
 
-    def left(self, filled: Filled) -> int:
+    def left(self, filled: Filled) -> int | None:
         with _fast(self._file(filled)) as connection:
             query = "SELECT count(*) FROM record WHERE expires <= ?"
             (count,) = connection.execute(query, (time.time(),)).fetchone()
@@ -52,8 +52,8 @@ class SQLite:
         return 0
 
     def _file(self, filled: Filled) -> Path:
-        name = filled.app.config["DEVKIT_SSO_STORE_URL"].removeprefix("sqlite:///")
-        return self._site.folder / name
+        url: str = filled.app.config["DEVKIT_SSO_STORE_URL"]
+        return self._site.folder / url.removeprefix("sqlite:///")
 
 
 def _fill(file: Path, count: int, uid: Callable[[int], str]) -> list[str]:
