@@ -56,7 +56,7 @@ def main() -> None:
         _print(Report([table]))
         report.tables.append(table)
     if options.json:
-        options.json.write_text(json.dumps(asdict(report), indent=1, ensure_ascii=False))
+        options.json.write_text(json.dumps(asdict(report), indent=1, ensure_ascii=False), "utf-8")
 
 
 def _measure_logins(site: Site, rounds: int) -> Report:

@@ -23,7 +23,7 @@ BASELINE = "by hand, with a pool of urllib3"
 
 @dataclass
 class Tally:
-    """What happened in the rounds that were measured."""
+    """What happened in the turns that were measured."""
 
     logins: int = 0
     connections: int = 0
@@ -56,9 +56,9 @@ class Logins:
         self._server = server
         self._number = threads
         self._threads = ThreadPoolExecutor(threads)
-        self._rounds: list[Tally] = []
+        self._turns: list[Tally] = []
 
-    def round(self, calls: int) -> float:
+    def turn(self, calls: int) -> float:
         logins = [_start(self._app) for _ in range(calls)]
         waiting = deque(logins)
         before = read_counts(self._server)
@@ -69,12 +69,12 @@ class Logins:
             for done in [self._threads.submit(_complete_all, waiting) for _ in range(self._number)]:
                 done.result()
         took = (time.perf_counter() - started) / calls
-        self._rounds.append(_tally(logins, before, read_counts(self._server)))
+        self._turns.append(_tally(logins, before, read_counts(self._server)))
         return took
 
     def tally(self) -> Tally:
-        """Return what happened in all rounds but the first, which is not measured."""
-        measured = self._rounds[1:]
+        """Return what happened in all turns but the first, which is not measured."""
+        measured = self._turns[1:]
         return Tally(*(sum(getattr(tally, name) for tally in measured) for name in vars(Tally())))
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 class Contender(Protocol):
     """What is compared."""
 
-    def round(self, calls: int) -> float:
+    def turn(self, calls: int) -> float:
         """Make a number of calls, and return how many seconds each took on average."""
 
 
@@ -24,7 +24,7 @@ class Calls:
     def __init__(self, function: Callable[[], object]) -> None:
         self._function = function
 
-    def round(self, calls: int) -> float:
+    def turn(self, calls: int) -> float:
         function = self._function
         started = time.perf_counter()
         for _ in range(calls):
@@ -53,28 +53,35 @@ class Result:
 
 
 def compare(
-    contenders: Mapping[str, Contender], baseline: str, *, rounds: int, calls: int
+    contenders: Mapping[str, Contender], baseline: str, *, rounds: int, calls: int, turns: int = 1
 ) -> list[Result]:
     """Let the contenders take turns, round by round, and compare each with the baseline.
 
-    :param calls: how many calls each contender makes in one round. One round before the first is
-        not measured.
+    :param calls: how many calls each contender makes in one turn. One turn before the first is not
+        measured.
+    :param turns: how many turns each contender has in one round. With many short turns, whatever
+        else runs on the machine disturbs all contenders of the round alike.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for contender in contenders.values():
-        contender.round(calls)
+        contender.turn(calls)
     names = list(contenders)
     with no_garbage_collection():
-        for number in range(rounds):
-            # Start with another contender each time, so that none always has the same neighbour.
-            first = number % len(names)
-            for name in names[first:] + names[:first]:
-                seconds[name].append(contenders[name].round(calls))
+        for _ in range(rounds):
+            took = dict.fromkeys(names, 0.0)
+            for _ in range(turns):
+                for name in names:
+                    took[name] += contenders[name].turn(calls) / turns
+                # Start with another contender each time, so that none always has the same
+                # neighbour.
+                names.append(names.pop(0))
+            for name in names:
+                seconds[name].append(took[name])
             gc.collect()
     base = seconds[baseline]
     return [
-        Result(name, took, [a / b for a, b in zip(took, base, strict=True)])
-        for name, took in seconds.items()
+        Result(name, found, [a / b for a, b in zip(found, base, strict=True)])
+        for name, found in seconds.items()
     ]
 
 

@@ -26,22 +26,23 @@ from .report import Report, Table
 INTERVAL: Final = 0.0002
 """Seconds between two interruptions."""
 
-OTHER: Final = "the rest of the extension"
-FLASK: Final = "Flask and Werkzeug: routing, contexts, request and response"
-COOKIE: Final = "Flask's session cookie, which the login has tagged"
-
 PARTS: Final = {
+    "web/flask_session": "comparing the tag in Flask's session with the user",
     "store": "reading the record from the store",
-    "session/keys": "verifying the session's cookie",
-    "session": "understanding the record, and deciding whether it is due for revalidation",
-    "web/flask_session": "comparing the tag in Flask's session",
+    "bulkhead": "reading the record from the store",
+    "session/keys": "verifying our cookie's signature",
+    "session": "parsing the record, and checking how old it is",
     "web/headers": "marking the response, so that no cache keeps it",
-    "web/guard": "the guard and `current_user`",
     "web/request_user": "the guard and `current_user`",
-    "users": "the guard and `current_user`",
+    "web/guard": "the guard and `current_user`",
     "extension": "looking for an authorization response before each request",
 }
-"""What the modules of the package do, by the beginning of their names. The longest one counts."""
+"""What the modules and folders of the package do. If several of them are on the stack, the first
+one here counts."""
+
+COOKIE: Final = "reading Flask's session cookie, in which the login has put a tag"
+OTHER: Final = "the rest of the extension"
+FLASK: Final = "Flask, Werkzeug and the view"
 
 _PACKAGE = str(Path(flask_devkit_sso.__file__).parent) + "/"
 
@@ -108,15 +109,16 @@ def _interrupted(note: Callable[[int, FrameType | None], None]) -> Iterator[None
 
 
 def _part(frame: FrameType | None) -> str:
-    """Return the part of the request that a frame belongs to: that of the innermost module of the
-    package, or of Flask."""
+    """Return the part of the request that a stack belongs to."""
+    modules = set()
     while frame is not None:
         code = frame.f_code
         if code.co_name in ("open_session", "save_session"):
             return COOKIE
         if code.co_filename.startswith(_PACKAGE):
-            module = code.co_filename.removeprefix(_PACKAGE).removesuffix(".py")
-            names = [name for name in PARTS if f"{module}/".startswith(f"{name}/")]
-            return PARTS[max(names, key=len)] if names else OTHER
+            modules.add(code.co_filename.removeprefix(_PACKAGE).removesuffix(".py"))
         frame = frame.f_back
-    return FLASK
+    for name, part in PARTS.items():
+        if any(f"{module}/".startswith(f"{name}/") for module in modules):
+            return part
+    return OTHER if modules else FLASK

@@ -140,6 +140,7 @@ def _measure(backend: Backend, sessions: int) -> _Found:
         for _ in range(ROUNDS):
             last.round()
     left = backend.left(alive)
+    left_text = "" if left is None else f"{left:,}"
     return _Found(
         backend.name,
         Table(
