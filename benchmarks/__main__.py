@@ -38,7 +38,7 @@ def main() -> None:
         "guarded": lambda site: guarded.measure(site, rounds),
         "login": lambda site: _measure_logins(site, rounds),
         "startup": lambda site: startup.measure(site, rounds),
-        "profile": lambda site: profile.measure(site, seconds=rounds),
+        "profile": lambda site: profile.measure(site, seconds=rounds / 3),
         "scale": lambda site: scale.measure(site, options.sessions),
     }
     if unknown := set(options.only) - set(sections):
