@@ -21,8 +21,8 @@ from .report import Report, Table, compared
 BASELINE = "by hand, with a pool of urllib3"
 
 TURNS = 2
-"""Turns in a round. They have to be short, because the package does not reuse a connection that was idle
-for four seconds."""
+"""How many turns a round has. They have to be short, because the package does not reuse a
+connection that was idle for four seconds."""
 
 
 @dataclass
