@@ -124,7 +124,7 @@ def _compare(name: str, title: str, site: Site, threads: int, rounds: int, calls
         results,
         {
             "logins": {name: f"{tally.logins:,}" for name, tally in tallies.items()},
-            "calls each": {n: f"{tally.calls / tally.logins:g}" for n, tally in tallies.items()},
+            "calls each": {n: f"{tally.calls / tally.logins:.3g}" for n, tally in tallies.items()},
             "new connections": {n: f"{tally.connections:,}" for n, tally in tallies.items()},
             "failed": {name: f"{tally.failed:,}" for name, tally in tallies.items()},
             "mixed up": {name: f"{tally.mixed_up:,}" for name, tally in tallies.items()},
