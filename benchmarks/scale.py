@@ -96,7 +96,7 @@ def measure(site: Site, sessions: int) -> Report:
                 "stored",
                 "Sessions in a store",
                 ["", *(one.name for one in found)],
-                [[fact, *(one.facts[fact] for one in found)] for fact in found[0].facts],
+                [[fact, *(one.facts.get(fact, "") for one in found)] for fact in found[0].facts],
             ),
         ],
         {f"{one.name}: {name}": value for one in found for name, value in one.figures().items()},
@@ -139,8 +139,6 @@ def _measure(backend: Backend, sessions: int) -> _Found:
         contenders[f"{sessions:,}, and {expired:,} expired"] = last = Contender(alive)
         for _ in range(ROUNDS):
             last.round()
-    left = backend.left(alive)
-    left_text = "" if left is None else f"{left:,}"
     return _Found(
         backend.name,
         Table(
@@ -160,7 +158,10 @@ def _measure(backend: Backend, sessions: int) -> _Found:
         {
             "size of a session": f"{largest.size / 1024:.1f} KB",
             f"ending {HOARDED:,} sessions of one user in one call": ended,
-            f"expired records left after {ROUNDS * LOGINS:,} logins": left_text,
+            **{
+                f"{what} after the last logins": size
+                for what, size in backend.residue(alive).items()
+            },
         },
         largest.size,
         units,

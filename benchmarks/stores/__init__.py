@@ -49,9 +49,8 @@ class Backend(Protocol):
     def expire(self, filled: Filled, count: int) -> Filled:
         """Let a number of sessions expire, and return the store with the keys of the others."""
 
-    def left(self, filled: Filled) -> int | None:
-        """Return how many records that have expired are still there, or None if that is not known
-        (Redis removes them by itself)."""
+    def residue(self, filled: Filled) -> dict[str, str]:
+        """Return what the sessions that have expired and the logins have left, by what it is."""
 
     def cpu(self) -> float:
         """Return how many seconds the server of the store has worked; 0 if there is none."""

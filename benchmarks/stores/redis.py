@@ -45,8 +45,9 @@ class Redis:
                     pipeline.execute()
         return replace(filled, keys=filled.keys[count:])
 
-    def left(self, filled: Filled) -> int | None:
-        return None
+    def residue(self, filled: Filled) -> dict[str, str]:
+        # Redis removes expired keys by itself, and counts those that are left as if they were gone.
+        return {}
 
     def cpu(self) -> float:
         found = self._info("cpu")

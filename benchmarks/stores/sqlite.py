@@ -42,11 +42,13 @@ class SQLite:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return replace(filled, keys=filled.keys[count:])
 
-    def left(self, filled: Filled) -> int | None:
-        with _fast(self._file(filled)) as connection:
+    def residue(self, filled: Filled) -> dict[str, str]:
+        file = self._file(filled)
+        wal = file.with_name(f"{file.name}-wal").stat().st_size
+        with _fast(file) as connection:
             query = "SELECT count(*) FROM record WHERE expires <= ?"
             (count,) = connection.execute(query, (time.time(),)).fetchone()
-        return int(count)
+        return {"expired records left": f"{count:,}", "WAL file": f"{wal / 1e6:.1f} MB"}
 
     def cpu(self) -> float:
         return 0
