@@ -48,7 +48,10 @@ class SQLite:
         with _fast(file) as connection:
             query = "SELECT count(*) FROM record WHERE expires <= ?"
             (count,) = connection.execute(query, (time.time(),)).fetchone()
-        return {"expired records left": f"{count:,}", "WAL file": f"{wal / 1e6:.1f} MB"}
+        return {
+            "expired records left after the last logins": f"{count:,}",
+            "WAL file": f"{wal / 1e6:.1f} MB",
+        }
 
     def cpu(self) -> float:
         return 0
