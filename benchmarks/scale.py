@@ -158,10 +158,7 @@ def _measure(backend: Backend, sessions: int) -> _Found:
         {
             "size of a session": f"{largest.size / 1024:.1f} KB",
             f"ending {HOARDED:,} sessions of one user in one call": ended,
-            **{
-                f"{what} after the last logins": size
-                for what, size in backend.residue(alive).items()
-            },
+            **backend.residue(alive),
         },
         largest.size,
         units,
