@@ -7,17 +7,19 @@ SANDBOX_PORT ?= 9000
 SECONDS ?= 300
 STORE ?= sqlite
 MODE ?= kill
+SESSIONS ?= 1000000
 
 PACKAGES := chromium chromium-headless-shell fonts-noto-cjk redis-server
 INTEGRATION_PACKAGES := firefox-esr apache2-bin libapache2-mod-wsgi-py3 python3-venv
 PY := .venv/bin/python
 INTEGRATION_PY := .venv-integration/bin/python
+BENCH_PY := .venv-bench/bin/python
 SUITE := pytest -n 3 --dist loadgroup -m "not hours"
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PIP := $(PY) $(PIP_INSTALL)
 
 .PHONY: help demo test lint suite coverage screenshots docs wheel test-lowest soak system
-.PHONY: clean hours quick reference fuzz mutate integration
+.PHONY: clean hours quick reference fuzz mutate integration bench
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -80,8 +82,12 @@ mutate: .venv/tools  ## which changes to the pure modules no test notices; takes
 	$(PY) -m mutmut run $(MUTANTS)
 	$(PY) -m mutmut results
 
+bench: .venv-bench/installed  ## compare with other extensions; ONLY=guarded, login, startup, profile or scale; no part of test
+	@tools/apt-install.sh redis-server
+	$(BENCH_PY) -m benchmarks $(ONLY) --sessions $(SESSIONS) --json benchmarks/results.json
+
 clean:  ## remove what was built; the virtual environments stay
-	rm -rf dist docs/_build mutants .coverage .coverage.* *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf dist docs/_build mutants benchmarks/results.json .coverage .coverage.* *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 system:
 	@tools/apt-install.sh $(PACKAGES)
@@ -94,6 +100,11 @@ system:
 .venv-integration/installed: setup.cfg pyproject.toml
 	tools/make-venv.sh $(PYTHON) .venv-integration
 	$(INTEGRATION_PY) $(PIP_INSTALL) --editable '.[integration]'
+	@touch $@
+
+.venv-bench/installed: setup.cfg pyproject.toml benchmarks/requirements.txt
+	tools/make-venv.sh $(PYTHON) .venv-bench
+	$(BENCH_PY) $(PIP_INSTALL) --editable '.[redis]' --requirement benchmarks/requirements.txt
 	@touch $@
 
 # Debian's mod_wsgi belongs to Debian's Python.

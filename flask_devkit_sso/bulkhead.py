@@ -87,10 +87,6 @@ class Place:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self.leave()
-
-    def leave(self) -> None:
-        """Give the place back."""
         self._bulkhead._leave(self)
 
 

@@ -17,6 +17,8 @@ lead to a frame whose local variables contain one.
 from __future__ import annotations
 
 import secrets
+import traceback
+from pathlib import Path
 from typing import Final, TypeVar
 
 from werkzeug.exceptions import BadGateway, HTTPException, ServiceUnavailable
@@ -144,3 +146,16 @@ def without_frames(error: E) -> E:
         found.__traceback__ = found.__context__ = None
         found = found.__cause__
     return error
+
+
+def unexpected(error: Exception) -> ServerUnavailable:
+    """Return what to raise for an error that nobody foresaw.
+
+    It names the error's type and place, because the text may quote what the server sent.
+    """
+    frames = list(traceback.walk_tb(error.__traceback__))
+    frame, line = frames[-1]
+    place = f"{Path(frame.f_code.co_filename).name}, line {line}"
+    return ServerUnavailable(
+        f"A call to the server failed unexpectedly: {type(error).__name__} in {place}."
+    )

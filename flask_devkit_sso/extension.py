@@ -27,11 +27,12 @@ from .web.blueprints import create_authorize_blueprint, create_callback_blueprin
 from .web.csrf import exempt_our_routes
 from .web.error_handling import watch_errors
 from .web.failures import as_login_failed, handle_store_unavailable
+from .web.flask_session import watch_flask_session
 from .web.guard import check_roles, is_guardable, is_one_of, require_user
 from .web.headers import add_cache_headers
 from .web.landing import landing_page
 from .web.place import find_place, find_route_problems, mount_point, url_for
-from .web.request_user import current_access_token, current_user
+from .web.request_user import current_access_token, current_user, find_uid
 from .web.requests import forget_query, is_ours
 from .web.returning import is_our_path, return_url, safe_next
 from .web.urls import local_url
@@ -214,9 +215,10 @@ class DevKitSSO:
             state.has_checked_views = True
         if state.service is not None:
             state.service.logouts.start_round()
-        is_apps = here.url_rule is not None and not is_ours(here)
-        if is_apps and is_our_path(mount_point() + here.path):
-            # A view for every path would otherwise see another spelling of one of our addresses.
+        # Every spelling of one of our addresses contains the prefix's last segment.
+        may_be_ours = state.prefix_segment in here.path and here.url_rule is not None
+        if may_be_ours and not is_ours(here) and is_our_path(mount_point() + here.path):
+            # A view for every path would otherwise see it.
             abort(404)
         response = landing_page(state, here)
         if response is not None:
@@ -228,6 +230,7 @@ class DevKitSSO:
         if problems := [*find_view_problems(app, state), *find_route_problems(app, state)]:
             raise ConfigError("\n".join(map(str, problems)))
         exempt_our_routes(app, self.authorize_blueprint, self.callback_blueprint)
+        watch_flask_session(app, find_uid)
         if state.has_weak_key and not app.testing:
             # Not in init_app: tests may set TESTING after it.
             log.log(

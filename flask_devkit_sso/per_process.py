@@ -1,12 +1,26 @@
-"""Keeps what does not survive a fork: sockets, threads, locks and database connections."""
+"""Keeps what does not survive a fork: sockets, threads, locks and database connections, and imports
+that another thread has begun."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
+
+no_fork: Final = threading.RLock()
+"""While a thread holds it, a fork waits. Take it for an import after the start and for creating a
+TLS context: a child would inherit the locks that Python and OpenSSL hold in the middle of it, and
+wait for ever at its own first login."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=no_fork.acquire,
+        after_in_parent=no_fork.release,
+        after_in_child=no_fork.release,
+    )
 
 
 class PerProcess(Generic[T]):

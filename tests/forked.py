@@ -29,8 +29,13 @@ ROOT = Path(__file__).parent.parent
 PRELOADED = (
     "flask.cli",
     "flask_devkit_sso",
+    "flask_devkit_sso.cli.check_server",
+    "flask_devkit_sso.cli.doctor",
     "flask_devkit_sso.cli.group",
+    "flask_devkit_sso.protocol.code_exchange",
+    "flask_devkit_sso.protocol.http_call",
     "flask_devkit_sso.sandbox",
+    "flask_devkit_sso.session.sealing",
     "gunicorn.app.wsgiapp",
     "gunicorn.workers.gthread",
     "redis",

@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn, TextIO
 
 import click
 
-from .output import LIBRARIES, PACKAGE, describe, echo
+from .output import PACKAGE, describe, echo, libraries
 
 FAILED: Final = 1
 INTERRUPTED: Final = 128 + signal.SIGINT
@@ -83,7 +83,9 @@ def _boundary() -> Iterator[None]:
 
 
 def _describe(error: Exception) -> str:
-    return describe(error, lambda file: file.startswith(PACKAGE) or not file.startswith(LIBRARIES))
+    return describe(
+        error, lambda file: file.startswith(PACKAGE) or not file.startswith(libraries())
+    )
 
 
 def _open_streams() -> None:

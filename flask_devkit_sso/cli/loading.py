@@ -20,7 +20,7 @@ from ..errors import ConfigError
 from ..service import EXTENSION, AppState, collecting, get_state, refresh_state
 from ..web.place import find_route_problems
 from ..web.view_checks import find_view_problems
-from .output import LIBRARIES, PACKAGE, describe, echo
+from .output import PACKAGE, describe, echo, libraries
 
 ENVIRONMENT: Final = "FLASK_DEVKIT_SSO"
 """Prefix of the environment variables, without its last underscore."""
@@ -110,4 +110,4 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__} in {error.filename}, line {error.lineno}"
     # The fix belongs in the application's own source, not in what it calls.
-    return describe(error, lambda file: not file.startswith((*LIBRARIES, PACKAGE)))
+    return describe(error, lambda file: not file.startswith((*libraries(), PACKAGE)))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-import sysconfig
 import traceback
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -13,10 +13,6 @@ import click
 
 PACKAGE: Final = str(Path(__file__).parent.parent)
 """The folder of this package."""
-
-LIBRARIES: Final = (*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), "<")
-"""The beginnings of the paths of Python's own files and of installed packages, which may include
-this package."""
 
 
 def echo(text: str = "", *, error: bool = False) -> None:
@@ -32,6 +28,16 @@ def echo(text: str = "", *, error: bool = False) -> None:
 def printable(text: str) -> str:
     """Replace characters that are invisible or could control the terminal, except line breaks."""
     return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
+
+
+@cache
+def libraries() -> tuple[str, ...]:
+    """Return the beginnings of the paths of Python's own files and of installed packages, which may
+    include this package."""
+    # Only an unexpected failure needs the paths, and sysconfig takes long to import.
+    import sysconfig
+
+    return (*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), "<")
 
 
 def describe(error: BaseException, is_relevant: Callable[[str], bool]) -> str:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Callable
 from functools import wraps
-from typing import Any, Final, ParamSpec, TypeVar
-
-from authlib.oauth2.client import OAuth2Client
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from ..bulkhead import Place
-from ..errors import ServerError, ServerUnavailable, without_frames
+from ..errors import ServerError, ServerUnavailable, unexpected, without_frames
+from ..per_process import no_fork
 from . import authorization, contract
 from .contract import RawResponse, Tokens, UserInfo
 from .server import Server
-from .transport import Transport, unexpected
+from .transport import Transport
+
+if TYPE_CHECKING:
+    from .code_exchange import CodeExchange
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,9 +79,7 @@ class Client:
         :raises ServerUnavailable: if one of the interfaces that a login calls does not respond to
             earlier calls.
         """
-        validity = self._server.validity
-        self._transport.check(self._server.user_info_url, *([validity.url] if validity else []))
-        return self._transport.reserve(self._server.token_url)
+        return self._code_exchange.reserve()
 
     @_boundary
     def exchange(
@@ -99,24 +98,9 @@ class Client:
         :param place: what :meth:`reserve_exchange` returned, if it was called.
         :raises ServerError, ServerUnavailable: as :func:`contract.token_response`.
         """
-        requested_at = time.time()
-        # Create an object for each exchange, because Authlib's client keeps the token.
-        oauth = OAuth2Client(
-            _Session(self._transport, place),
-            client_id=self._server.client_id,
-            client_secret=self._server.client_secret,
-            redirect_uri=redirect_uri,
-            token_endpoint_auth_method=_write_body.__name__,
+        return self._code_exchange.exchange(
+            code, redirect_uri=redirect_uri, code_verifier=code_verifier, place=place
         )
-        oauth.register_client_auth_method((_write_body.__name__, _write_body))
-        oauth.register_compliance_hook(
-            "access_token_response", lambda response: _ValidatedResponse(response, requested_at)
-        )
-        verifier = {} if code_verifier is None else {"code_verifier": code_verifier}
-        token = oauth.fetch_token(
-            self._server.token_url, grant_type="authorization_code", code=code, **verifier
-        )
-        return Tokens(**{item.name: token[item.name] for item in fields(Tokens)})
 
     @_boundary
     def user_info(self, access_token: str, *, background: bool = False) -> UserInfo:
@@ -182,6 +166,15 @@ class Client:
         response = self._post_token(self._server.logout_url, access_token, background=background)
         contract.envelope_data(response, "logout")
 
+    @property
+    def _code_exchange(self) -> CodeExchange:
+        # Only logins need Authlib, and a worker should not wait for it when it starts.
+        # reserve_exchange imports it before the deadline begins.
+        with no_fork:
+            from .code_exchange import CodeExchange
+
+        return CodeExchange(self._server, self._transport)
+
     def _post_token(
         self, url: str, access_token: str, *, repeatable: bool = False, background: bool
     ) -> RawResponse:
@@ -189,43 +182,3 @@ class Client:
             client_id=self._server.client_id, access_token=access_token
         )
         return self._transport.post(url, body, repeatable=repeatable, background=background)
-
-
-class _Session:
-    """The HTTP session that Authlib expects, reduced to one POST."""
-
-    def __init__(self, transport: Transport, place: Place | None) -> None:
-        self._transport = transport
-        self._place = place
-
-    def post(self, url: str, data: Mapping[str, str], headers: object, auth: Any) -> RawResponse:
-        url, _, body = auth.prepare("POST", url, headers, data)
-        return self._transport.post(url, body, place=self._place)
-
-
-def _write_body(
-    client: Any, method: str, url: str, headers: object, form: Mapping[str, str]
-) -> tuple[str, object, bytes]:
-    """Return the request with the JSON body, which contains the secret. Authlib calls this to
-    authenticate the client."""
-    body = contract.token_request(
-        client_id=client.client_id,
-        client_secret=client.client_secret,
-        code=form["code"],
-        redirect_uri=form["redirect_uri"],
-        code_verifier=form.get("code_verifier"),
-    )
-    return url, headers, body
-
-
-class _ValidatedResponse:
-    """The response that Authlib reads the token from. Authlib accepts any JSON object, so this one
-    is validated first."""
-
-    status_code = 200
-
-    def __init__(self, response: RawResponse, requested_at: float) -> None:
-        self._tokens = contract.token_response(response, requested_at)
-
-    def json(self) -> dict[str, Any]:
-        return asdict(self._tokens)

@@ -7,6 +7,8 @@ deadline. Then it gives the call up, which shuts the socket down and ends the re
 
 from __future__ import annotations
 
+# The first connection would import it in its thread, and a fork would not wait for that.
+import encodings.idna  # noqa: F401
 import logging
 import socket
 import ssl

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
@@ -11,16 +10,16 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from itsdangerous import BadData, URLSafeSerializer
 
+from ..per_process import PerProcess, no_fork
 from ..protocol.contract import Tokens
 from .records import UNREADABLE
+
+if TYPE_CHECKING:
+    from .sealing import Sealer
 
 _SIGNED: Final = re.compile(r"\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 """The only accepted form of a signed value: base64url without padding, whose two unused last bits
@@ -120,6 +119,7 @@ class Keys:
         self._installation = installation
         # Requests need them, and deriving a key takes longer than a hash.
         self._hash_keys: dict[str, list[bytes]] = {}
+        self._sealer = PerProcess(self._create_sealer)
 
     def signer(self, purpose: str) -> Signer:
         """Return a signer whose signatures are valid for this purpose only."""
@@ -143,17 +143,18 @@ class Keys:
         keys = self._hash_keys[purpose]
         return [hmac.digest(key, text.encode(), "sha256").hex() for key in keys]
 
+    def prepare_to_seal(self) -> None:
+        """Import cryptography before there is a text to encrypt, which the frames of an ImportError
+        would show."""
+        self._sealer.get()
+
     def seal(self, text: str) -> str:
         """Encrypt a text for the store or for a cookie."""
-        return self._fernet.encrypt(text.encode()).decode()
+        return self._sealer.get().seal(text)
 
     def unseal(self, sealed: str) -> str | None:
         """Decrypt a text. Return None if its key is no longer configured, or if it is damaged."""
-        try:
-            return self._fernet.decrypt(sealed).decode()
-        except (InvalidToken, ValueError, TypeError):
-            # cryptography raises the other two if it is not ASCII, or no text at all.
-            return None
+        return self._sealer.get().unseal(sealed)
 
     def seal_tokens(self, tokens: Tokens) -> str:
         """Encrypt tokens for a record."""
@@ -170,13 +171,24 @@ class Keys:
         except UNREADABLE:
             return None
 
-    @cached_property
-    def _fernet(self) -> MultiFernet:
-        return MultiFernet(
-            [Fernet(base64.urlsafe_b64encode(key)) for key in self._derive_all("seal")]
-        )
+    def _create_sealer(self) -> Sealer:
+        # A guarded request only verifies a signature, and cryptography needs more memory than all
+        # other imports together.
+        with no_fork:
+            from .sealing import Sealer
+
+        return Sealer(self._derive_all("seal"))
 
     def _derive_all(self, purpose: str) -> list[bytes]:
         """Return a key for each secret, in the same order."""
         salt, info = self._installation.encode(), f"flask-devkit-sso 1 {purpose}".encode()
-        return [HKDF(SHA256(), 32, salt, info).derive(secret) for secret in self._secret_keys]
+        return [_derive(secret, salt, info) for secret in self._secret_keys]
+
+
+def _derive(secret: bytes, salt: bytes, info: bytes) -> bytes:
+    """Return a key of 32 bytes: HKDF with SHA-256 (RFC 5869 sections 2.2 and 2.3).
+
+    A key as long as the hash needs one step of HKDF-Expand, so no library is imported for it.
+    """
+    extracted = hmac.digest(salt, secret, "sha256")
+    return hmac.digest(extracted, info + b"\x01", "sha256")

@@ -97,6 +97,7 @@ class Logins:
         :param redirect_uri: the configured one.
         :param cookies: the request's cookies, to find those that have to be deleted.
         """
+        self._keys.prepare_to_seal()
         nonce = secrets.token_urlsafe(24)
         verifier = secrets.token_urlsafe(32) if self._pkce else None
         now = time.time()
@@ -123,6 +124,7 @@ class Logins:
         :raises LoginFailed: if this browser has no such login.
         :raises StoreUnavailable: if that cannot be found out.
         """
+        self._keys.prepare_to_seal()
         find = self._find_newest if self._binding == "confirm" else self._find_proven
         return find(response, cookies), self._with_nonce(redirect_uri, "".join(response.s))
 

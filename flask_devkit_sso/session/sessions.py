@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import builtins
 import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import Final
+from typing import Final, cast
 
 from ..config.settings import Settings
 from ..errors import StoreUnavailable
-from ..protocol.contract import Tokens, UserInfo
+from ..protocol.contract import Role, Tokens, UserInfo
 from ..store.base import Row, Store
 from .keys import Keys
-from .records import UNREADABLE, parse_time, parse_user
+from .records import UNREADABLE, parse_user
 
 RECORD_VERSION: Final = 1
 
@@ -188,7 +189,8 @@ class Sessions:
             # Some of the removed records may have expired.
             return alive
         # Another caller is removing them too.
-        return [session for session in alive if session.record in removed]
+        own = set(removed)
+        return [session for session in alive if session.record in own]
 
     def find(self, name: str) -> Session | None:
         """Return the session with a name, or None if there is none that is alive."""
@@ -256,31 +258,44 @@ def _serialize(session: Session) -> str:
 
 
 def _parse(key: str, row: Row) -> Session | None:
-    """Parse a record. Return None if another version wrote it, or if it is damaged."""
+    """Parse a record. Return None if another version wrote it, or if it is damaged.
+
+    Every request parses one, and a pattern takes less time than functions that check each value.
+    """
     try:
-        record = json.loads(row.data)
-        if record["version"] != RECORD_VERSION:
-            return None
-        if not isinstance(record["tokens"], str | None):
-            return None
-        login, sealed_next = record["login"], record["next"]
-        if not isinstance(login, str) or not isinstance(sealed_next, str):
-            return None
-        return Session(
-            key=key,
-            user=parse_user(record),
-            created_at=parse_time(record["created_at"]),
-            last_used=parse_time(row.used),
-            verified_at=parse_time(record["verified_at"]),
-            refresh_at=parse_time(record["refresh_at"]),
-            sealed_tokens=record["tokens"],
-            login=login,
-            sealed_next=sealed_next,
-            record=row.data,
-            before=parse_user(record["before"]) if record["before"] is not None else None,
-        )
+        match json.loads(row.data):
+            case {
+                "version": version,
+                "uid": str() as uid,
+                "username": str() as username,
+                "role": str() | None as role,
+                "created_at": float() | int() as created_at,
+                "verified_at": float() | int() as verified_at,
+                "refresh_at": float() | int() as refresh_at,
+                "tokens": str() | None as sealed_tokens,
+                "login": str() as login,
+                "next": str() as sealed_next,
+                "before": before,
+            } if version == RECORD_VERSION:
+                # No comparison with NaN is true, so the session would never expire.
+                if not math.isfinite(created_at + verified_at + refresh_at + row.used):
+                    return None
+                return Session(
+                    key=key,
+                    user=UserInfo(uid, username, cast("Role | None", role)),
+                    created_at=created_at,
+                    last_used=row.used,
+                    verified_at=verified_at,
+                    refresh_at=refresh_at,
+                    sealed_tokens=sealed_tokens,
+                    login=login,
+                    sealed_next=sealed_next,
+                    record=row.data,
+                    before=parse_user(before) if before is not None else None,
+                )
     except UNREADABLE:
-        return None
+        pass
+    return None
 
 
 def refresh_claim_key(installation: str, session_name: str) -> str:

@@ -7,8 +7,7 @@ records have an owner. All times are Unix seconds, compared with the clock of th
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ..bulkhead import Bulkhead, Pace
 from ..errors import StoreUnavailable
@@ -34,8 +33,7 @@ def is_recent(then: float, seconds: float) -> bool:
     return -SKEW <= time.time() - then < seconds
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One record. ``data`` is what was written, ``used`` the time of its last use."""
 
     data: str
@@ -62,6 +60,9 @@ class Bulkheads:
 
 class Store(Protocol):
     """What every store can do.
+
+    A store deletes expired records itself, in the background: no call waits for that, and no call
+    returns an expired record.
 
     Every method raises :class:`~flask_devkit_sso.StoreUnavailable` if the store cannot do its work
     now. It is then unknown whether a write was done.
@@ -94,11 +95,14 @@ class Store(Protocol):
         """
 
     def remove_owner(self, owner: str) -> list[str]:
-        """Remove all records of an owner and return their data. The cost grows with their
-        number."""
+        """Remove all records that an owner has now, and return their data.
+
+        This is done in several operations, each with its own deadline, so that others can use the
+        store in between. If one fails, the earlier ones are done.
+        """
 
     def of_owner(self, owner: str) -> dict[str, Row]:
-        """Return all records of an owner by key. The cost grows with their number."""
+        """Return all records of an owner by key, which are read in several operations."""
 
     def below(self, prefix: str) -> dict[str, Row]:
         """Return all records whose key begins with a prefix. This is slow: use it in commands, not

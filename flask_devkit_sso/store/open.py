@@ -7,7 +7,6 @@ from pathlib import Path
 from ..config.values import MEMORY
 from ..errors import ConfigError
 from .base import Store
-from .sqlite import MemoryStore, SQLiteStore
 
 
 def open_store(url: str, folder: str) -> Store:
@@ -16,9 +15,14 @@ def open_store(url: str, folder: str) -> Store:
     :param folder: the folder at which a relative path starts.
     :raises ConfigError: for a Redis URL, if redis-py is not installed or rejects the URL.
     """
+    # Import only the module of the store that is used.
     if url == MEMORY:
+        from .sqlite import MemoryStore
+
         return MemoryStore()
     if url.startswith("sqlite:"):
+        from .sqlite import SQLiteStore
+
         return SQLiteStore(Path(folder, url.removeprefix("sqlite:///")))
     try:
         from .redis import RedisStore

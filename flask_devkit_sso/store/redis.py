@@ -46,6 +46,9 @@ T = TypeVar("T")
 _SOCKET_TIMEOUT: Final = 0.7
 """Seconds for one reply, so that a dead connection leaves time for a second attempt."""
 
+_BATCH: Final = 250
+"""How many records of an owner one operation reads or removes."""
+
 
 class RedisStore:
     """A :class:`~flask_devkit_sso.store.base.Store` in one Redis or Valkey (not a cluster).
@@ -104,48 +107,65 @@ class RedisStore:
         return self._run(lambda client: _data(_eval(client, scripts.REMOVE, key, *values)))
 
     def remove_owner(self, owner: str) -> list[str]:
-        calls: dict[str, str] = {}
+        removed: list[str] = []
+        while True:
+            calls: dict[str, str] = {}
+            removed += self._run(partial(self._remove_some, owner, calls))
+            if len(calls) < _BATCH:
+                return removed
 
-        def remove(client: redis.Redis) -> list[str]:
-            # Read the index only once, so that a repeated call removes the same records.
-            if not calls:
-                calls.update({key: _call_id() for key in self._keys_of(client, owner)})
-            with client.pipeline(transaction=False) as pipeline:
-                for key, call in calls.items():
-                    _eval(pipeline, scripts.REMOVE, key, time.time(), 0, "", call)
-                if calls:
-                    pipeline.zrem(f"{PREFIX}owner:{owner}", *[PREFIX + key for key in calls])
-                answers = pipeline.execute()
-            found = map(_data, answers[: len(calls)])
-            return [data for data in found if data is not None]
+    def _remove_some(self, owner: str, calls: dict[str, str], client: redis.Redis) -> list[str]:
+        """Remove some records of an owner and return their data.
 
-        return self._run(remove)
+        :param calls: the id of each call by key. It is empty at first: a repetition removes the
+            same records.
+        """
+        index = f"{PREFIX}owner:{owner}"
+        if not calls:
+            names = cast("list[str]", client.zrange(index, 0, _BATCH - 1))
+            calls.update({name.removeprefix(PREFIX): _call_id() for name in names})
+        with client.pipeline(transaction=False) as pipeline:
+            for key, call in calls.items():
+                _eval(pipeline, scripts.REMOVE, key, time.time(), 0, "", call)
+            if calls:
+                pipeline.zrem(index, *[PREFIX + key for key in calls])
+            answers = pipeline.execute()
+        found = map(_data, answers[: len(calls)])
+        return [data for data in found if data is not None]
 
     def of_owner(self, owner: str) -> dict[str, Row]:
-        return self._run(
-            lambda client: _read_all(client, self._keys_of(client, owner)), is_read=True
-        )
+        index = f"{PREFIX}owner:{owner}"
+
+        def scan(client: redis.Redis, cursor: int) -> tuple[int, list[str]]:
+            following, pairs = cast(
+                "tuple[int, list[tuple[str, float]]]", client.zscan(index, cursor, count=_BATCH)
+            )
+            return following, [name for name, _ in pairs]
+
+        return self._scan(scan)
 
     def below(self, prefix: str) -> dict[str, Row]:
+        return self._scan(
+            lambda client, cursor: cast(
+                "tuple[int, list[str]]", client.scan(cursor, f"{PREFIX}{prefix}*", 1000)
+            )
+        )
+
+    def _scan(self, scan: Callable[[redis.Redis, int], tuple[int, list[str]]]) -> dict[str, Row]:
+        """Return the records whose names a scan finds, a few at a time: everybody waits for a long
+        command."""
         rows: dict[str, Row] = {}
         cursor = 0
 
         def page(client: redis.Redis) -> tuple[int, dict[str, Row]]:
-            following, names = cast(
-                "tuple[int, list[str]]", client.scan(cursor, f"{PREFIX}{prefix}*", 1000)
-            )
-            keys = [name.removeprefix(PREFIX) for name in names]
-            return following, _read_all(client, keys)
+            following, names = scan(client, cursor)
+            return following, _read_all(client, [name.removeprefix(PREFIX) for name in names])
 
         while True:
             cursor, found = self._run(page, is_read=True)
             rows |= found
             if cursor == 0:
                 return rows
-
-    def _keys_of(self, client: redis.Redis, owner: str) -> list[str]:
-        keys = cast("list[str]", client.zrange(f"{PREFIX}owner:{owner}", 0, -1))
-        return [key.removeprefix(PREFIX) for key in keys]
 
     def _run(self, operation: Callable[[redis.Redis], T], *, is_read: bool = False) -> T:
         process = self._process.get()

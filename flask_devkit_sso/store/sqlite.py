@@ -9,9 +9,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ..errors import StoreUnavailable
 from ..per_process import PerProcess
@@ -24,6 +24,13 @@ from .sqlite_schema import (
     refuse_foreign_file,
     use_wal,
 )
+from .sqlite_upkeep import (
+    DELETE_EXPIRED,
+    MAX_WAL_BYTES,
+    MAX_WAL_PAGES,
+    SQLiteUpkeep,
+)
+from .sqlite_writer import POLL, Connection, Writer, Written, execute, is_busy
 
 _FAILURES: Final = (sqlite3.Error, OSError, UnusableFile)
 
@@ -36,11 +43,14 @@ class SQLiteStore:
     :param path: the file. It is created with mode 0600 at the first use, its folder with 0700.
     """
 
-    _CLEAN_UP: Final = 20
-    """Maximum number of expired records that one :meth:`add` removes."""
-
     _OPENING: Final = 0.5
     """How many seconds of the deadline opening the file may take."""
+
+    _BATCH: Final = 100
+    """Maximum number of records that one transaction removes for an owner."""
+
+    _PAGE: Final = 1000
+    """Maximum number of records that one statement reads."""
 
     _LOOK_EVERY: Final = 0.5
     """Maximum number of seconds after which a read notices that the file was replaced."""
@@ -48,111 +58,158 @@ class SQLiteStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         # A forked child must not close its parent's connections to the same file.
-        self._process = PerProcess(_Process)
+        self._process = PerProcess(lambda: _Process(self))
 
     def add(self, key: str, data: str, *, expires: float, owner: str | None = None) -> bool:
-        now = time.time()
-        with self._connection() as connection:
-            # Use one transaction, so that this waits for a lock only once.
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(
-                "DELETE FROM record WHERE key IN"
-                " (SELECT key FROM record WHERE expires <= ? LIMIT ?)",
-                (now, self._CLEAN_UP),
-            )
-            cursor = connection.execute(
-                "INSERT INTO record (key, owner, data, used, expires) VALUES (?, ?, ?, ?, ?)"
-                " ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, data = excluded.data,"
-                " used = excluded.used, expires = excluded.expires WHERE expires <= excluded.used",
-                (key, owner, data, now, expires),
-            )
-            added = cursor.rowcount == 1
-            connection.execute("COMMIT")
-        return added
+        count, _ = self._write(
+            "INSERT INTO record (key, owner, data, used, expires) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, data = excluded.data,"
+            " used = excluded.used, expires = excluded.expires WHERE expires <= excluded.used",
+            key,
+            owner,
+            data,
+            time.time(),
+            expires,
+        )
+        return count == 1
 
     def read(self, key: str) -> Row | None:
-        with self._connection(is_read=True) as connection:
-            found = connection.execute(
-                "SELECT data, used FROM record WHERE key = ? AND expires > ?", (key, time.time())
-            ).fetchone()
-        return Row(*found) if found else None
+        rows = self._query(
+            "SELECT data, used FROM record WHERE key = ? AND expires > ?", key, time.time()
+        )
+        return Row(*rows[0]) if rows else None
 
     def update(self, key: str, data: str, *, expected: str | None = None) -> bool:
-        with self._connection() as connection:
-            cursor = connection.execute(
-                "UPDATE record SET data = ?"
-                " WHERE key = ? AND expires > ? AND data = coalesce(?, data)",
-                (data, key, time.time(), expected),
-            )
-            return cursor.rowcount == 1
+        count, _ = self._write(
+            "UPDATE record SET data = ? WHERE key = ? AND expires > ? AND data = coalesce(?, data)",
+            data,
+            key,
+            time.time(),
+            expected,
+        )
+        return count == 1
 
     def touch(self, key: str, *, used: float, expires: float) -> None:
-        with self._connection() as connection:
-            connection.execute(
-                "UPDATE record SET used = ?, expires = ?"
-                " WHERE key = ? AND used < ? AND expires > ?",
-                (used, expires, key, used, time.time()),
-            )
+        self._write(
+            "UPDATE record SET used = ?, expires = ? WHERE key = ? AND used < ? AND expires > ?",
+            used,
+            expires,
+            key,
+            used,
+            time.time(),
+        )
 
     def remove(self, key: str, *, data: str | None = None) -> str | None:
-        with self._connection() as connection:
-            rows = connection.execute(
-                "DELETE FROM record WHERE key = ? AND expires > ? AND data = coalesce(?, data)"
-                " RETURNING data",
-                (key, time.time(), data),
-            ).fetchall()
+        _, rows = self._write(
+            "DELETE FROM record WHERE key = ? AND expires > ? AND data = coalesce(?, data)"
+            " RETURNING data",
+            key,
+            time.time(),
+            data,
+        )
         return rows[0][0] if rows else None
 
     def remove_owner(self, owner: str) -> list[str]:
-        with self._connection() as connection:
-            rows = connection.execute(
-                "DELETE FROM record WHERE owner = ? RETURNING data, expires > ?",
-                (owner, time.time()),
-            ).fetchall()
-        return [data for data, is_alive in rows if is_alive]
+        removed: list[str] = []
+        while True:
+            started = time.perf_counter()
+            _, rows = self._write(
+                "DELETE FROM record WHERE key IN (SELECT key FROM record WHERE owner = ? LIMIT ?)"
+                " RETURNING data, expires > ?",
+                owner,
+                self._BATCH,
+                time.time(),
+            )
+            removed += [data for data, is_alive in rows if is_alive]
+            if len(rows) < self._BATCH:
+                return removed
+            # Neither lock is fair: without a pause, nobody else would get it.
+            time.sleep(max(time.perf_counter() - started, POLL))
 
     def of_owner(self, owner: str) -> dict[str, Row]:
         return self._rows("owner = ?", owner)
 
     def below(self, prefix: str) -> dict[str, Row]:
         # LIKE would not use the index of the primary key.
-        return self._rows("key >= ? AND key < ?", prefix, prefix + "\U0010ffff")
+        return self._rows("key < ?", prefix + "\U0010ffff", first=prefix)
 
-    def _rows(self, condition: str, *values: str) -> dict[str, Row]:
-        with self._connection(is_read=True) as connection:
-            rows = connection.execute(
-                f"SELECT key, data, used FROM record WHERE {condition} AND expires > ?",  # noqa: S608
-                (*values, time.time()),
-            ).fetchall()
-        return {key: Row(data, used) for key, data, used in rows}
+    def _rows(self, condition: str, value: str, *, first: str = "") -> dict[str, Row]:
+        """Read records from a key on, in several reads. A long read would keep its pages in the
+        WAL."""
+        found: dict[str, Row] = {}
+        while True:
+            rows = self._query(
+                f"SELECT key, data, used FROM record WHERE {condition} AND key >= ?"  # noqa: S608
+                " AND expires > ? ORDER BY key LIMIT ?",
+                value,
+                first,
+                time.time(),
+                self._PAGE,
+            )
+            found |= {key: Row(data, used) for key, data, used in rows}
+            if len(rows) < self._PAGE:
+                return found
+            # The next possible key.
+            first = rows[-1][0] + "\0"
 
-    def _connection(self, *, is_read: bool = False) -> AbstractContextManager[sqlite3.Connection]:
-        return _Operation(self, self._process.get(), is_read)
+    def _query(self, statement: str, *values: str | float) -> list[Any]:
+        """Return the rows that a statement selects."""
+        process = self._process.get()
+        with process.reads.enter() as place:
+            try:
+                connection = self._take(process)
+                try:
+                    rows = connection.execute(statement, values).fetchall()
+                except BaseException:
+                    connection.close()
+                    raise
+            except _FAILURES as error:
+                raise self._unavailable(error) from error
+            process.idle.append(connection)
+            place.answered = True
+        return rows
 
-    def _take(self, process: _Process, *, is_read: bool) -> _Connection:
-        """Return a connection to the current file.
+    def _write(self, statement: str, *values: str | float | None) -> Written:
+        """Carry out a statement, which is one transaction."""
+        process = self._process.get()
+        with process.writes.enter() as place:
+            try:
+                written = process.writer.write(statement, values, place.deadline)
+            except _FAILURES as error:
+                raise self._unavailable(error) from error
+            place.answered = True
+        process.upkeep.count(written.changed)
+        process.upkeep.start_if_due(time.monotonic())
+        return written
+
+    def _take(self, process: _Process) -> Connection:
+        """Return a connection for reading the current file.
 
         If the file was deleted or replaced, its old connections would write where nobody reads. So
         a write looks at the file, and a read relies on a look that is at most
         :data:`_LOOK_EVERY` seconds old.
         """
         now = time.monotonic()
-        if not is_read or now >= process.look_at:
-            process.file = self._file()
+        if now >= process.look_at:
+            self._look(process)
             process.look_at = now + self._LOOK_EVERY
+            process.upkeep.start_if_due(now)
         with suppress(IndexError):
             while True:
                 connection = process.idle.pop()
                 if connection.file == process.file:
                     return connection
                 connection.close()
-        connection = self._open(process)
-        process.file = connection.file
-        return connection
+        return self._open(process)
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         why, fix = explain(error)
         return StoreUnavailable(f"The session store {self.path} cannot be used: {why}", fix)
+
+    def _look(self, process: _Process) -> tuple[int, int] | None:
+        """Return the device and inode of the file, and let reads use that file."""
+        process.file = self._file()
+        return process.file
 
     def _file(self) -> tuple[int, int] | None:
         try:
@@ -161,7 +218,7 @@ class SQLiteStore:
             return None
         return status.st_dev, status.st_ino
 
-    def _open(self, process: _Process) -> _Connection:
+    def _open(self, process: _Process) -> Connection:
         """Open the file.
 
         While another process is creating it, SQLite reports it as locked without waiting, so try
@@ -170,16 +227,25 @@ class SQLiteStore:
         until = time.monotonic() + self._OPENING
         while True:
             try:
-                return self._try_to_open(process)
+                connection = self._try_to_open(process)
             except sqlite3.OperationalError as error:
-                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                if not busy or time.monotonic() > until:
+                if not is_busy(error) or time.monotonic() > until:
                     raise
+            else:
+                process.file = connection.file
+                return connection
             time.sleep(0.02)
 
-    def _try_to_open(self, process: _Process) -> _Connection:
+    def _open_existing(self) -> Connection | None:
+        """Open the file, unless it does not exist."""
+        return self._connect() if self._file() else None
+
+    def _try_to_open(self, process: _Process) -> Connection:
         with process.creating:
             self._create_file()
+        return self._connect()
+
+    def _connect(self) -> Connection:
         file = self._file()
         refuse_foreign_file(self.path)
         connection = sqlite3.connect(
@@ -187,7 +253,7 @@ class SQLiteStore:
             timeout=self._OPENING / 2,
             isolation_level=None,
             check_same_thread=False,
-            factory=_Connection,
+            factory=Connection,
         )
         connection.file = file
         try:
@@ -198,6 +264,8 @@ class SQLiteStore:
             # Overwrite deleted records, because they name people. Only some builds of SQLite do so
             # by default.
             connection.execute("PRAGMA secure_delete = ON")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {MAX_WAL_PAGES}")
+            connection.execute(f"PRAGMA journal_size_limit = {MAX_WAL_BYTES}")
             connection.execute(f"PRAGMA busy_timeout = {(DEADLINE - self._OPENING) * 1000:.0f}")
         except BaseException:
             connection.close()
@@ -226,57 +294,18 @@ class SQLiteStore:
                 os.close(descriptor)
 
 
-class _Connection(sqlite3.Connection):
-    """A connection with the device and inode of its file."""
-
-    file: tuple[int, int] | None = None
-
-
 class _Process(Bulkheads):
-    """What one process has: the bulkheads, the connections that are not in use, a lock for creating
-    the file, and the file as it was when somebody last looked."""
+    """What one process has: what writes to the file, idle connections for reads, a lock for
+    creating the file, and the file as it was when a read last looked."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: SQLiteStore) -> None:
         super().__init__()
-        self.idle: deque[_Connection] = deque()
+        self.writer = Writer(lambda: store._look(self), lambda: store._open(self))
+        self.upkeep = SQLiteUpkeep(store._open_existing, self.writer.lock, _FAILURES)
+        self.idle: deque[Connection] = deque()
         self.creating = threading.Lock()
         self.file: tuple[int, int] | None = None
         self.look_at = -math.inf
-
-
-class _Operation:
-    """Lends a connection to one operation. A class takes less time than a generator."""
-
-    __slots__ = ("_connection", "_is_read", "_place", "_process", "_store")
-
-    def __init__(self, store: SQLiteStore, process: _Process, is_read: bool) -> None:
-        self._store = store
-        self._process = process
-        self._is_read = is_read
-
-    def __enter__(self) -> sqlite3.Connection:
-        process = self._process
-        self._place = (process.reads if self._is_read else process.writes).enter()
-        try:
-            self._connection = self._store._take(process, is_read=self._is_read)
-        except BaseException as error:
-            self._place.leave()
-            if isinstance(error, _FAILURES):
-                raise self._store._unavailable(error) from error
-            raise
-        return self._connection
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: object
-    ) -> None:
-        if error is None:
-            self._process.idle.append(self._connection)
-            self._place.answered = True
-        else:
-            self._connection.close()
-        self._place.leave()
-        if isinstance(error, _FAILURES):
-            raise self._store._unavailable(error) from error
 
 
 class MemoryStore(SQLiteStore):
@@ -288,7 +317,7 @@ class MemoryStore(SQLiteStore):
         self._only: sqlite3.Connection | None = None
 
     @contextmanager
-    def _connection(self, *, is_read: bool = False) -> Iterator[sqlite3.Connection]:
+    def _lend(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             if self._only is None:
                 self._only = sqlite3.connect(
@@ -296,3 +325,12 @@ class MemoryStore(SQLiteStore):
                 )
                 create_schema(self._only)
             yield self._only
+
+    def _query(self, statement: str, *values: str | float) -> list[Any]:
+        with self._lend() as connection:
+            return connection.execute(statement, values).fetchall()
+
+    def _write(self, statement: str, *values: str | float | None) -> Written:
+        with self._lend() as connection:
+            connection.execute(DELETE_EXPIRED, (time.time(), self._BATCH))
+            return execute(connection, statement, values)

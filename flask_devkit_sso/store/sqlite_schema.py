@@ -42,7 +42,7 @@ mode, such as many FUSE and network file systems."""
 _NO_WAL: Final = "SQLite's WAL mode does not work on its file system"
 _USE_OWN_FILE: Final = "Set DEVKIT_SSO_STORE_URL to a file of its own"
 _USE_LOCAL_DISK: Final = "Put the file on a local disk, or use Redis: see DEVKIT_SSO_STORE_URL"
-_END_LOCK: Final = (
+END_LOCK: Final = (
     "Find the process that keeps the file locked, such as a backup or an open sqlite3 shell (fuser "
     "lists the processes that use a file), and end it"
 )
@@ -65,7 +65,7 @@ def explain(error: Exception) -> tuple[str, str]:
     if name in _WAL_ERRORS:
         return f"{_NO_WAL} ({name})", _USE_LOCAL_DISK
     if name.startswith("SQLITE_BUSY"):
-        return str(error), _END_LOCK
+        return str(error), END_LOCK
     return str(error), getattr(error, "fix", "")
 
 

@@ -1,8 +1,9 @@
 """Keeps one person's data in Flask's ``session`` from the next person, as Django does.
 
 That data outlives a login: the next person at the same browser would find the cart of the previous
-one. So a login writes a *tag* into it, a keyed hash of the uid. Data with a tag is cleared once the
-person it belongs to is no longer signed in. Data without one is that of a visitor, and stays.
+one. So it contains a *tag*, a keyed hash of the uid, once somebody is signed in. Data with a tag is
+cleared once the person it belongs to is no longer signed in. Data without one is that of a visitor,
+and stays. As long as the application keeps nothing there, there is no tag and no cookie of Flask.
 
 If the application keeps the data on its server and can give it a new id, that happens too. Nobody
 can then use an id from before the login.
@@ -10,18 +11,23 @@ can then use an id from before the login.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, Final
 
-from flask import request, session
+from flask import Flask, has_request_context, request, session
 from flask.sessions import NullSession, SessionMixin
 
+from ..errors import LoginFailed
 from ..service import get_app, get_request, get_session_service, get_state, request_host
 from .requests import is_page_load, is_same_origin
 
 TAG: Final = "_devkit_sso_user"
 """The name of the tag in Flask's ``session``."""
+
+_IS_WATCHED: Final = "devkit_sso_is_watched"
+"""An attribute of session interfaces whose data gets tags."""
 
 
 def clear_flask_session() -> None:
@@ -57,8 +63,53 @@ def flask_session_of(uid: str, previous_uid: str | None) -> Iterator[None]:
             found.update(data)
             found.modified = was_modified
         raise
-    found[TAG] = tags[0]
-    _regenerate(found)
+    if found:
+        _write_tag(found, tags[0])
+
+
+def watch_flask_session(app: Flask, find_uid: Callable[[], str | None]) -> None:
+    """Let data that the application writes while somebody is signed in have their tag.
+
+    :param find_uid: returns the uid of the person who is signed in, or None. It may raise
+        LoginFailed.
+    """
+    interface: Any = app.session_interface
+    if _IS_WATCHED in vars(interface):
+        return
+    if interface is type(app).session_interface:
+        # All applications share Flask's own one.
+        interface = copy(interface)
+    save = interface.save_session
+
+    def save_session(app: Flask, data: SessionMixin, response: Any) -> None:
+        if data.modified and data and TAG not in data and has_request_context():
+            _tag_written_data(data, find_uid)
+        save(app, data, response)
+
+    interface.save_session = save_session
+    setattr(interface, _IS_WATCHED, True)
+    app.session_interface = interface
+
+
+def _tag_written_data(data: SessionMixin, find_uid: Callable[[], str | None]) -> None:
+    state = get_state()
+    if not state.settings.clear_session or state.session_service is None:
+        return
+    if not state.find_session_cookie(request.cookies):
+        return
+    try:
+        uid = find_uid()
+    except LoginFailed:
+        # Somebody may be signed in, and nobody knows who. The tag of nobody has the data cleared.
+        _write_tag(data, _tag_prefix())
+    else:
+        if uid is not None:
+            _write_tag(data, _tags(uid)[0])
+
+
+def _write_tag(data: SessionMixin, tag: str) -> None:
+    data[TAG] = tag
+    _regenerate(data)
 
 
 def check_flask_session(uid: str | None) -> None:

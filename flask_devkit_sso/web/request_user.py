@@ -84,6 +84,14 @@ def load_user() -> RequestUser:
     return known
 
 
+def find_uid() -> str | None:
+    """Return the uid of the person who is signed in according to the session, or None.
+
+    :raises LoginFailed: as :func:`load_user`.
+    """
+    return load_user().user.uid
+
+
 def verified_user() -> RequestUser:
     """Return the current request's user, whom the server has confirmed recently.
 

@@ -126,13 +126,9 @@ def is_our_path(path: str) -> bool:
     Another spelling counts as well, such as ``/sso//logout``, ``/sso/./logout`` or
     ``/sso/logout/``: browsers and proxies resolve dots, and some proxies merge slashes.
     """
-    prefix = get_state().settings.url_prefix
-    if prefix.rpartition("/")[2] not in path:
-        # Every spelling contains it. Most paths do not, and this runs for every request.
-        return False
     root = normpath(mount_point()) if mount_point() else ""
     path = normpath("/" + path.lstrip("/"))
-    if not path.startswith(f"{root}{prefix}/"):
+    if not path.startswith(f"{root}{get_state().settings.url_prefix}/"):
         return False
     adapter = current_app.create_url_adapter(request)
     if adapter is None:

@@ -18,6 +18,7 @@ from flask_devkit_sso import DevKitSSO, LoginRefused, current_user, logged_out, 
 from .. import clock
 from ..clock import advance
 from ..conftest import SECRET_KEY, AppMaker, come_back, cookies, sign_in, start
+from ..redis_server import Proxy, RedisServer
 from ..scripted import ADA, GET_USER_INFO, REFRESH_TOKEN, ScriptedServer, fails, says
 
 SAME = {"Sec-Fetch-Site": "same-origin"}
@@ -50,6 +51,11 @@ def put(client: FlaskClient, **data: str) -> None:
 def data_of(client: FlaskClient) -> dict[str, Any]:
     found: dict[str, Any] = client.get("/session").get_json()
     return found
+
+
+def value_of(client: FlaskClient) -> str:
+    cookie = client.get_cookie("session")
+    return cookie.value if cookie else ""
 
 
 def as_person(server: ScriptedServer, uid: str) -> None:
@@ -139,8 +145,14 @@ def test_somebody_else_finds_it_empty(
     sign_in(client)
     put(client, cart="book")
     if not has_tag:
-        with client.session_transaction() as found:
+        # An application without the extension shares the cookie.
+        other = Flask("other")
+        other.secret_key = SECRET_KEY
+        browser = other.test_client()
+        browser.set_cookie("session", value_of(client))
+        with browser.session_transaction() as found:
             del found["_devkit_sso_user"]
+        client.set_cookie("session", value_of(browser))
     another_login(client, server, "u-2")
     assert seen == [{}, {}]
     assert client.get("/who").get_json()["uid"] == "u-2"
@@ -315,6 +327,46 @@ def test_nothing_changes_without_a_cookie_of_flask(make_app: AppMaker) -> None:
     assert not any(name == "Set-Cookie" for headers in found for name, _ in headers)
 
 
+def test_an_application_that_keeps_nothing_there_gets_no_cookie(client: FlaskClient) -> None:
+    assert not changes_session(sign_in(client))
+    assert not changes_session(client.get("/private"))
+    assert value_of(client) == ""
+
+
+def test_what_is_written_while_the_store_is_unavailable_is_lost(
+    make_app: AppMaker, redis_server: RedisServer
+) -> None:
+    """Somebody may be signed in, and the next person must not find that person's data."""
+    proxy = Proxy(redis_server)
+    client = add_views(make_app(store_url=proxy.url)).test_client()
+    sign_in(client)
+    proxy.close()
+    put(client, cart="book")
+    assert client.get("/private").status_code == 503
+    other = add_views(make_app(store_url=redis_server.url)).test_client()
+    for cookie in cookies(client):
+        other.set_cookie(cookie.key, cookie.value)
+    other.set_cookie("session", value_of(client))
+    assert data_of(other) == {"cart": "book"}
+    assert other.get("/private").status_code == 200
+    assert data_of(other) == {}
+
+
+def test_other_applications_of_the_process_stay_as_they_are(client: FlaskClient) -> None:
+    other = Flask("other")
+    other.secret_key = SECRET_KEY
+    sign_in(client)
+    put(client, cart="book")
+    assert type(other).session_interface is other.session_interface
+    browser = add_views(other).test_client()
+    for cookie in cookies(client):
+        browser.set_cookie(cookie.key, cookie.value)
+    browser.delete_cookie("session")
+    put(browser, cart="pen")
+    with browser.session_transaction() as found:
+        assert dict(found) == {"cart": "pen"}
+
+
 def test_it_can_be_turned_off(make_app: AppMaker, server: ScriptedServer) -> None:
     client = add_views(make_app(clear_session=False)).test_client()
     put(client, cart="book")
@@ -445,9 +497,10 @@ def test_a_session_on_the_server_gets_a_new_id(
 
     old.append(session_id())
     another_login(client, server, "u-2")
-    assert session_id() not in ("", *old)
+    assert session_id() not in old
     assert data_of(client) == {}
     put(client, cart="pen")
+    assert session_id() not in ("", *old)
     assert data_of_old_ids() == [{}, {}]
 
     old.append(session_id())

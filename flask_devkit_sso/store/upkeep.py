@@ -1,0 +1,68 @@
+"""Work of a store that no request waits for, such as the deletion of expired records."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+log: Final = logging.getLogger("flask_devkit_sso")
+
+_step: Final = threading.Lock()
+"""Held during each step, and by whoever forks. Libraries in C, such as SQLite, have locks that
+would stay locked for ever in a child if a thread had one of them at the moment of the fork."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_step.acquire, after_in_parent=_step.release, after_in_child=_step.release
+    )
+
+
+class Upkeep:
+    """Does the work of one store in one process, in a thread that ends when the work is done.
+
+    :param steps: does the work in steps. Between two of them, it yields for how many seconds to
+        pause.
+    :param failures: the exceptions that a store that cannot be used raises.
+    """
+
+    def __init__(
+        self, steps: Callable[[], Iterator[float]], failures: tuple[type[Exception], ...]
+    ) -> None:
+        self._steps = steps
+        self._failures = failures
+        self._running = threading.Lock()
+
+    def start(self) -> None:
+        """Start the work, unless it is in progress."""
+        if not self._running.acquire(blocking=False):
+            return
+        # A daemon, so that it does not delay the end of the process. A step that is cut off is a
+        # transaction that has not happened.
+        thread = threading.Thread(target=self._run, name="devkit-sso-upkeep", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system has no thread left, or the interpreter is shutting down. A request must not
+            # fail because of that.
+            self._running.release()
+
+    def _run(self) -> None:
+        try:
+            steps = self._steps()
+            while True:
+                with _step:
+                    pause = next(steps, None)
+                if pause is None:
+                    return
+                time.sleep(pause)
+        except self._failures as error:
+            # Requests notice it as well, and the next round tries again.
+            log.info("expired records cannot be deleted: %s", error)
+        except Exception:
+            log.exception("expired records cannot be deleted")
+        finally:
+            self._running.release()
