@@ -226,7 +226,11 @@ class Logins:
         signed = self._cookies.read(cookie)
         if signed is None or not is_recent(signed.at, self._ttl):
             return None
-        nonce, next_url, sealed = signed.value
+        try:
+            # A newer version may add values.
+            nonce, next_url, sealed, *_ = signed.value
+        except (ValueError, TypeError):
+            return None
         if name != self._prefix + nonce[:_NAME_LENGTH]:
             return None
         verifier = sealed and self._keys.unseal(sealed)
