@@ -29,8 +29,8 @@ _NAME_LENGTH: Final = 8
 """How many characters of the nonce are part of a cookie's name."""
 
 _ONE_KEY: Final = (
-    "If this happens often, check that all workers use the same SECRET_KEY, and that it never "
-    "changes."
+    "If this happens often, check that all workers use the same SECRET_KEY. To replace it, first "
+    "add the new one to SECRET_KEY_FALLBACKS everywhere."
 )
 
 _CLOCKS: Final = "It was started in the future: synchronise the clocks of all hosts."

@@ -46,7 +46,7 @@ class UnreadableTokens(ServerUnavailable):
         super().__init__(
             "The tokens of a session cannot be decrypted with SECRET_KEY or SECRET_KEY_FALLBACKS. "
             "If another host uses a new key, add it to SECRET_KEY_FALLBACKS here: see "
-            "docs/deployment.md#rotating-secret-key."
+            "docs/deployment.md#rotating-the-secret-key."
         )
 
 
