@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from ..config.problem import Problem
 from ..config.redirect_uri import is_loopback
 from ..config.settings import PREFIX, Settings
+from ..protocol.connecting import Address, connect, resolve
 from ..protocol.transport import tls_context
 from .findings import Findings
 
@@ -58,21 +60,11 @@ def check_origin(found: Findings, scheme: str, netloc: str, settings: Settings) 
             f"{SHOW_HINT}",
         )
         return False
-    found.ok(f"name {host}", f"resolves to {', '.join(addresses)}")
-    subject = f"connection to {host}, port {port}"
-    try:
-        connection = socket.create_connection((host, port), settings.timeout)
-    except OSError as error:
-        reason = "timed out" if isinstance(error, TimeoutError) else error.strerror or "failed"
-        found.error(
-            subject,
-            reason,
-            "Check that the server is running, that it uses this port, and that no firewall blocks "
-            "the connection",
-        )
+    found.ok(f"name {host}", f"resolves to {', '.join(address.ip for address in addresses)}")
+    connection = _connect(found, host, port, addresses, settings.timeout)
+    if connection is None:
         return False
     with connection:
-        found.ok(subject, "open")
         if scheme == "https":
             return _check_tls(found, connection, host, port, settings.ca_bundle)
     if is_loopback(host):
@@ -82,20 +74,65 @@ def check_origin(found: Findings, scheme: str, netloc: str, settings: Settings) 
     return True
 
 
-def _resolve(host: str, port: int, timeout: float) -> list[str]:
-    addresses: list[str] = []
+def _resolve(host: str, port: int, timeout: float) -> list[Address]:
+    addresses: list[Address] = []
 
-    def resolve() -> None:
+    def find() -> None:
         # Otherwise the thread would print the exception that an unknown name raises.
-        with suppress(OSError, UnicodeError):
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            addresses.extend(dict.fromkeys(str(address[0]) for *_, address in found))
+        with suppress(OSError):
+            addresses.extend(resolve(host, port))
 
     # Name resolution has no timeout, and a daemon thread does not keep the process alive.
-    resolving = threading.Thread(target=resolve, daemon=True)
+    resolving = threading.Thread(target=find, daemon=True)
     resolving.start()
     resolving.join(timeout)
     return list(addresses)
+
+
+def _connect(
+    found: Findings, host: str, port: int, addresses: list[Address], timeout: float
+) -> socket.socket | None:
+    """Connect to each address, because a call only shows that one of them works."""
+    subject = f"connection to {host}, port {port}"
+
+    def attempt(address: Address) -> socket.socket | str:
+        try:
+            return connect([address], timeout)
+        except TimeoutError:
+            return "timed out"
+        except OSError as error:
+            return error.strerror or "failed"
+
+    with ThreadPoolExecutor(len(addresses)) as threads:
+        results = list(threads.map(attempt, addresses))
+    opened = [result for result in results if isinstance(result, socket.socket)]
+    failures = {
+        address.ip: result
+        for address, result in zip(addresses, results, strict=True)
+        if isinstance(result, str)
+    }
+    for connection in opened[1:]:
+        connection.close()
+    if not opened:
+        found.error(
+            subject,
+            ", ".join(dict.fromkeys(failures.values())),
+            "Check that the server is running, that it uses this port, and that no firewall blocks "
+            "the connection",
+        )
+        return None
+    # A server on this machine often listens on IPv4 only, although localhost has an IPv6 address.
+    if failures and not is_loopback(host):
+        reasons = ", ".join(f"{ip} {reason}" for ip, reason in failures.items())
+        found.warning(
+            subject,
+            f"open, but not at each of its addresses: {reasons}",
+            "Calls use another address, but may begin later. Have the address repaired, or removed "
+            "from DNS",
+        )
+    else:
+        found.ok(subject, "open")
+    return opened[0]
 
 
 def _check_tls(

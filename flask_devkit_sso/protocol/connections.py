@@ -20,8 +20,10 @@ from typing import Any, Final
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from ..errors import ServerUnavailable
+from .connecting import connect, resolve
 from .framing import StrictResponse
 
 MAX_IDLE: Final = 4.0
@@ -110,6 +112,20 @@ class _CuttableConnection(HTTPConnection):
         self._register()
         super().connect()
         self._register()
+
+    def _new_conn(self) -> socket.socket:
+        # urllib3 tries the addresses of a host one after the other, each until the deadline.
+        timeout = self.timeout
+        assert isinstance(timeout, int | float)  # noqa: S101 - every call has a deadline
+        try:
+            addresses = resolve(self._dns_host, self.port)
+            return connect(addresses, timeout, options=self.socket_options or ())
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, "timed out") from error
+        except OSError as error:
+            raise NewConnectionError(self, "failed") from error
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self._idle_since is not None and time.monotonic() - self._idle_since > MAX_IDLE:

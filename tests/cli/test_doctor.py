@@ -365,6 +365,27 @@ def test_on_certificates(place: Place, name: str) -> None:
     assert (server.seen == []) is expected.startswith("error"), "nothing is sent without trust"
 
 
+ADDRESSES = """
+import socket
+real = socket.getaddrinfo
+def getaddrinfo(host, *args, **kwargs):
+    hosts = ["127.0.0.2", "127.0.0.1"] if host == "auth.example.com" else [host]
+    return [found for host in hosts for found in real(host, *args, **kwargs)]
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+@pytest.mark.slow
+def test_on_a_host_with_an_address_that_does_not_work(
+    place: Place, refusing: ScriptedServer
+) -> None:
+    url = f"http://auth.example.com:{refusing.server_port}"
+    done = place.run("doctor", before=ADDRESSES, **settings(SERVER_URL=url, INSECURE_HTTP="true"))
+    assert "auth.example.com: resolves to 127.0.0.2, 127.0.0.1\n" in done.stdout
+    assert "open, but not at each of its addresses: 127.0.0.2 Connection refused" in done.stdout
+    assert refusing.seen
+
+
 @pytest.mark.slow
 def test_on_a_server_without_tls(place: Place, refusing: ScriptedServer) -> None:
     url = refusing.url.replace("http:", "https:")
