@@ -12,39 +12,16 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..config.problem import Problem
 from ..config.redirect_uri import is_loopback
 from ..config.settings import PREFIX, Settings
 from ..protocol.connecting import Address, connect, resolve
-from ..protocol.transport import tls_context
+from ..protocol.trust import Trust
 from .findings import Findings
 
 EXPIRES_SOON: Final = 14 * 86400.0
 """A certificate that expires within this many seconds is a warning."""
 
 SHOW_HINT: Final = "`flask devkit-sso show` shows where each setting comes from"
-
-_TRUST_CA: Final = f"set {PREFIX}CA_BUNDLE to the PEM file of that CA"
-
-_CERTIFICATE_PROBLEMS: Final = {
-    9: Problem("is not valid yet", "Compare the clocks of both machines"),
-    10: Problem("has expired", "Ask the people who run the server to renew it"),
-    18: Problem(
-        "is self-signed", f"If it is the right one, set {PREFIX}CA_BUNDLE to a PEM file of it"
-    ),
-    19: Problem("is from a CA that is not trusted here", f"If you trust the CA, {_TRUST_CA}"),
-    20: Problem(
-        "is from a CA that is not trusted here, or the server omits an intermediate certificate",
-        f"If you trust the CA, {_TRUST_CA}; or have the server send the whole chain",
-    ),
-    62: Problem(
-        "is for another name",
-        f"Use one of its names in {PREFIX}SERVER_URL. Only a subjectAltName counts, not the common "
-        "name",
-    ),
-    64: Problem("is for another address", f"Use one of its names in {PREFIX}SERVER_URL"),
-}
-"""Problems by OpenSSL's X509_V_ERR_… number. Each text continues "the certificate"."""
 
 
 def check_origin(found: Findings, scheme: str, netloc: str, settings: Settings) -> bool:
@@ -66,7 +43,7 @@ def check_origin(found: Findings, scheme: str, netloc: str, settings: Settings) 
         return False
     with connection:
         if scheme == "https":
-            return _check_tls(found, connection, host, port, settings.ca_bundle)
+            return _check_tls(found, connection, host, port, settings.trust)
     if is_loopback(host):
         found.ok(f"TLS of {host}", "plain http, which nobody else can read on loopback")
     else:
@@ -136,20 +113,23 @@ def _connect(
 
 
 def _check_tls(
-    found: Findings, connection: socket.socket, host: str, port: int, ca_bundle: str | None
+    found: Findings, connection: socket.socket, host: str, port: int, trust: Trust
 ) -> bool:
     subject = f"TLS of {host}, port {port}"
-    trusted = f"trusted CAs: {ca_bundle or 'those of the system'}"
+    trusted = f"trusted CAs: {trust.ca_bundle or 'those of the system'}"
+    name = trust.expected_name(host)
+    if name != host:
+        trusted = f"for {name}, {trusted}"
     try:
-        with tls_context(ca_bundle).wrap_socket(connection, server_hostname=host) as tls:
+        with trust.create_context().wrap_socket(connection, server_hostname=name) as tls:
             certificate = tls.getpeercert() or {}
             version = tls.version()
-    except ssl.SSLCertVerificationError as error:
-        unknown = Problem(
-            f"is not accepted ({error.verify_message})", "Ask the people who run the server"
+    except ssl.SSLError as error:
+        problem = trust.explain(error, host)
+        is_certificate = isinstance(error, ssl.SSLCertVerificationError)
+        found.error(
+            subject, f"{problem.text} ({trusted})" if is_certificate else problem.text, problem.fix
         )
-        problem = _CERTIFICATE_PROBLEMS.get(error.verify_code, unknown)
-        found.error(subject, f"the certificate {problem.text} ({trusted})", problem.fix)
         return False
     except OSError:
         found.error(

@@ -25,6 +25,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from ..errors import ServerUnavailable
 from .connecting import connect, resolve
 from .framing import StrictResponse
+from .trust import Trust
 
 MAX_IDLE: Final = 4.0
 """Seconds for which an idle connection is reused. Standard servers close it after 5
@@ -164,8 +165,23 @@ class _HTTPSPool(HTTPSConnectionPool):
     ConnectionCls = _CuttableTLSConnection
 
 
-def create_pool(tls: ssl.SSLContext, size: int) -> urllib3.PoolManager:
+class _PoolManager(urllib3.PoolManager):
+    def __init__(self, tls: ssl.SSLContext, trust: Trust, size: int) -> None:
+        super().__init__(maxsize=size, ssl_context=tls)
+        self.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        self._trust = trust
+
+    def _new_pool(
+        self, scheme: str, host: str, port: int, request_context: dict[str, Any] | None = None
+    ) -> HTTPConnectionPool:
+        pool = super()._new_pool(scheme, host, port, request_context)
+        if scheme == "https":
+            # With assert_hostname instead, urllib3 would switch the check of the shared context off
+            # for every host.
+            pool.conn_kw["server_hostname"] = self._trust.expected_name(pool.host)
+        return pool
+
+
+def create_pool(tls: ssl.SSLContext, trust: Trust, size: int) -> urllib3.PoolManager:
     """Return a pool of connections that another thread can close."""
-    pool = urllib3.PoolManager(maxsize=size, ssl_context=tls)
-    pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-    return pool
+    return _PoolManager(tls, trust, size)

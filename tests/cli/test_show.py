@@ -25,7 +25,7 @@ def test_after_register(place: Place) -> None:
     assert rows["DEVKIT_SSO_IDLE_TIMEOUT"].split() == ["default", "1800"]
     assert rows["SECRET_KEY"].split(maxsplit=1) == ["app.config", "(set, not shown)"]
     assert KEY["FLASK_SECRET_KEY"] not in done.stdout
-    assert len(rows) == 32
+    assert len(rows) == 33
 
 
 def test_invalid_and_missing_settings(place: Place) -> None:
