@@ -81,6 +81,22 @@ def test_at_most_six_addresses_are_tried(
     sign_in(client)
 
 
+class IPv6Server(ScriptedServer):
+    address_family = socket.AF_INET6
+
+
+def test_ipv6_and_ipv4_are_tried_in_turn(make_app: AppMaker, resolver: Resolver) -> None:
+    """If one of them does not work here, it does not use up all attempts."""
+    try:
+        server = IPv6Server(host="::1")
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    app = make_app(server_url=f"http://{HOST}:{server.server_port}", insecure_http=True)
+    resolver(*(f"127.0.0.{n}" for n in range(2, 9)), "::1")
+    sign_in(app.test_client())
+    server.stop()
+
+
 def test_a_certificate_error_ends_the_call(
     make_app: AppMaker, resolver: Resolver, tmp_path: Any
 ) -> None:
