@@ -223,7 +223,7 @@ class AppState:
         base, settings, server = self.session_service, self.settings, self.settings.server
         if base is None or server is None:
             return None
-        transport = Transport(ca_bundle=settings.ca_bundle, timeout=settings.timeout)
+        transport = Transport(trust=settings.trust, timeout=settings.timeout)
         client = Client(server, transport)
         store, sessions, users = base.store, base.sessions, base.verified_users
         logouts = PendingLogouts(store, base.keys, client, settings)

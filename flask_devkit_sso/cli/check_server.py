@@ -87,7 +87,7 @@ def _load_target(info: ScriptInfo) -> tuple[Target, str]:
             f"Missing: {', '.join(missing)}. Run `{REGISTER_COMMAND}`, or set them in the "
             f"environment ({ENVIRONMENT}_CLIENT_ID and so on)."
         )
-    transport = Transport(ca_bundle=settings.ca_bundle, timeout=settings.timeout)
+    transport = Transport(trust=settings.trust, timeout=settings.timeout)
     client = Client(server, transport)
     return Target(Findings(), server, redirect_uri, transport, client), settings.binding
 

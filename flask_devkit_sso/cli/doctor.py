@@ -65,5 +65,5 @@ def _check_server(found: Findings, server: Server, settings: Settings) -> None:
         called.append(server.validity.url)
     origins = {urlsplit(url)[:2]: None for url in called}
     reached = {origin for origin in origins if check_origin(found, *origin, settings)}
-    transport = Transport(ca_bundle=settings.ca_bundle, timeout=settings.timeout)
+    transport = Transport(trust=settings.trust, timeout=settings.timeout)
     check_interfaces(found, transport, server, settings.redirect_uri, reached)

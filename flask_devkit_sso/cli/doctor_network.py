@@ -6,43 +6,22 @@ import socket
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..config.problem import Problem
 from ..config.redirect_uri import is_loopback
 from ..config.settings import PREFIX, Settings
-from ..protocol.transport import tls_context
+from ..protocol.connecting import Address, connect, resolve
+from ..protocol.trust import Trust
 from .findings import Findings
 
 EXPIRES_SOON: Final = 14 * 86400.0
 """A certificate that expires within this many seconds is a warning."""
 
 SHOW_HINT: Final = "`flask devkit-sso show` shows where each setting comes from"
-
-_TRUST_CA: Final = f"set {PREFIX}CA_BUNDLE to the PEM file of that CA"
-
-_CERTIFICATE_PROBLEMS: Final = {
-    9: Problem("is not valid yet", "Compare the clocks of both machines"),
-    10: Problem("has expired", "Ask the people who run the server to renew it"),
-    18: Problem(
-        "is self-signed", f"If it is the right one, set {PREFIX}CA_BUNDLE to a PEM file of it"
-    ),
-    19: Problem("is from a CA that is not trusted here", f"If you trust the CA, {_TRUST_CA}"),
-    20: Problem(
-        "is from a CA that is not trusted here, or the server omits an intermediate certificate",
-        f"If you trust the CA, {_TRUST_CA}; or have the server send the whole chain",
-    ),
-    62: Problem(
-        "is for another name",
-        f"Use one of its names in {PREFIX}SERVER_URL. Only a subjectAltName counts, not the common "
-        "name",
-    ),
-    64: Problem("is for another address", f"Use one of its names in {PREFIX}SERVER_URL"),
-}
-"""Problems by OpenSSL's X509_V_ERR_… number. Each text continues "the certificate"."""
 
 
 def check_origin(found: Findings, scheme: str, netloc: str, settings: Settings) -> bool:
@@ -58,23 +37,13 @@ def check_origin(found: Findings, scheme: str, netloc: str, settings: Settings) 
             f"{SHOW_HINT}",
         )
         return False
-    found.ok(f"name {host}", f"resolves to {', '.join(addresses)}")
-    subject = f"connection to {host}, port {port}"
-    try:
-        connection = socket.create_connection((host, port), settings.timeout)
-    except OSError as error:
-        reason = "timed out" if isinstance(error, TimeoutError) else error.strerror or "failed"
-        found.error(
-            subject,
-            reason,
-            "Check that the server is running, that it uses this port, and that no firewall blocks "
-            "the connection",
-        )
+    found.ok(f"name {host}", f"resolves to {', '.join(address.ip for address in addresses)}")
+    connection = _connect(found, host, port, addresses, settings.timeout)
+    if connection is None:
         return False
     with connection:
-        found.ok(subject, "open")
         if scheme == "https":
-            return _check_tls(found, connection, host, port, settings.ca_bundle)
+            return _check_tls(found, connection, host, port, settings.trust)
     if is_loopback(host):
         found.ok(f"TLS of {host}", "plain http, which nobody else can read on loopback")
     else:
@@ -82,37 +51,85 @@ def check_origin(found: Findings, scheme: str, netloc: str, settings: Settings) 
     return True
 
 
-def _resolve(host: str, port: int, timeout: float) -> list[str]:
-    addresses: list[str] = []
+def _resolve(host: str, port: int, timeout: float) -> list[Address]:
+    addresses: list[Address] = []
 
-    def resolve() -> None:
+    def find() -> None:
         # Otherwise the thread would print the exception that an unknown name raises.
-        with suppress(OSError, UnicodeError):
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            addresses.extend(dict.fromkeys(str(address[0]) for *_, address in found))
+        with suppress(OSError):
+            addresses.extend(resolve(host, port))
 
     # Name resolution has no timeout, and a daemon thread does not keep the process alive.
-    resolving = threading.Thread(target=resolve, daemon=True)
+    resolving = threading.Thread(target=find, daemon=True)
     resolving.start()
     resolving.join(timeout)
     return list(addresses)
 
 
+def _connect(
+    found: Findings, host: str, port: int, addresses: list[Address], timeout: float
+) -> socket.socket | None:
+    """Connect to each address, because a call only shows that one of them works."""
+    subject = f"connection to {host}, port {port}"
+
+    def attempt(address: Address) -> socket.socket | str:
+        try:
+            return connect([address], timeout)
+        except TimeoutError:
+            return "timed out"
+        except OSError as error:
+            return error.strerror or "failed"
+
+    with ThreadPoolExecutor(len(addresses)) as threads:
+        results = list(threads.map(attempt, addresses))
+    opened = [result for result in results if isinstance(result, socket.socket)]
+    failures = {
+        address.ip: result
+        for address, result in zip(addresses, results, strict=True)
+        if isinstance(result, str)
+    }
+    for connection in opened[1:]:
+        connection.close()
+    if not opened:
+        found.error(
+            subject,
+            ", ".join(dict.fromkeys(failures.values())),
+            "Check that the server is running, that it uses this port, and that no firewall blocks "
+            "the connection",
+        )
+        return None
+    # A server on this machine often listens on IPv4 only, although localhost has an IPv6 address.
+    if failures and not is_loopback(host):
+        reasons = ", ".join(f"{ip} {reason}" for ip, reason in failures.items())
+        found.warning(
+            subject,
+            f"open, but not at each of its addresses: {reasons}",
+            "Calls use another address, but may begin later. Have the address repaired, or removed "
+            "from DNS",
+        )
+    else:
+        found.ok(subject, "open")
+    return opened[0]
+
+
 def _check_tls(
-    found: Findings, connection: socket.socket, host: str, port: int, ca_bundle: str | None
+    found: Findings, connection: socket.socket, host: str, port: int, trust: Trust
 ) -> bool:
     subject = f"TLS of {host}, port {port}"
-    trusted = f"trusted CAs: {ca_bundle or 'those of the system'}"
+    trusted = f"trusted CAs: {trust.ca_bundle or 'those of the system'}"
+    name = trust.expected_name(host)
+    if name != host:
+        trusted = f"for {name}, {trusted}"
     try:
-        with tls_context(ca_bundle).wrap_socket(connection, server_hostname=host) as tls:
+        with trust.create_context().wrap_socket(connection, server_hostname=name) as tls:
             certificate = tls.getpeercert() or {}
             version = tls.version()
-    except ssl.SSLCertVerificationError as error:
-        unknown = Problem(
-            f"is not accepted ({error.verify_message})", "Ask the people who run the server"
+    except ssl.SSLError as error:
+        problem = trust.explain(error, host)
+        is_certificate = isinstance(error, ssl.SSLCertVerificationError)
+        found.error(
+            subject, f"{problem.text} ({trusted})" if is_certificate else problem.text, problem.fix
         )
-        problem = _CERTIFICATE_PROBLEMS.get(error.verify_code, unknown)
-        found.error(subject, f"the certificate {problem.text} ({trusted})", problem.fix)
         return False
     except OSError:
         found.error(

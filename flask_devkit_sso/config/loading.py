@@ -244,4 +244,13 @@ def _check_together(settings: Settings) -> list[Problem]:
                 f"{PREFIX}REVALIDATE_AFTER ({settings.revalidate_after:g})"
             )
         )
+    hosts = sorted({urlsplit(url).hostname or "" for url in settings.called_urls})
+    if settings.tls_hostname is not None and len(hosts) > 1:
+        found.append(
+            Problem(
+                f"{PREFIX}TLS_HOSTNAME is the name of one host, but the URLs of the interfaces "
+                f"have several: {', '.join(hosts)}",
+                "Use the same host in each of them; only the authorize URL may have another one",
+            )
+        )
     return found

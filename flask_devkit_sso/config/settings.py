@@ -10,9 +10,11 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from ..protocol.contract import INTERFACE_PATHS
 from ..protocol.server import Server, Validity
+from ..protocol.trust import Trust
 from . import values
 from .credentials import FILE_NAME
 
@@ -135,7 +137,15 @@ class Settings:
     ca_bundle: str | None = _setting(
         None,
         values.pem_file,
-        "PEM file with the CAs to trust for the server, instead of the system's.",
+        "PEM file with the CAs to trust for the server, instead of the system's. If the file "
+        "changes, it is loaded again.",
+    )
+    tls_hostname: str | None = _setting(
+        None,
+        values.host_name,
+        "The name that the server's certificate must have, if the application reaches the server "
+        "by another name or by its address. The URLs of all interfaces but authorize must then "
+        "have the same host.",
     )
     timeout: float = _setting(5.0, values.seconds, "Deadline for a complete call to the server.")
     insecure_http: bool = _setting(
@@ -192,6 +202,22 @@ class Settings:
         if own is None and self.server_url is not None:
             return self.server_url + INTERFACE_PATHS[name]
         return own
+
+    @property
+    def called_urls(self) -> list[str]:
+        """The URLs of the interfaces that the application itself calls, as far as they are known.
+
+        The browser opens authorize.
+        """
+        names = [name for name in INTERFACE_PATHS if name != "authorize_url"]
+        urls = [*map(self.interface_url, names), self.validity_url]
+        return [url for url in urls if url is not None]
+
+    @property
+    def trust(self) -> Trust:
+        """Which certificates are accepted for the server."""
+        hosts = [urlsplit(url).hostname for url in self.called_urls]
+        return Trust(self.ca_bundle, hosts[0] if hosts else None, self.tls_hostname)
 
     @property
     def callback_path(self) -> str:

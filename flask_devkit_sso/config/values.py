@@ -173,5 +173,18 @@ def pem_file(value: object) -> str | None:
     return found
 
 
+def host_name(value: object) -> str | None:
+    found = text(value)
+    if found is None:
+        return None
+    if "*" in found:
+        raise InvalidValue("must not contain a wildcard (*): write the name in full")
+    label = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+    is_address = re.fullmatch(r"[0-9.]+", found)
+    if is_address or len(found) > 253 or not re.fullmatch(rf"{label}(\.{label})*", found):
+        raise InvalidValue("must be one host name, like auth.example.com, and nothing else")
+    return found.lower()
+
+
 def _type_name(value: object) -> str:
     return "null" if value is None else type(value).__name__

@@ -20,9 +20,12 @@ from typing import Any, Final
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from ..errors import ServerUnavailable
+from .connecting import connect, resolve
 from .framing import StrictResponse
+from .trust import Trust
 
 MAX_IDLE: Final = 4.0
 """Seconds for which an idle connection is reused. Standard servers close it after 5
@@ -111,6 +114,20 @@ class _CuttableConnection(HTTPConnection):
         super().connect()
         self._register()
 
+    def _new_conn(self) -> socket.socket:
+        # urllib3 tries the addresses of a host one after the other, each until the deadline.
+        timeout = self.timeout
+        assert isinstance(timeout, int | float)  # noqa: S101 - every call has a deadline
+        try:
+            addresses = resolve(self._dns_host, self.port)
+            return connect(addresses, timeout, options=self.socket_options or ())
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, "timed out") from error
+        except OSError as error:
+            raise NewConnectionError(self, "failed") from error
+
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self._idle_since is not None and time.monotonic() - self._idle_since > MAX_IDLE:
             self.close()
@@ -148,8 +165,23 @@ class _HTTPSPool(HTTPSConnectionPool):
     ConnectionCls = _CuttableTLSConnection
 
 
-def create_pool(tls: ssl.SSLContext, size: int) -> urllib3.PoolManager:
+class _PoolManager(urllib3.PoolManager):
+    def __init__(self, tls: ssl.SSLContext, trust: Trust, size: int) -> None:
+        super().__init__(maxsize=size, ssl_context=tls)
+        self.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        self._trust = trust
+
+    def _new_pool(
+        self, scheme: str, host: str, port: int, request_context: dict[str, Any] | None = None
+    ) -> HTTPConnectionPool:
+        pool = super()._new_pool(scheme, host, port, request_context)
+        if scheme == "https":
+            # With assert_hostname instead, urllib3 would switch the check of the shared context off
+            # for every host.
+            pool.conn_kw["server_hostname"] = self._trust.expected_name(pool.host)
+        return pool
+
+
+def create_pool(tls: ssl.SSLContext, trust: Trust, size: int) -> urllib3.PoolManager:
     """Return a pool of connections that another thread can close."""
-    pool = urllib3.PoolManager(maxsize=size, ssl_context=tls)
-    pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-    return pool
+    return _PoolManager(tls, trust, size)

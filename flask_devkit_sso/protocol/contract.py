@@ -66,8 +66,9 @@ class Tokens:
     ``requested_at`` is the Unix time at which the request was sent. The lifetime counts from then.
     ``expires_in`` is in seconds, from 1 to 3600.
 
-    Stored sessions, pending logouts and login results contain these fields. If they change, raise
-    ``RECORD_VERSION`` in session/sessions.py and session/logouts.py.
+    Stored sessions, pending logouts and login results contain these fields. If one of them changes
+    or a new one is indispensable, raise ``RECORD_VERSION`` in session/sessions.py and
+    session/logouts.py.
     """
 
     access_token: str = field(repr=False)

@@ -7,7 +7,9 @@ one.
 from __future__ import annotations
 
 import ssl
+import threading
 from typing import Final
+from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError
@@ -16,6 +18,7 @@ from ..errors import ServerError, ServerUnavailable, unexpected
 from .connections import Call, create_pool
 from .contract import RawResponse
 from .framing import InvalidFraming
+from .trust import TLSContexts, Trust
 
 MAX_BODY: Final = 1024 * 1024
 """Maximum size of a response's body after decompression, in bytes."""
@@ -29,9 +32,6 @@ _HEADERS: Final = {
 
 _WITHOUT_BODY: Final = (101, 204, 205, 304)
 
-_NAME_MISMATCH: Final = (62, 64)
-"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
-
 _RETRY_ONCE: Final = urllib3.Retry(
     total=1, connect=0, redirect=0, status=0, allowed_methods=None, respect_retry_after_header=False
 )
@@ -40,12 +40,17 @@ _RETRY_ONCE: Final = urllib3.Retry(
 class Connections:
     """The connections of one process.
 
-    :param tls: the TLS context for all of them.
-    :param size: how many idle ones to keep for each host.
+    :param trust: which certificates are accepted.
+    :param size: how many idle connections to keep for each host.
+    :raises OSError: if the CA certificates cannot be read.
     """
 
-    def __init__(self, tls: ssl.SSLContext, size: int) -> None:
-        self._pool = create_pool(tls, size)
+    def __init__(self, trust: Trust, size: int) -> None:
+        self._trust = trust
+        self._size = size
+        self._lock = threading.Lock()
+        self._contexts = TLSContexts(trust)
+        self._pool = create_pool(self._contexts.current, trust, size)
 
     def call(self, deadline: float) -> Call:
         """Return a call that has to end at a deadline, as ``time.monotonic`` counts."""
@@ -55,7 +60,7 @@ class Connections:
         """Send a POST, or a GET without a body, and read the response."""
         time_left = call.start()
         try:
-            response = self._pool.request(
+            response = self._latest_pool().request(
                 "GET" if body is None else "POST",
                 url,
                 body=body,
@@ -73,13 +78,23 @@ class Connections:
             return RawResponse(response.status, content, response.headers, url.partition("?")[0])
         except HTTPError as error:
             # Do not chain the exception, because it may quote what the server sent.
-            raise ServerUnavailable(_explain(error, url)) from None
+            raise ServerUnavailable(_explain(error, url, self._trust)) from None
         except (ServerError, ServerUnavailable):
             raise
         except Exception as error:  # noqa: BLE001 - reported by its type and place
             raise unexpected(error) from None
         finally:
             call.stop()
+
+    def _latest_pool(self) -> urllib3.PoolManager:
+        """Return the pool of connections, which is a new one if the CA file has changed."""
+        with self._lock:
+            if self._contexts.has_changed():
+                old = self._pool
+                self._pool = create_pool(self._contexts.current, self._trust, self._size)
+                # Idle connections were accepted because of the old file. Calls in progress end.
+                old.clear()
+            return self._pool
 
 
 def _read(response: urllib3.BaseHTTPResponse) -> bytes:
@@ -97,7 +112,7 @@ def _read(response: urllib3.BaseHTTPResponse) -> bytes:
     return content
 
 
-def _explain(error: HTTPError, url: str) -> str:
+def _explain(error: HTTPError, url: str, trust: Trust) -> str:
     """Describe an error in our own words, because its text may quote what the server sent."""
     if isinstance(error, urllib3.exceptions.MaxRetryError) and isinstance(error.reason, HTTPError):
         error = error.reason
@@ -108,15 +123,10 @@ def _explain(error: HTTPError, url: str) -> str:
             return "The server's host name is unknown: check DEVKIT_SSO_SERVER_URL."
         case urllib3.exceptions.SSLError():
             cause = error.args[0] if error.args else None
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                is_for_another = cause.verify_code in _NAME_MISMATCH
-                return f"The server's certificate is not accepted ({cause.verify_message}): " + (
-                    "its subjectAltName must contain the host of the URL. A common name is not "
-                    "enough."
-                    if is_for_another
-                    else "for a private CA, set DEVKIT_SSO_CA_BUNDLE to its PEM file."
-                )
-            return "The TLS handshake with the server failed: does it use https on this port?"
+            if isinstance(cause, ssl.SSLError):
+                problem = trust.explain(cause, urlsplit(url).hostname or "")
+                return f"TLS with the server failed: {problem.text}. {problem.fix}."
+            return "TLS with the server failed: does it use https on this port?"
         case urllib3.exceptions.NewConnectionError() | urllib3.exceptions.ConnectTimeoutError():
             return "Cannot connect to the server: check DEVKIT_SSO_SERVER_URL, port and firewall."
         case urllib3.exceptions.TimeoutError():

@@ -9,7 +9,6 @@ callers from another.
 from __future__ import annotations
 
 import math
-import ssl
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -19,6 +18,7 @@ from ..bulkhead import Bulkhead, Pace, Place
 from ..errors import ServerError, ServerUnavailable
 from ..per_process import PerProcess, no_fork
 from .contract import RawResponse
+from .trust import Trust
 
 if TYPE_CHECKING:
     from .http_call import Connections
@@ -38,16 +38,6 @@ _LATE: Final = 0.5
 as long for the thread that reads the response."""
 
 
-def tls_context(ca_bundle: str | None) -> ssl.SSLContext:
-    """Return a TLS context that trusts the CAs in a PEM file, or those of the system for None.
-
-    A certificate must name its host as a subjectAltName (RFC 9525 section 2).
-    """
-    context = ssl.create_default_context(cafile=ca_bundle)
-    context.hostname_checks_common_name = False
-    return context
-
-
 class _Interface(NamedTuple):
     threads: ThreadPoolExecutor
     bulkhead: Bulkhead
@@ -64,12 +54,12 @@ class Transport:
 
     It ignores proxies in the environment and ``.netrc``, and follows no redirect.
 
-    :param ca_bundle: path of a PEM file that replaces the system's CAs, or None.
+    :param trust: which certificates are accepted.
     :param timeout: seconds for one whole call, from the resolver to the last byte.
     """
 
-    def __init__(self, *, ca_bundle: str | None, timeout: float) -> None:
-        self._ca_bundle = ca_bundle
+    def __init__(self, *, trust: Trust, timeout: float) -> None:
+        self._trust = trust
         self._timeout = timeout
         self._process = PerProcess(self._create_process)
 
@@ -196,13 +186,14 @@ class Transport:
                 from .http_call import Connections
 
                 # The file was readable when the application started, but this is the first call.
-                context = tls_context(self._ca_bundle)
+                connections = Connections(self._trust, MAX_CALLS)
         except OSError as error:
-            name = "DEVKIT_SSO_CA_BUNDLE" if self._ca_bundle else "The system's CA certificates"
+            is_file = self._trust.ca_bundle is not None
+            name = "DEVKIT_SSO_CA_BUNDLE" if is_file else "The system's CA certificates"
             raise ServerUnavailable(
                 f"{name} cannot be read ({type(error).__name__}). The next call tries again."
             ) from None
-        return _Process(Connections(context, MAX_CALLS), Pace(), {})
+        return _Process(connections, Pace(), {})
 
 
 def _result(future: Future[RawResponse], deadline: float) -> RawResponse:

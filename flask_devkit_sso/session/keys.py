@@ -16,7 +16,7 @@ from itsdangerous import BadData, URLSafeSerializer
 
 from ..per_process import PerProcess, no_fork
 from ..protocol.contract import Tokens
-from .records import UNREADABLE
+from .records import UNREADABLE, parse_tokens, serialize
 
 if TYPE_CHECKING:
     from .sealing import Sealer
@@ -153,21 +153,26 @@ class Keys:
         return self._sealer.get().seal(text)
 
     def unseal(self, sealed: str) -> str | None:
-        """Decrypt a text. Return None if its key is no longer configured, or if it is damaged."""
+        """Decrypt a text. Return None if its key is not configured here, or if it is damaged."""
         return self._sealer.get().unseal(sealed)
 
-    def seal_tokens(self, tokens: Tokens) -> str:
-        """Encrypt tokens for a record."""
-        return self.seal(json.dumps(asdict(tokens)))
+    def seal_tokens(self, tokens: Tokens, *, previous: str = "") -> str:
+        """Encrypt tokens for a record.
+
+        :param previous: the encrypted tokens that they replace, as for
+            :func:`~flask_devkit_sso.session.records.serialize`.
+        """
+        opened = self.unseal(previous) if previous else None
+        return self.seal(serialize(asdict(tokens), previous=opened or ""))
 
     def unseal_tokens(self, sealed: str) -> Tokens | None:
-        """Decrypt tokens. Return None if their key is no longer configured, or another version
+        """Decrypt tokens. Return None if their key is not configured here, or if another version
         wrote them."""
         opened = self.unseal(sealed)
         if opened is None:
             return None
         try:
-            return Tokens(**json.loads(opened))
+            return parse_tokens(json.loads(opened))
         except UNREADABLE:
             return None
 

@@ -10,7 +10,7 @@ from ..protocol.contract import Tokens, UserInfo
 from ..store.base import Store
 from .keys import Keys
 from .logins import PendingLogin
-from .records import UNREADABLE, parse_user
+from .records import UNREADABLE, parse_tokens, parse_user
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,16 @@ class LoginResults:
         return self._parse(row.data) if row else None
 
     def take(self, login: PendingLogin) -> LoginResult | None:
-        """Remove a login's result and return it. If several callers do so, only one gets it."""
-        data = self._store.remove(self._key(login))
-        return self._parse(data) if data else None
+        """Remove a login's result and return it. If several callers do so, only one gets it.
+
+        What cannot be decrypted here stays for a worker that has its key.
+        """
+        key = self._key(login)
+        row = self._store.read(key)
+        result = self._parse(row.data) if row else None
+        if row is None or result is None:
+            return None
+        return result if self._store.remove(key, data=row.data) is not None else None
 
     def remove_all(self, uid: str) -> None:
         """Remove all results of a user, so that nobody can confirm them any more."""
@@ -56,7 +63,7 @@ class LoginResults:
             return None
         try:
             result = json.loads(opened)
-            tokens = Tokens(**result["tokens"])
+            tokens = parse_tokens(result["tokens"])
             return LoginResult(parse_user(result["user"]), tokens, result["next"])
         except UNREADABLE:
             return None

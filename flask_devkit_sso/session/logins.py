@@ -29,8 +29,8 @@ _NAME_LENGTH: Final = 8
 """How many characters of the nonce are part of a cookie's name."""
 
 _ONE_KEY: Final = (
-    "If this happens often, check that all workers use the same SECRET_KEY, and that it never "
-    "changes."
+    "If this happens often, check that all workers use the same SECRET_KEY. To replace it, first "
+    "add the new one to SECRET_KEY_FALLBACKS everywhere."
 )
 
 _CLOCKS: Final = "It was started in the future: synchronise the clocks of all hosts."
@@ -226,7 +226,11 @@ class Logins:
         signed = self._cookies.read(cookie)
         if signed is None or not is_recent(signed.at, self._ttl):
             return None
-        nonce, next_url, sealed = signed.value
+        try:
+            # A newer version may add values.
+            nonce, next_url, sealed, *_ = signed.value
+        except (ValueError, TypeError):
+            return None
         if name != self._prefix + nonce[:_NAME_LENGTH]:
             return None
         verifier = sealed and self._keys.unseal(sealed)

@@ -18,12 +18,12 @@ from typing import Final
 from ..config.settings import Settings
 from ..errors import ServerError, ServerUnavailable, SSOError, StoreUnavailable
 from ..protocol.client import Client
-from ..protocol.contract import REFRESH_MARGIN, Tokens
+from ..protocol.contract import MAX_EXPIRES_IN, REFRESH_MARGIN, Tokens
 from ..protocol.error_codes import INVALID_ACCESS_TOKEN, INVALID_REFRESH_TOKEN
 from ..store.base import Store
 from ..store.claim import POLL, Claim, is_claimed
 from .keys import Keys
-from .records import UNREADABLE, parse_time
+from .records import UNREADABLE, parse_time, serialize
 from .sessions import refresh_claim_key
 
 log: Final = logging.getLogger("flask_devkit_sso")
@@ -91,7 +91,7 @@ class PendingLogouts:
         :raises StoreUnavailable: if the store fails. The session should not end then.
         """
         logout = PendingLogout(self._key(name), uid, time.time() + self._report_seconds, tokens)
-        logout.record = self._serialize(logout)
+        logout.record = self._serialize(uid, logout.retry_at, self._keys.seal_tokens(tokens))
         self._store.add(
             logout.key,
             logout.record,
@@ -102,15 +102,36 @@ class PendingLogouts:
         )
         return logout
 
-    def replace_tokens(self, name: str, old: Tokens, new: Tokens) -> None:
+    def record_sealed(self, name: str, uid: str, sealed: str, *, replaces: bool = False) -> None:
+        """Record a logout for a worker that can decrypt its tokens, as this one cannot.
+
+        :param name: unique, such as a session's name.
+        :param sealed: the encrypted tokens, as the session has them.
+        :param replaces: whether these tokens replace those of a logout that the caller recorded.
+        :raises StoreUnavailable: if the store fails.
+        """
+        now = time.time()
+        record = self._serialize(uid, now, sealed)
+        expires = now + MAX_EXPIRES_IN + 2 * GIVE_UP_AFTER
+        is_new = self._store.add(self._key(name), record, expires=expires, owner=self._owner)
+        if replaces and not is_new:
+            self._store.update(self._key(name), record)
+
+    def replace_tokens(self, name: str, uid: str, old: Tokens, new: Tokens) -> None:
         """Replace the tokens of a pending logout after a refresh that ended after it was recorded.
 
-        Nothing happens if there is no such logout, or if it has other tokens than ``old``.
+        Nothing happens if there is no such logout, or if it has other tokens than ``old``. If its
+        tokens cannot be decrypted here, a second logout with the new ones is recorded.
 
         :raises StoreUnavailable: if the store fails. The logout may still have the old tokens.
         """
-        logout = self._load(self._key(name))
-        if logout is not None and logout.tokens == old:
+        row = self._store.read(self._key(name))
+        if row is None:
+            return
+        logout = self._parse(self._key(name), row.data)
+        if logout is None:
+            self.record_sealed(f"{name}-refreshed", uid, self._keys.seal_tokens(new))
+        elif logout.tokens == old:
             logout.tokens = new
             self._save(logout)
 
@@ -260,7 +281,9 @@ class PendingLogouts:
 
     def _save(self, logout: PendingLogout) -> None:
         """Write a logout, unless another worker has changed it since it was read."""
-        record = self._serialize(logout)
+        previous = json.loads(logout.record)["tokens"]
+        sealed = self._keys.seal_tokens(logout.tokens, previous=previous)
+        record = self._serialize(logout.uid, logout.retry_at, sealed, previous=logout.record)
         if self._store.update(logout.key, record, expected=logout.record):
             logout.record = record
 
@@ -277,19 +300,18 @@ class PendingLogouts:
         row = self._store.read(key)
         return self._parse(key, row.data) if row else None
 
-    def _serialize(self, logout: PendingLogout) -> str:
-        return json.dumps(
-            {
-                "version": RECORD_VERSION,
-                "uid": logout.uid,
-                "retry_at": logout.retry_at,
-                "tokens": self._keys.seal_tokens(logout.tokens),
-            }
-        )
+    def _serialize(self, uid: str, retry_at: float, sealed: str, *, previous: str = "") -> str:
+        values: dict[str, object] = {
+            "version": RECORD_VERSION,
+            "uid": uid,
+            "retry_at": retry_at,
+            "tokens": sealed,
+        }
+        return serialize(values, previous=previous)
 
     def _parse(self, key: str, data: str) -> PendingLogout | None:
-        """Parse a record. Return None if another version wrote it, or if its tokens cannot be
-        decrypted with the configured keys."""
+        """Parse a record. Return None, and leave it to another worker, if another version wrote it
+        or if its tokens cannot be decrypted here."""
         try:
             record = json.loads(data)
             if record["version"] != RECORD_VERSION:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from flask import Flask
@@ -17,7 +18,7 @@ from ..errors import ServerError, ServerUnavailable, StoreUnavailable
 from .jobs import Jobs, Work
 from .refresh import TokenRefresh
 from .revalidate import Revalidation
-from .sessions import Session, Sessions
+from .sessions import Session, Sessions, UnreadableTokens
 from .verified_users import VerifiedUsers
 
 PATIENCE: Final = 1.0
@@ -59,20 +60,23 @@ class Maintenance:
             return session
         is_usable = self._users.is_usable(session.verified_at)
         seconds = min(PATIENCE, self._timeout) if is_usable else self._timeout
+        failure = ServerUnavailable(
+            "The server has not confirmed this user for longer than DEVKIT_SSO_OUTAGE_GRACE."
+        )
         try:
             self._jobs.run(session.key, self._update(session), seconds)
         except StoreUnavailable:
             # A store that can be read but not written also prevents a revalidation.
             if not is_usable:
                 raise
+        except UnreadableTokens as error:
+            failure = error
         except (ServerError, ServerUnavailable):
             # Decide below by what is known.
             pass
         latest = self._sessions.reload(session)
         if latest is not None and not self._users.is_usable(latest.verified_at):
-            raise ServerUnavailable(
-                "The server has not confirmed this user for longer than DEVKIT_SSO_OUTAGE_GRACE."
-            )
+            raise failure
         return latest
 
     def access_token(self, session: Session) -> str | None:
@@ -114,7 +118,9 @@ class Maintenance:
             with self._app.app_context():
                 latest = self._sessions.reload(session)
                 if latest is not None and latest.refresh_at <= time.time():
-                    latest = self._refresh.refresh(latest, is_awaited)
+                    # Another worker may have asked about the user all the same.
+                    with suppress(UnreadableTokens):
+                        latest = self._refresh.refresh(latest, is_awaited)
                 if latest is not None and self._users.should_revalidate(latest.verified_at):
                     self._revalidation.revalidate(latest, is_awaited)
 

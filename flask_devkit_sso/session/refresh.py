@@ -66,6 +66,8 @@ class TokenRefresh:
         :param refused: whether the server refused the access token before it expired.
         :return: the session with its new tokens, or None if it has ended.
         :raises ServerError, ServerUnavailable: if there is no usable access token.
+        :raises UnreadableTokens: if the tokens cannot be decrypted here. This worker has claimed
+            nothing then, so another one can refresh them.
         """
         tokens = self._sessions.tokens(session)
         is_usable = not refused and tokens is not None and tokens.expires_at > time.time()
@@ -122,7 +124,7 @@ class TokenRefresh:
         and another one has refreshed them since. The old refresh token may be invalid by now, so if
         the store fails, the write is repeated.
         """
-        with_new = self._sessions.with_tokens(new)
+        with_new = self._sessions.with_tokens(new, previous=session.sealed_tokens or "")
         written = with_new(session).sealed_tokens
 
         def change(latest: Session) -> Session:
@@ -134,7 +136,7 @@ class TokenRefresh:
                 changed = self._sessions.change(session, change)
                 if changed is None:
                     # A logout may have ended the session, and needs valid tokens for the server.
-                    self._logouts.replace_tokens(session.name, old, new)
+                    self._logouts.replace_tokens(session.name, session.user.uid, old, new)
                 elif changed.sealed_tokens != written:
                     log.warning("new tokens dropped: the session has others by now")
                 return changed is not None and changed.sealed_tokens == written

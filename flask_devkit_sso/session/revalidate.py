@@ -14,21 +14,18 @@ from .. import audit, signals
 from ..config.settings import Settings
 from ..errors import ServerError
 from ..protocol.client import Client
-from ..protocol.contract import Tokens, UserInfo
+from ..protocol.contract import UserInfo
 from ..protocol.error_codes import INVALID_ACCESS_TOKEN
 from ..store.base import Store
 from ..store.claim import Claim
 from ..users import Hooks
 from .ending import end_if_unchanged, record_refusal, report_end
 from .refresh import TokenRefresh
-from .sessions import Session, Sessions
+from .sessions import Session, Sessions, UnreadableTokens
 from .single_flight import single_flight
 from .verified_users import VerifiedUser, VerifiedUsers
 
 log: Final = logging.getLogger("flask_devkit_sso")
-
-_UNREADABLE: Final = Tokens("unreadable", None, requested_at=0, expires_in=1)
-"""Sent if the key of a session's tokens is no longer configured. The server refuses it."""
 
 
 class Revalidation:
@@ -66,8 +63,15 @@ class Revalidation:
 
         :param is_awaited: returns whether anybody is waiting for the result.
         :raises ServerError, ServerUnavailable: if the server gave no usable response.
+        :raises UnreadableTokens: if it cannot be asked here. This worker has claimed nothing then,
+            so another one can ask.
         """
         uid = session.user.uid
+        try:
+            self._sessions.tokens(session)
+        except UnreadableTokens:
+            if self._users.get(uid) is None:
+                raise
         max_seconds = self._refresh.max_seconds
         single_flight(
             Claim(
@@ -164,7 +168,8 @@ class Revalidation:
 
     def _user_info(self, session: Session, *, background: bool) -> UserInfo | None:
         """Return what the server says about a session's user, or None for an invalid user."""
-        tokens = self._sessions.tokens(session) or _UNREADABLE
+        tokens = self._sessions.tokens(session)
+        assert tokens is not None  # noqa: S101 - only a session that a test created has none
         if not self._client.is_valid(session.user, tokens.access_token, background=background):
             return None
         return self._client.user_info(tokens.access_token, background=background)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -17,17 +18,37 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Final, cast
 
 from ..config.settings import Settings
-from ..errors import StoreUnavailable
+from ..errors import ServerUnavailable, StoreUnavailable
 from ..protocol.contract import Role, Tokens, UserInfo
 from ..store.base import Row, Store
 from .keys import Keys
-from .records import UNREADABLE, parse_user
+from .records import UNREADABLE, parse_user, serialize
+
+log: Final = logging.getLogger("flask_devkit_sso")
 
 RECORD_VERSION: Final = 1
 
 TOUCH_EVERY: Final = 60.0
 """Seconds after which the last use of a session is written again. It is less if the idle timeout is
 short."""
+
+LOG_EVERY: Final = 60.0
+"""Seconds after which a process logs again that it cannot decrypt tokens."""
+
+
+class UnreadableTokens(ServerUnavailable):
+    """The tokens of a session cannot be decrypted here, so this worker cannot ask the server.
+
+    Another worker may have encrypted them with a ``SECRET_KEY`` that is not configured here. So the
+    session must neither end nor be treated as one without tokens.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The tokens of a session cannot be decrypted with SECRET_KEY or SECRET_KEY_FALLBACKS. "
+            "If another host uses a new key, add it to SECRET_KEY_FALLBACKS here: see "
+            "docs/deployment.md#rotating-the-secret-key."
+        )
 
 
 @dataclass(frozen=True)
@@ -70,6 +91,7 @@ class Sessions:
         self._signer = keys.id_signer("session id")
         self._touch_every = min(TOUCH_EVERY, settings.idle_timeout / 4)
         self._key_prefix = f"{settings.installation}:session:"
+        self._log_at = time.monotonic()
 
     def create(
         self,
@@ -136,19 +158,32 @@ class Sessions:
         return session
 
     def tokens(self, session: Session) -> Tokens | None:
-        """Decrypt a session's tokens. Return None if it has none, or if their key is no longer
-        configured."""
+        """Decrypt a session's tokens. Return None if it has none, because a test created it.
+
+        :raises UnreadableTokens: if their key is not configured here. This is logged.
+        """
         if session.sealed_tokens is None:
             return None
-        return self._keys.unseal_tokens(session.sealed_tokens)
+        tokens = self._keys.unseal_tokens(session.sealed_tokens)
+        if tokens is None:
+            unreadable = UnreadableTokens()
+            if time.monotonic() >= self._log_at:
+                self._log_at = time.monotonic() + LOG_EVERY
+                log.error("%s", unreadable.description)
+            raise unreadable
+        return tokens
 
     def next_url(self, session: Session) -> str | None:
-        """Decrypt the page that a session's login led to. Return None as :meth:`tokens` does."""
+        """Decrypt the page that a session's login led to. Return None if there is none, or if its
+        key is not configured here."""
         return self._keys.unseal(session.sealed_next) if session.sealed_next else None
 
-    def with_tokens(self, tokens: Tokens) -> Callable[[Session], Session]:
-        """Return a function for :meth:`change` that replaces a session's tokens."""
-        sealed = self._keys.seal_tokens(tokens)
+    def with_tokens(self, tokens: Tokens, *, previous: str = "") -> Callable[[Session], Session]:
+        """Return a function for :meth:`change` that replaces a session's tokens.
+
+        :param previous: the encrypted tokens that they replace.
+        """
+        sealed = self._keys.seal_tokens(tokens, previous=previous)
         return lambda session: replace(session, sealed_tokens=sealed, refresh_at=tokens.refresh_at)
 
     def change(self, session: Session, change: Callable[[Session], Session]) -> Session | None:
@@ -240,7 +275,7 @@ class Sessions:
 
 
 def _serialize(session: Session) -> str:
-    return json.dumps(
+    return serialize(
         {
             "version": RECORD_VERSION,
             "uid": session.user.uid,
@@ -253,7 +288,8 @@ def _serialize(session: Session) -> str:
             "login": session.login,
             "next": session.sealed_next,
             "before": session.before and asdict(session.before),
-        }
+        },
+        previous=session.record,
     )
 
 

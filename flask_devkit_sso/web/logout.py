@@ -9,7 +9,7 @@ from flask import Response, after_this_request, request
 
 from .. import audit, signals
 from ..service import get_app, get_session_service, get_state
-from ..session.sessions import Session
+from ..session.sessions import Session, UnreadableTokens
 from ..store.base import is_recent
 from ..users import Anonymous
 from . import stray
@@ -70,18 +70,29 @@ def logout() -> Response:
 
 def _end_session(session: Session) -> bool:
     """End a session here, and return whether the server confirmed the logout."""
-    state = get_state()
-    sessions = get_session_service().sessions
-    tokens = sessions.tokens(session)
-    if tokens is None or state.service is None:
+    service, sessions = get_state().service, get_session_service().sessions
+    if session.sealed_tokens is None or service is None:
         sessions.end(session)
         return False
     # Record the logout first, in case this worker is killed before it has notified the server.
-    pending = state.service.logouts.record(session.name, session.user.uid, tokens)
+    logouts, uid, pending = service.logouts, session.user.uid, None
+    try:
+        if tokens := sessions.tokens(session):
+            pending = logouts.record(session.name, uid, tokens)
+    except UnreadableTokens:
+        logouts.record_sealed(session.name, uid, session.sealed_tokens)
     ended = sessions.end(session)
-    if ended is None:
+    if ended is None or ended.sealed_tokens is None:
         return False
-    return state.service.logouts.report(pending, sessions.tokens(ended))
+    try:
+        latest = sessions.tokens(ended)
+    except UnreadableTokens:
+        pending = None
+    if pending is None:
+        # Only a worker that has the key can report it. It may also have refreshed the tokens since.
+        logouts.record_sealed(session.name, uid, ended.sealed_tokens, replaces=True)
+        return False
+    return logouts.report(pending, latest)
 
 
 def signed_out_url(is_confirmed: bool | None) -> str:

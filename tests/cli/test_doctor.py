@@ -337,7 +337,7 @@ CERTIFICATES: dict[str, tuple[Callable[[], trustme.LeafCert], str]] = {
     ),
     "another CA": (
         lambda: trustme.CA().issue_cert("127.0.0.1"),
-        "error    {}: the certificate is from a CA that is not trusted here",
+        "error    {}: the certificate is from a CA that is not in DEVKIT_SSO_CA_BUNDLE",
     ),
     "soon": (
         lambda: AUTHORITY.issue_cert("127.0.0.1", not_after=_in(days=5)),
@@ -363,6 +363,44 @@ def test_on_certificates(place: Place, name: str) -> None:
     assert expected.format(what) in done.stdout
     assert done.returncode == 1
     assert (server.seen == []) is expected.startswith("error"), "nothing is sent without trust"
+
+
+@pytest.mark.slow
+def test_on_a_server_that_is_reached_by_another_name(place: Place) -> None:
+    bundle = place.folder / "ca.pem"
+    AUTHORITY.cert_pem.write_to_path(str(bundle))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    AUTHORITY.issue_cert("auth.example.com").configure_cert(context)
+    server = ScriptedServer(context)
+    given = {"SERVER_URL": server.url, "CA_BUNDLE": str(bundle)}
+    try:
+        done = place.run("doctor", **settings(**given, TLS_HOSTNAME="auth.example.com"))
+    finally:
+        server.stop()
+    assert f"ok       TLS of 127.0.0.1, port {server.server_port}: TLS" in done.stdout
+    assert f"(for auth.example.com, trusted CAs: {bundle})" in done.stdout
+    assert server.seen
+
+
+ADDRESSES = """
+import socket
+real = socket.getaddrinfo
+def getaddrinfo(host, *args, **kwargs):
+    hosts = ["127.0.0.2", "127.0.0.1"] if host == "auth.example.com" else [host]
+    return [found for host in hosts for found in real(host, *args, **kwargs)]
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+@pytest.mark.slow
+def test_on_a_host_with_an_address_that_does_not_work(
+    place: Place, refusing: ScriptedServer
+) -> None:
+    url = f"http://auth.example.com:{refusing.server_port}"
+    done = place.run("doctor", before=ADDRESSES, **settings(SERVER_URL=url, INSECURE_HTTP="true"))
+    assert "auth.example.com: resolves to 127.0.0.2, 127.0.0.1\n" in done.stdout
+    assert "open, but not at each of its addresses: 127.0.0.2 Connection refused" in done.stdout
+    assert refusing.seen
 
 
 @pytest.mark.slow

@@ -78,6 +78,17 @@ from ..scripted import ScriptedServer
         ({"after_logout_url": "https://*.example.com/"}, "must not contain a wildcard (*)"),
         ({"token_url": "https://*/token"}, "must not contain a wildcard (*)"),
         ({"ca_bundle": "/nowhere/ca.pem"}, "is not a readable PEM file"),
+        ({"tls_hostname": "*.example.com"}, "must not contain a wildcard (*)"),
+        ({"tls_hostname": "a.example, b.example"}, "must be one host name"),
+        ({"tls_hostname": "https://a.example"}, "must be one host name"),
+        ({"tls_hostname": "10.0.0.1"}, "must be one host name"),
+        *(
+            (
+                {"tls_hostname": "auth.example.com", name: "https://other.example/"},
+                "the URLs of the interfaces have several: 127.0.0.1, other.example",
+            )
+            for name in ("token_url", "user_info_url", "refresh_url", "logout_url", "validity_url")
+        ),
         ({"revalidate_after": 1000}, "OUTAGE_GRACE (900) must be at least"),
         ({"validity_url": "https://a.example/v"}, "VALIDITY_FIELD and DEVKIT_SSO_VALIDITY_KEY"),
         ({"validity_key": "name"}, 'must be "uid" or "username"'),

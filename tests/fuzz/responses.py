@@ -18,6 +18,7 @@ from flask_devkit_sso.errors import ServerError, ServerUnavailable
 from flask_devkit_sso.protocol import contract
 from flask_devkit_sso.protocol.contract import RawResponse, Tokens, UserInfo
 from flask_devkit_sso.protocol.transport import Transport
+from flask_devkit_sso.protocol.trust import Trust
 from flask_devkit_sso.session.keys import Keys
 from flask_devkit_sso.session.sessions import Sessions
 from flask_devkit_sso.store.open import open_store
@@ -222,7 +223,7 @@ class Frames:
 
     def __init__(self, server: RawServer) -> None:
         self._server = server
-        self._transport = Transport(ca_bundle=None, timeout=5)
+        self._transport = Transport(trust=Trust(), timeout=5)
         self._count = 0
 
     def check(self, value: tuple[Mutation, bool]) -> None:

@@ -9,6 +9,7 @@ from werkzeug.test import TestResponse
 
 from flask_devkit_sso import DevKitSSO, ServerUnavailable
 from flask_devkit_sso.protocol.transport import Transport
+from flask_devkit_sso.protocol.trust import Trust
 
 from ..clock import advance
 from ..conftest import AppMaker, come_back, reason, sign_in, start, wait_until
@@ -131,7 +132,7 @@ def test_connections_that_the_server_resets_keep_nobody_else_from_signing_in(
 
 def test_background_calls_give_way(server: ScriptedServer) -> None:
     server.answers[GET_TOKEN] = hangs
-    transport = Transport(ca_bundle=None, timeout=4)
+    transport = Transport(trust=Trust(), timeout=4)
     sent = {}
 
     def send(name: str, *, background: bool = False) -> None:

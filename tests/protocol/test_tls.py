@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import io
+import ipaddress
 import json
+import logging
 import ssl
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import NameOID
+
+from flask_devkit_sso import DevKitSSO
 
 from .. import processes
 from ..conftest import CLIENT_ID, CODE, AppMaker, come_back, reason, sign_in, start
 from ..scripted import ADA, GET_TOKEN, GET_USER_INFO, TOKEN, Handler, ScriptedServer
 
 REDIRECT_URI = "https://host.example:8443/#/"
+LOOPBACK = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +48,17 @@ class TLSServer(ScriptedServer):
 
     def __init__(self, certificate: trustme.LeafCert) -> None:
         self.handshakes = 0
+        self.names: list[str | None] = []
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # Otherwise OpenSSL refuses to load a weak certificate.
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
         certificate.configure_cert(context)
         context.sni_callback = self._count
         super().__init__(context)
 
-    def _count(self, *_: object) -> None:
+    def _count(self, _: object, name: str | None, *__: object) -> None:
         self.handshakes += 1
+        self.names.append(name)
 
 
 @pytest.fixture
@@ -168,14 +178,20 @@ def test_decrypted_bytes_after_a_response_are_not_the_next_one(
     assert server.connections == 2
 
 
-def certificate_with_common_name(ca: trustme.CA, name: str) -> trustme.LeafCert:
-    """Issue a certificate with a common name and no subjectAltName, as old CAs do."""
+def certificate_of(
+    ca: trustme.CA,
+    *names: x509.GeneralName,
+    key: CertificateIssuerPrivateKeyTypes | None = None,
+) -> trustme.LeafCert:
+    """Issue a certificate without the extensions that trustme adds."""
     issuer = x509.load_pem_x509_certificate(ca.cert_pem.bytes())
     ca_key = serialization.load_pem_private_key(ca.private_key_pem.bytes(), None)
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateBuilder()
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     certificate = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        builder.subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]))
         .issuer_name(issuer.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
@@ -201,11 +217,12 @@ def test_a_common_name_is_not_enough(
     serve: Callable[[trustme.LeafCert], TLSServer],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    server = serve(certificate_with_common_name(ca, "localhost"))
+    server = serve(certificate_of(ca))
     url = server.url.replace("127.0.0.1", "localhost")
     client = make_app(server_url=url, ca_bundle=ca_bundle).test_client()
     assert reason(come_back(client, start(client)["state"])) == "server_unavailable"
-    assert "its subjectAltName must contain the host of the URL" in caplog.text
+    assert "the certificate is for another name" in caplog.text
+    assert "Only a subjectAltName counts, not the common name" in caplog.text
     assert server.handshakes == 1
     assert server.seen == []
 
@@ -234,7 +251,7 @@ def test_an_unknown_ca(
     client = make_app().test_client()
     response = come_back(client, start(client)["state"])
     assert (response.status_code, reason(response)) == (503, "server_unavailable")
-    assert "set DEVKIT_SSO_CA_BUNDLE to its PEM file" in caplog.text
+    assert "set DEVKIT_SSO_CA_BUNDLE to the PEM file of that CA" in caplog.text
     assert server.handshakes == 1
     assert server.seen == []
 
@@ -247,7 +264,11 @@ def test_the_wrong_scheme_is_reported(
     netloc = urlsplit(other.url).netloc
     client = make_app(server_url=f"{scheme}://{netloc}").test_client()
     assert reason(come_back(client, start(client)["state"])) == "server_unavailable"
-    assert f"does it use {scheme} on this port?" in caplog.text
+    expected = {
+        "http": "does it use http on this port?",
+        "https": "Check that the server uses https on this port",
+    }
+    assert expected[scheme] in caplog.text
     other.stop()
 
 
@@ -258,11 +279,21 @@ def yesterday() -> datetime:
 @pytest.mark.parametrize(
     ("issue", "expected"),
     [
-        (lambda ca: ca.issue_cert("auth.example.com"), "not valid for '127.0.0.1'"),
+        (
+            lambda ca: ca.issue_cert("auth.example.com"),
+            "or set DEVKIT_SSO_TLS_HOSTNAME to one if the server can only be reached as 127.0.0.1",
+        ),
         (lambda ca: ca.issue_cert("127.0.0.1", not_after=yesterday()), "has expired"),
-        (lambda ca: trustme.CA().issue_cert("127.0.0.1"), "unable to get local issuer"),
+        (
+            lambda ca: trustme.CA().issue_cert("127.0.0.1"),
+            "add the PEM file of that CA to the file in DEVKIT_SSO_CA_BUNDLE",
+        ),
+        (
+            lambda ca: certificate_of(ca, LOOPBACK, key=rsa.generate_private_key(65537, 1024)),
+            "has a key that is too short",
+        ),
     ],
-    ids=["another name", "expired", "another CA"],
+    ids=["another name", "expired", "another CA", "weak key"],
 )
 def test_a_refused_certificate(
     make_app: AppMaker,
@@ -278,5 +309,93 @@ def test_a_refused_certificate(
     response = come_back(client, start(client)["state"])
     assert (response.status_code, reason(response)) == (503, "server_unavailable")
     assert expected in caplog.text
+    assert "set DEVKIT_SSO_CA_BUNDLE" not in caplog.text, "it is set"
     assert server.handshakes == 1
     assert server.seen == []
+
+
+def test_a_certificate_that_python_3_13_refuses(
+    make_app: AppMaker,
+    ca: trustme.CA,
+    ca_bundle: str,
+    serve: Callable[[trustme.LeafCert], TLSServer],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has no key identifier of its CA. Earlier versions of Python get the flag of that one."""
+    create = ssl.create_default_context
+
+    def strict(*args: Any, **kwargs: Any) -> ssl.SSLContext:
+        context = create(*args, **kwargs)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    server = serve(certificate_of(ca, x509.DNSName("localhost")))
+    url = server.url.replace("127.0.0.1", "localhost")
+    client = make_app(server_url=url, ca_bundle=ca_bundle).test_client()
+    assert reason(come_back(client, start(client)["state"])) == "server_unavailable"
+    assert "does not follow RFC 5280 (Missing Authority Key Identifier)" in caplog.text
+    assert server.seen == []
+
+
+HOSTNAME = "auth.example.com"
+
+
+def test_a_server_that_is_reached_by_another_name(
+    make_app: AppMaker,
+    ca: trustme.CA,
+    ca_bundle: str,
+    serve: Callable[[trustme.LeafCert], TLSServer],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """DEVKIT_SSO_TLS_HOSTNAME replaces the name to expect, and no other check."""
+    server = serve(ca.issue_cert(HOSTNAME))
+    trusted = {"server_url": server.url, "ca_bundle": ca_bundle}
+    public = f"https://{HOSTNAME}/authorize"
+    sign_in(make_app(**trusted, tls_hostname=HOSTNAME, authorize_url=public).test_client())
+    assert server.names == [HOSTNAME]
+    assert server.seen[0].headers["host"] == urlsplit(server.url).netloc
+    refused = {
+        "is not for sso.example.com, the name in DEVKIT_SSO_TLS_HOSTNAME": trusted
+        | {"tls_hostname": "sso.example.com"},
+        "is not trusted here": {"server_url": server.url, "tls_hostname": HOSTNAME},
+        "is for another address": trusted,
+    }
+    server.seen.clear()
+    for expected, settings in refused.items():
+        caplog.clear()
+        client = make_app(DevKitSSO(), **settings).test_client()
+        assert reason(come_back(client, start(client)["state"])) == "server_unavailable"
+        assert expected in caplog.text
+    assert server.seen == []
+
+
+def test_a_ca_bundle_that_changes(
+    make_app: AppMaker,
+    ca: trustme.CA,
+    ca_bundle: str,
+    server: TLSServer,
+    serve: Callable[[trustme.LeafCert], TLSServer],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """New CAs count at once. If the file cannot be loaded, the old ones stay, not the system's."""
+    new_ca, file = trustme.CA(), Path(ca_bundle)
+    app = make_app(server_url=server.url, ca_bundle=ca_bundle)
+    sign_in(app.test_client())
+    for damage in (file.unlink, lambda: file.write_text("no PEM"), lambda: file.write_text("")):
+        damage()
+        caplog.clear()
+        for _ in range(2):
+            sign_in(app.test_client())
+        errors = [found for found in caplog.records if found.levelno == logging.ERROR]
+        assert len(errors) == 1, "once for each change"
+        assert "DEVKIT_SSO_CA_BUNDLE has changed and cannot be loaded" in errors[0].getMessage()
+    assert server.handshakes == 1, "the connection is still in use"
+    new_ca.cert_pem.write_to_path(ca_bundle)
+    client = app.test_client()
+    response = come_back(client, start(client)["state"])
+    assert reason(response) == "server_unavailable", "the old CA is no longer trusted"
+    assert server.handshakes == 2, "the old connection is not used any more"
+    ca.cert_pem.write_to_path(ca_bundle)
+    sign_in(client)

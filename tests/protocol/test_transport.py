@@ -21,6 +21,7 @@ from flask_devkit_sso.protocol.client import Client
 from flask_devkit_sso.protocol.contract import INTERFACE_PATHS, Tokens
 from flask_devkit_sso.protocol.server import Server
 from flask_devkit_sso.protocol.transport import Transport
+from flask_devkit_sso.protocol.trust import Trust
 
 from ..clock import advance
 from ..conftest import AppMaker, come_back, reason, sign_in, start
@@ -122,7 +123,7 @@ def test_a_process_that_was_paused_before_it_sends_does_not_send(
 def client_of(server: ScriptedServer, timeout: float = 60) -> Client:
     urls = {name: server.url + path for name, path in INTERFACE_PATHS.items()}
     known = Server(client_id="id", client_secret="s", validity=None, **urls)
-    return Client(known, Transport(ca_bundle=None, timeout=timeout))
+    return Client(known, Transport(trust=Trust(), timeout=timeout))
 
 
 def test_a_refresh_is_not_sent_after_the_right_to_it_has_ended(server: ScriptedServer) -> None:
