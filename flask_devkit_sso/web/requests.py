@@ -9,7 +9,7 @@ from flask import Request, request
 from werkzeug.datastructures import ImmutableMultiDict
 
 from ..errors import LoginFailed
-from ..service import find_redirect_uri
+from ..service import find_redirect_uri, get_state
 
 ME: Final = "devkit_sso_authorize.me"
 """The endpoint that returns the current user as JSON."""
@@ -111,9 +111,29 @@ def has_own_referrer(request: Request) -> bool:
     return bool(origin) and f"{request.referrer}/".startswith(f"{origin}/")
 
 
+def may_follow_form(request: Request) -> bool:
+    """Return whether a form of this site may have led to the request, through redirects.
+
+    If the application's policy has ``form-action``, Chromium then blocks a redirect to another
+    site, and the person sees nothing happen.
+    """
+    if "Accept" not in request.headers or not is_page_load(request):
+        return False
+    site = request.headers.get("Sec-Fetch-Site")
+    return site == "same-origin" if site else has_own_referrer(request)
+
+
 def is_ours(request: Request) -> bool:
     """Return whether a request is for one of the extension's routes."""
     return (request.endpoint or "").startswith(OUR_ENDPOINTS)
+
+
+def is_verify(request: Request) -> bool:
+    """Return whether a request is a proxy's, for forward authentication (web/verify.py).
+
+    The path decides, because no host that the request names matters.
+    """
+    return request.path == get_state().verify_path
 
 
 def decode_query(request: Request) -> None:
