@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import redis
 from redis.backoff import NoBackoff
@@ -99,17 +100,24 @@ class RedisServer:
             return sorted(admin.keys())
 
 
+class Server(Protocol):
+    """A server at a port of loopback, and the URL of a store there."""
+
+    port: int
+    url: str
+
+
 class Proxy:
-    """A proxy between a store and Redis, which can lose a response with its connection.
+    """A proxy between a store and its server, which can lose a response with its connection.
 
     It calls ``on_request`` with each request before it passes the request on.
     """
 
-    def __init__(self, redis: RedisServer) -> None:
-        self._target = redis.port
+    def __init__(self, server: Server) -> None:
+        self._target = server.port
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
-        self.url = redis.url.replace(f":{redis.port}/", f":{self.port}/")
+        self.url = server.url.replace(f":{server.port}/", f":{self.port}/")
         self.lose = threading.Event()
         self.lost = 0
         self.on_request: Callable[[bytes], None] = lambda request: None

@@ -10,13 +10,11 @@ returns the same result as before.
 
 from __future__ import annotations
 
-import builtins
 import re
 import secrets
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar, cast
@@ -38,8 +36,9 @@ from ..bulkhead import Place
 from ..errors import ConfigError, StoreUnavailable
 from ..per_process import PerProcess
 from . import redis_scripts as scripts
-from .base import DEADLINE, MAX_CALLS, Bulkheads, Row
+from .base import Row
 from .redis_scripts import PREFIX
+from .threaded import ThreadedBulkheads
 
 T = TypeVar("T")
 
@@ -53,9 +52,7 @@ _BATCH: Final = 250
 class RedisStore:
     """A :class:`~flask_devkit_sso.store.base.Store` in one Redis or Valkey (not a cluster).
 
-    Threads, processes and forks may share it. Each operation runs in a thread of a small pool, and
-    the caller waits no longer than the deadline, because socket timeouts cover neither name
-    resolution nor every step of connecting.
+    Threads, processes and forks may share it.
 
     :param url: as redis-py accepts it, with its options such as ``ssl_ca_certs`` after a ``?``.
     :raises ConfigError: if redis-py rejects the URL.
@@ -178,19 +175,7 @@ class RedisStore:
         self, process: _Process, place: Place, operation: Callable[[redis.Redis], T]
     ) -> T:
         call = partial(_attempt, operation, process.client, place.deadline)
-        try:
-            future = process.threads.submit(_translated, process, call)
-        except RuntimeError:
-            # The interpreter is shutting down, and a refresh in progress still has to store its
-            # tokens.
-            return _translated(process, call)
-        try:
-            return future.result(place.deadline - time.monotonic())
-        except builtins.TimeoutError:
-            future.cancel()
-            raise StoreUnavailable(
-                f"The session store in Redis did not respond within {DEADLINE:g} seconds."
-            ) from None
+        return process.in_thread(place, partial(_translated, process, call))
 
     def _client(self) -> redis.Redis:
         return redis.Redis(
@@ -214,13 +199,12 @@ _Found = tuple[Row | None, Any]
 """A record, and the connection over which it was read. redis-py does not type its connections."""
 
 
-class _Process(Bulkheads):
+class _Process(ThreadedBulkheads):
     """What one process has: a client, threads, and idle connections for reads."""
 
     def __init__(self, client: redis.Redis) -> None:
-        super().__init__()
+        super().__init__("Redis")
         self.client = client
-        self.threads = ThreadPoolExecutor(2 * MAX_CALLS, thread_name_prefix="devkit-sso-store")
         self.idle: deque[Any] = deque()
 
     def disconnect_idle(self) -> None:
