@@ -89,16 +89,20 @@ class SQLiteUpkeep:
             self._upkeep.start()
 
     def _steps(self) -> Iterator[float]:
+        now = time.monotonic()
+        is_time_to_look = now >= self._look_at
+        if is_time_to_look:
+            # Before anything can fail: do not try again at once.
+            self._look_at = now + EVERY
+        self._written = 0
         connection = self._connect()
         if connection is None:
-            self._look_at = time.monotonic() + EVERY
             return
         with closing(connection):
-            # Somebody who writes now must not wait for a thread that waits as well.
+            # Do not wait for a lock while having the other one: requests of this process need it.
             connection.execute("PRAGMA busy_timeout = 0")
             yield from self._checkpoint(connection)
-            if time.monotonic() >= self._look_at:
-                self._look_at = time.monotonic() + EVERY
+            if is_time_to_look:
                 yield from self._delete_expired(connection)
 
     def _checkpoint(self, connection: sqlite3.Connection) -> Generator[float, None, int]:
@@ -108,9 +112,9 @@ class SQLiteUpkeep:
         """
         self._written = 0
         left, pages = _checkpoint(connection)
-        if left and pages > _LONG_WAL_PAGES:
+        if not left and pages > _LONG_WAL_PAGES:
             yield 0.0
-            # Few pages are left, so this is short.
+            # Only the pages that others have written since are copied now, so this is short.
             with self._lock:
                 left, _ = _checkpoint(connection)
         return left
