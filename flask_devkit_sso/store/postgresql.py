@@ -114,8 +114,8 @@ class PostgreSQLStore:
         def remove(connection: Connection) -> list[str]:
             rows = execute(connection, expire, values).rows
             if rows:
-                # If this fails, _delete_expired deletes them.
-                with suppress(psycopg.Error):
+                # If the connection breaks now, _delete_expired deletes them.
+                with suppress(psycopg.OperationalError):
                     execute(connection, delete, (keys, call))
             return [data for (data,) in rows]
 

@@ -19,6 +19,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 import psycopg
 from psycopg import conninfo, errors, pq
 
+from ..config.redirect_uri import is_loopback
 from ..errors import ConfigError, StoreUnavailable
 from ..per_process import PerProcess
 from .postgresql_schema import create_schema, explain
@@ -86,8 +87,8 @@ class Connections:
         except psycopg.Error:
             self._parameters = {"sslmode": "invalid"}
         # libpq looks at these values only when it connects.
-        ports = self.parameter("port").replace(",", "")
-        if (ports and not ports.isdigit()) or self.parameter("sslmode") not in _SSL_MODES:
+        ports = self._parameter("port").replace(",", "")
+        if (ports and not ports.isdigit()) or self._parameter("sslmode") not in _SSL_MODES:
             # Outside the except block, because psycopg quotes the URL with its password.
             raise ConfigError(
                 "libpq rejects DEVKIT_SSO_STORE_URL: it must be like "
@@ -97,8 +98,17 @@ class Connections:
             )
         self._idle = PerProcess[deque[Connection]](deque)
 
-    def parameter(self, name: str) -> str:
-        """Return a parameter of the URL, or "" if it has none of this name."""
+    def unverified_hosts(self) -> list[str]:
+        """Return the names of other hosts that need not prove who they are."""
+        mode = self._parameter("sslmode") or os.environ.get("PGSSLMODE")
+        if mode == "verify-full" or (not mode and self._parameter("sslrootcert") == "system"):
+            return []
+        hosts = self._parameter("hostaddr") or self._parameter("host") or os.environ.get("PGHOST")
+        # The others are sockets in folders.
+        names = [host for host in (hosts or "").split(",") if host and host[0] not in "/@"]
+        return [name for name in names if not is_loopback(name)]
+
+    def _parameter(self, name: str) -> str:
         return str(self._parameters.get(name) or "")
 
     def call(self, operation: Callable[[Connection], T], deadline: float) -> Call[T]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,6 +20,7 @@ from flask_devkit_sso import ConfigError, StoreUnavailable
 from flask_devkit_sso.store.postgresql import EVERY, PostgreSQLStore
 from flask_devkit_sso.testing import login_as
 
+from ..cli.place import Place, settings
 from ..clock import advance
 from ..conftest import AppMaker, sign_in, wait_until
 from ..postgresql_server import PostgreSQLServer, unprivileged
@@ -377,3 +379,30 @@ def test_an_invalid_url_is_refused_at_startup(make_app: AppMaker, url: str) -> N
         make_app(store_url=url)
     assert "canary" not in str(caught.value)
     assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+def test_doctor(postgresql: PostgreSQLServer, any_store: str, tmp_path: Path) -> None:
+    place = Place(tmp_path)
+
+    def doctor(url: str) -> str:
+        output = place.run(
+            "doctor", **settings(SERVER_URL="http://127.0.0.1:9", STORE_URL=url)
+        ).stdout
+        assert postgresql.password not in output
+        return output
+
+    assert "ok       store: PostgreSQL is readable and writable" in doctor(any_store)
+    assert postgresql.in_store("SELECT key FROM devkit_sso_record") == []
+    with_ca = f"?sslmode=verify-full&sslrootcert={postgresql.authority}"
+    for host, options, is_error in (
+        ("localhost", "", False),
+        ("localhost", with_ca, False),
+        ("postgresql.invalid", with_ca, False),
+        ("postgresql.invalid", "", True),
+        ("postgresql.invalid", with_ca.replace("-full", "-ca"), True),
+        ("postgresql.invalid", with_ca.replace("verify-full", "require"), True),
+    ):
+        output = doctor(any_store.replace("127.0.0.1", host) + options)
+        assert ("error    store: anybody in between can pretend" in output) is is_error, output
+    postgresql.in_store("REVOKE DELETE ON devkit_sso_record FROM sso")
+    assert "does not let its user do this\n         Fix: Its user needs SELECT" in doctor(any_store)
