@@ -40,7 +40,7 @@ from .session.refresh import TokenRefresh
 from .session.revalidate import Revalidation
 from .session.sessions import Sessions
 from .session.verified_users import VerifiedUsers
-from .store.base import Store
+from .store.base import Store, Unreplicated
 from .store.open import open_store
 from .users import Hooks
 
@@ -68,14 +68,23 @@ class SessionService:
         application context.
 
         :raises StoreUnavailable: if the store fails. Some sessions may have ended already, so call
-            it again.
+            it again. Also if all have ended, but a failover of the store could undo that.
         """
+        unreplicated = None
         # First, because a login that was confirmed just before this is one of the sessions.
-        self.login_results.remove_all(uid)
-        count = self.sessions.end_all(uid)
+        try:
+            self.login_results.remove_all(uid)
+        except Unreplicated as error:
+            unreplicated = error
+        try:
+            count = self.sessions.end_all(uid)
+        except Unreplicated as error:
+            unreplicated, count = error, len(error.removed)
         self.verified_users.forget(uid)
         if count:
             signals.session_ended.send(get_app(), uid=uid, why="ended")
+        if unreplicated is not None:
+            raise unreplicated
         return count
 
 

@@ -23,32 +23,56 @@ REDIS_SERVER = "/usr/bin/redis-server"
 
 
 class RedisServer:
-    """One redis-server on loopback; ``options`` are lines of its configuration file."""
+    """One redis-server on loopback.
 
-    def __init__(self, folder: Path, *, appendonly: bool = False, **options: str) -> None:
+    :param primary: the server whose replica this one is. Both have the same password.
+    :param options: lines of its configuration file.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        appendonly: bool = False,
+        program: str = REDIS_SERVER,
+        primary: RedisServer | None = None,
+        **options: str,
+    ) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self.port = free_port()
+        self._program = program
         self.password = f"canary-redis-{secrets.token_hex(8)}"
+        if primary is not None:
+            self.password = primary.password
+            options |= {"replicaof": f"127.0.0.1 {primary.port}"}
         self.url = f"redis://:{self.password}@127.0.0.1:{self.port}/0"
-        self._options = {
-            "bind": "127.0.0.1",
-            "port": str(self.port),
-            "dir": str(folder),
-            "requirepass": self.password,
-            "save": "",
-            "appendonly": "yes" if appendonly else "no",
-            # With the default, Redis loses its last second when it is killed.
-            "appendfsync": "always",
-            "enable-debug-command": "yes",
-        } | {name.replace("_", "-"): value for name, value in options.items()}
+        self._options = (
+            {
+                "bind": "127.0.0.1",
+                "port": str(self.port),
+                "dir": str(folder),
+                "requirepass": self.password,
+                "masterauth": self.password,
+                "repl-diskless-sync-delay": "0",
+                "save": "",
+                "appendonly": "yes" if appendonly else "no",
+                # With the default, Redis loses its last second when it is killed.
+                "appendfsync": "always",
+            }
+            | ({"enable-debug-command": "yes"} if program == REDIS_SERVER else {})
+            | {name.replace("_", "-"): value for name, value in options.items()}
+        )
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def start(self, *, wait: bool = True, **more: str) -> None:
         options = self._options | {name.replace("_", "-"): value for name, value in more.items()}
-        arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
+        arguments = [
+            text for name, value in options.items() for text in (f"--{name}", *value.split(" "))
+        ]
         self.process = subprocess.Popen(
-            [REDIS_SERVER, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [self._program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         if wait:
             self.wait()
@@ -94,6 +118,12 @@ class RedisServer:
         with self.admin() as admin:
             for name, value in values.items():
                 admin.config_set(name.replace("_", "-"), value)
+
+    def wait_for_replica(self) -> None:
+        """Wait until a replica has everything."""
+        with self.admin() as admin:
+            admin.set("something", "new")
+            assert admin.wait(1, 50_000) >= 1
 
     def all_keys(self) -> list[str]:
         with self.admin() as admin:
@@ -148,6 +178,10 @@ class Proxy:
                 end.shutdown(socket.SHUT_RDWR)
         # The other thread closes the other socket.
         source.close()
+
+    def switch(self, server: Server) -> None:
+        """Let new connections lead to another server. The present ones remain."""
+        self._target = server.port
 
     def close(self) -> None:
         self._server.shutdown(socket.SHUT_RDWR)

@@ -74,7 +74,7 @@ def _try_operations(store: Store, key: str) -> bool:
         store.read(key),
         store.of_owner(owner),
         store.below(key),
-        store.remove(key, data="changed"),
+        store.remove(key, data="changed", lasting=True),
         store.add(key, "probe", expires=now + 60, owner=owner),
         store.remove_owner(owner),
     ]

@@ -16,7 +16,7 @@ from ..errors import ServerError
 from ..protocol.client import Client
 from ..protocol.contract import Tokens, UserInfo
 from ..protocol.error_codes import INVALID_ACCESS_TOKEN
-from ..store.base import Store
+from ..store.base import Store, Unreplicated
 from ..store.claim import Claim
 from ..users import Hooks
 from .ending import end_if_unchanged, report_end
@@ -140,8 +140,13 @@ class Revalidation:
                 end_if_unchanged(self._app, self._sessions, session, "token_refused")
                 return
         if info is None:
+            try:
+                ended = self._sessions.end_all(session.user.uid)
+            except Unreplicated as error:
+                log.warning("sessions ended: uid %r. %s", session.user.uid, error)
+                ended = len(error.removed)
             # If the store has lost the user's index, the session still ends by its own key.
-            if self._sessions.end_all(session.user.uid) or self._sessions.end(session):
+            if ended or self._sessions.end(session):
                 report_end(self._app, session.user.uid, "user_invalid")
         elif info.uid != session.user.uid:
             end_if_unchanged(self._app, self._sessions, session, "another_user")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -19,9 +20,11 @@ from typing import Final
 from ..config.settings import Settings
 from ..errors import StoreUnavailable
 from ..protocol.contract import Tokens, UserInfo
-from ..store.base import Row, Store
+from ..store.base import Row, Store, Unreplicated
 from .keys import Keys
 from .records import UNREADABLE, parse_time, parse_user
+
+log: Final = logging.getLogger("flask_devkit_sso")
 
 RECORD_VERSION: Final = 1
 
@@ -176,11 +179,19 @@ class Sessions:
 
         :param if_unchanged: end it only if its record is still the one that was read.
         """
-        record = self._store.remove(session.key, data=session.record if if_unchanged else None)
+        expected = session.record if if_unchanged else None
+        try:
+            record = self._store.remove(session.key, data=expected, lasting=True)
+        except Unreplicated as error:
+            log.warning("session ended: uid %r. %s", session.user.uid, error)
+            record = error.removed[0] if error.removed else None
         return _parse(session.key, Row(record, session.last_used)) if record is not None else None
 
     def end_all(self, uid: str) -> int:
-        """End all sessions of a user everywhere, and return how many there were."""
+        """End all sessions of a user everywhere, and return how many there were.
+
+        :raises Unreplicated: if they have ended, but a failover of the store could undo that.
+        """
         alive = len(self.list(uid))
         # Some of the removed records may have expired, and another caller may be removing them too.
         return min(alive, len(self._store.remove_owner(self._owner(uid))))

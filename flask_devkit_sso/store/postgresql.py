@@ -87,7 +87,7 @@ class PostgreSQLStore:
         )
         self._write(statement, used, expires, key, used, time.time())
 
-    def remove(self, key: str, *, data: str | None = None) -> str | None:
+    def remove(self, key: str, *, data: str | None = None, lasting: bool = False) -> str | None:
         removed = self._remove([key], "data = coalesce(%s, data)", data)
         return removed[0] if removed else None
 
