@@ -10,7 +10,7 @@ MODE ?= kill
 SESSIONS ?= 1000000
 
 PACKAGES := chromium chromium-headless-shell fonts-noto-cjk redis-server
-INTEGRATION_PACKAGES := firefox-esr apache2-bin libapache2-mod-wsgi-py3 python3-venv nginx-light php-cli caddy
+INTEGRATION_PACKAGES := firefox-esr apache2-bin libapache2-mod-wsgi-py3 python3-venv nginx-light php-cli caddy postgresql pgbouncer
 PY := .venv/bin/python
 INTEGRATION_PY := .venv-integration/bin/python
 BENCH_PY := .venv-bench/bin/python
@@ -46,7 +46,7 @@ hours: .venv/tools system  ## refreshes, outages and clocks under gunicorn; no p
 
 integration: .venv-integration/installed .venv-apache/installed tests/integration/node_modules/installed system  ## the recipes and proxies with their real programs, and Firefox; no part of test
 	@tools/apt-install.sh $(INTEGRATION_PACKAGES)
-	$(INTEGRATION_PY) -m pytest -n 2 --dist loadfile -p no:dash tests/integration
+	$(INTEGRATION_PY) -m pytest -n 2 --dist loadfile -p no:dash -p no:valkey tests/integration
 
 coverage: .venv/tools system  ## the suite again, slower, and a report of the branches it takes
 	$(PY) -m coverage erase
@@ -72,7 +72,8 @@ test-lowest: wheel  ## the core suite against the wheel, with the lowest version
 	$(PY) tools/lowest.py > dist/lowest.txt
 	tools/core-suite.sh $(PY) --constraint dist/lowest.txt
 
-soak: .venv/tools system  ## load with faults for SECONDS=300; STORE=sqlite or redis; docs/sessions.md lists the values of MODE
+soak: .venv/tools system  ## load with faults for SECONDS=300; docs/sessions.md lists the values of STORE and MODE
+	@[ "$(STORE)" != postgresql ] || tools/apt-install.sh postgresql
 	$(PY) -m tools.soak --seconds $(SECONDS) --store $(STORE) --mode $(MODE)
 
 fuzz: .venv/tools  ## random inputs for SECONDS=300; SEED repeats a run, and a finding fails

@@ -41,7 +41,7 @@ from .session.refresh import TokenRefresh
 from .session.revalidate import Revalidation
 from .session.sessions import Session, Sessions
 from .session.verified_users import VerifiedUsers
-from .store.base import Store
+from .store.base import Store, Unreplicated
 from .store.open import open_store
 from .users import Hooks
 
@@ -70,16 +70,22 @@ class SessionService:
 
         :param by: who does it, for the audit trail: ``application`` or ``command``.
         :raises StoreUnavailable: if the store fails. Some sessions may have ended already, so call
-            it again.
+            it again. Also if all have ended, but a failover of the store could undo that.
         """
+        unreplicated = None
         # First, because a login that was confirmed just before this is one of the sessions.
-        self.login_results.remove_all(uid)
-        ended = self.sessions.end_all(uid)
+        try:
+            self.login_results.remove_all(uid)
+        except Unreplicated as error:
+            unreplicated = error
+        ended, ends_in_doubt = self.sessions.end_all(uid)
         audit.record("sessions_ended", by, uid=uid, count=len(ended))
         record_ends(ended, "ended")
         self.verified_users.forget(uid)
         if ended:
             signals.session_ended.send(get_app(), uid=uid, why="ended")
+        if in_doubt := ends_in_doubt or unreplicated:
+            raise in_doubt
         return len(ended)
 
     def end_session(self, name: str) -> Session | None:

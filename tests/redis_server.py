@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import redis
 from redis.backoff import NoBackoff
@@ -22,32 +23,56 @@ REDIS_SERVER = "/usr/bin/redis-server"
 
 
 class RedisServer:
-    """One redis-server on loopback; ``options`` are lines of its configuration file."""
+    """One redis-server on loopback.
 
-    def __init__(self, folder: Path, *, appendonly: bool = False, **options: str) -> None:
+    :param primary: the server whose replica this one is. Both have the same password.
+    :param options: lines of its configuration file.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        appendonly: bool = False,
+        program: str = REDIS_SERVER,
+        primary: RedisServer | None = None,
+        **options: str,
+    ) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self.port = free_port()
+        self._program = program
         self.password = f"canary-redis-{secrets.token_hex(8)}"
+        if primary is not None:
+            self.password = primary.password
+            options |= {"replicaof": f"127.0.0.1 {primary.port}"}
         self.url = f"redis://:{self.password}@127.0.0.1:{self.port}/0"
-        self._options = {
-            "bind": "127.0.0.1",
-            "port": str(self.port),
-            "dir": str(folder),
-            "requirepass": self.password,
-            "save": "",
-            "appendonly": "yes" if appendonly else "no",
-            # With the default, Redis loses its last second when it is killed.
-            "appendfsync": "always",
-            "enable-debug-command": "yes",
-        } | {name.replace("_", "-"): value for name, value in options.items()}
+        self._options = (
+            {
+                "bind": "127.0.0.1",
+                "port": str(self.port),
+                "dir": str(folder),
+                "requirepass": self.password,
+                "masterauth": self.password,
+                "repl-diskless-sync-delay": "0",
+                "save": "",
+                "appendonly": "yes" if appendonly else "no",
+                # With the default, Redis loses its last second when it is killed.
+                "appendfsync": "always",
+            }
+            | ({"enable-debug-command": "yes"} if program == REDIS_SERVER else {})
+            | {name.replace("_", "-"): value for name, value in options.items()}
+        )
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def start(self, *, wait: bool = True, **more: str) -> None:
         options = self._options | {name.replace("_", "-"): value for name, value in more.items()}
-        arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
+        arguments = [
+            text for name, value in options.items() for text in (f"--{name}", *value.split(" "))
+        ]
         self.process = subprocess.Popen(
-            [REDIS_SERVER, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [self._program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         if wait:
             self.wait()
@@ -94,22 +119,35 @@ class RedisServer:
             for name, value in values.items():
                 admin.config_set(name.replace("_", "-"), value)
 
+    def wait_for_replica(self) -> None:
+        """Wait until a replica has everything."""
+        with self.admin() as admin:
+            admin.set("something", "new")
+            assert admin.wait(1, 50_000) >= 1
+
     def all_keys(self) -> list[str]:
         with self.admin() as admin:
             return sorted(admin.keys())
 
 
+class Server(Protocol):
+    """A server at a port of loopback, and the URL of a store there."""
+
+    port: int
+    url: str
+
+
 class Proxy:
-    """A proxy between a store and Redis, which can lose a response with its connection.
+    """A proxy between a store and its server, which can lose a response with its connection.
 
     It calls ``on_request`` with each request before it passes the request on.
     """
 
-    def __init__(self, redis: RedisServer) -> None:
-        self._target = redis.port
+    def __init__(self, server: Server) -> None:
+        self._target = server.port
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
-        self.url = redis.url.replace(f":{redis.port}/", f":{self.port}/")
+        self.url = server.url.replace(f":{server.port}/", f":{self.port}/")
         self.lose = threading.Event()
         self.lost = 0
         self.on_request: Callable[[bytes], None] = lambda request: None
@@ -140,6 +178,10 @@ class Proxy:
                 end.shutdown(socket.SHUT_RDWR)
         # The other thread closes the other socket.
         source.close()
+
+    def switch(self, server: Server) -> None:
+        """Let new connections lead to another server. The present ones remain."""
+        self._target = server.port
 
     def close(self) -> None:
         self._server.shutdown(socket.SHUT_RDWR)

@@ -15,7 +15,7 @@ from ..config.credentials import is_read_only
 from ..config.loading import LoadedSettings
 from ..config.settings import PREFIX, Settings
 from ..errors import ConfigError, StoreUnavailable
-from ..store.base import Store
+from ..store.base import Row, Store
 from ..store.open import open_store
 from ..store.sqlite import MemoryStore, SQLiteStore
 from .findings import Findings
@@ -35,17 +35,18 @@ def find_store(app: Flask, loaded: LoadedSettings) -> Store | None:
 
 
 def check_store(found: Findings, store: Store, settings: Settings) -> None:
-    """Write, read and remove a record, and check who has access to a SQLite file."""
+    """Try every operation of the store, and check who has access to it or to what it sends."""
     if isinstance(store, MemoryStore):
         found.warning("store", "in memory, for tests only: it is lost when the process ends")
         return
-    key = f"{settings.installation}:probe:{secrets.token_hex(8)}"
+    name = "Redis"
+    if settings.store_url.startswith("postgresql:"):
+        name = "PostgreSQL"
+        _check_postgresql_tls(found, store)
     try:
-        store.add(key, "probe", expires=time.time() + 60)
-        row = store.read(key)
-        removed = store.remove(key)
+        is_right = _try_operations(store, f"{settings.installation}:probe:{secrets.token_hex(8)}")
     except StoreUnavailable as error:
-        fix = f"Check {PREFIX}STORE_URL (host, password, number) and the log of that Redis"
+        fix = f"Check {PREFIX}STORE_URL (host, password, number) and the log of that {name}"
         if isinstance(store, SQLiteStore):
             fix = (
                 "Check the free space on the disk, the permissions of the file and its folder, and "
@@ -53,15 +54,46 @@ def check_store(found: Findings, store: Store, settings: Settings) -> None:
             )
         found.error("store", error.text.rstrip("."), error.fix or fix)
         return
-    if row is None or (row.data, removed) != ("probe", "probe"):
+    if not is_right:
         found.error("store", "does not return what was written", "Compare the clocks of all hosts")
-        return
-    if isinstance(store, SQLiteStore):
+    elif isinstance(store, SQLiteStore):
         found.ok("store", f"{store.path} is readable and writable")
         _check_mode(found, store.path, "change sessions", "read who is signed in")
         _check_mode(found, store.path.parent, "change sessions")
     else:
-        found.ok("store", "Redis is readable and writable")
+        found.ok("store", f"{name} is readable and writable")
+
+
+def _try_operations(store: Store, key: str) -> bool:
+    """Do what logins, requests, logouts and commands do, and return whether the results are
+    right."""
+    owner, now = f"{key}:owner", time.time()
+    store.add(key, "probe", expires=now + 60, owner=owner)
+    store.touch(key, used=now + 1, expires=now + 61)
+    results: list[object] = [
+        store.update(key, "changed", expected="probe"),
+        store.read(key),
+        store.of_owner(owner),
+        store.below(key),
+        store.remove(key, data="changed", lasting=True),
+        store.add(key, "probe", expires=now + 60, owner=owner),
+        store.remove_owner(owner),
+    ]
+    row = Row("changed", now + 1)
+    return results == [True, row, {key: row}, {key: row}, "changed", True, ["probe"]]
+
+
+def _check_postgresql_tls(found: Findings, store: Store) -> None:
+    """Check whether PostgreSQL on another host has to prove who it is."""
+    # psycopg is installed only if the store is PostgreSQL.
+    from ..store.postgresql import PostgreSQLStore
+
+    if isinstance(store, PostgreSQLStore) and (hosts := store.connections.unverified_hosts()):
+        found.error(
+            "store",
+            f"anybody in between can pretend to be {' or '.join(hosts)} and read the password",
+            f"Add ?sslmode=verify-full&sslrootcert=/path/of/ca.pem to {PREFIX}STORE_URL",
+        )
 
 
 def check_credentials_folder(found: Findings, loaded: LoadedSettings, store: Store | None) -> None:

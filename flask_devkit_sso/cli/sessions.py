@@ -14,6 +14,7 @@ from ..config.values import MEMORY
 from ..errors import StoreUnavailable
 from ..service import SessionService
 from ..session.sessions import Session
+from ..store.base import Unreplicated
 from .findings import list_problems
 from .loading import load_app
 from .output import echo, printable
@@ -89,6 +90,8 @@ def end_sessions(info: ScriptInfo, /, uid: str | None, name: str | None) -> None
                 _end_one(service, name)
                 return
             count = service.end_sessions(str(uid), by="command")
+    except Unreplicated as error:
+        raise click.ClickException(str(error)) from None
     except StoreUnavailable as error:
         why = str(error).removesuffix(".")
         raise click.ClickException(f"{why}. Some sessions may have ended: try again.") from None

@@ -115,8 +115,9 @@ class Settings:
         "sqlite:///devkit_sso.db",
         values.store_url,
         "Where sessions are stored: SQLite (a path may be relative to the instance folder) for the "
-        "workers of one host, `redis://` or `rediss://` for workers on many hosts. `memory://` "
-        "works only with debug or testing.",
+        "workers of one host, `redis://`, `rediss://`, `redis+sentinel://`, `rediss+sentinel://` "
+        "or `postgresql://` for workers on many hosts. `memory://` works only with debug or "
+        "testing.",
         secret=True,
     )
     session_lifetime: float = _setting(

@@ -147,16 +147,19 @@ def store_url(value: object) -> str | None:
     if found is None:
         return None
     # redis-py silently ignores parts of a URL that it does not understand, so they are rejected.
-    redis = r"rediss?://[^/?#]+(/[0-9]*)?([?][^#]*)?"
-    if found != MEMORY and not re.fullmatch(rf"sqlite:///[^?#]*[^/?#]|{redis}", found):
-        if re.match(r"rediss?://.*@", found):
+    redis = r"rediss?(://[^/?#]+|[+]sentinel://[^/?#]+/[^/?#]+)(/[0-9]*)?([?][^#]*)?"
+    postgresql = r"postgresql://[^/?#]*(/[^/?#]*)?([?][^#]*)?"
+    if found != MEMORY and not re.fullmatch(rf"sqlite:///[^?#]*[^/?#]|{redis}|{postgresql}", found):
+        if like := re.match(r"(redis|postgresql)s?([+]sentinel)?://.*@", found):
+            example = "host:6379/0" if like[1] == "redis" else "host:5432/database"
             raise InvalidValue(
-                "must be like redis://user:password@host:6379/0, with special characters in the "
+                f"must be like {like[1]}://user:password@{example}, with special characters in the "
                 "password percent-encoded: %2F for /, %3F for ?, %23 for #, %25 for %, %40 for @"
             )
         raise InvalidValue(
             "must be sqlite:///file, sqlite:////absolute/path/of/file, redis://host:6379/0, "
-            "rediss://host:6379/0 or memory://"
+            "rediss://host:6379/0, redis+sentinel://host:26379,host:26379/service/0, "
+            "postgresql://host:5432/database or memory://"
         )
     return found
 

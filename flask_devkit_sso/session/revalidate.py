@@ -155,7 +155,9 @@ class Revalidation:
                 return
         if info is None:
             record_refusal(session, "user_invalid")
-            ended = self._sessions.end_all(session.user.uid)
+            ended, in_doubt = self._sessions.end_all(session.user.uid)
+            if in_doubt is not None:
+                log.warning("sessions ended: uid %r. %s", session.user.uid, in_doubt)
             # If the store has lost the user's index, the session still ends by its own key.
             if not ended and self._sessions.end(session):
                 ended = [session]

@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from ..config.settings import Settings
 from ..errors import ServerUnavailable, StoreUnavailable
 from ..protocol.contract import Role, Tokens, UserInfo
-from ..store.base import Row, Store
+from ..store.base import Row, Store, Unreplicated
 from .keys import Keys
 from .records import UNREADABLE, parse_user, serialize
 
@@ -79,6 +79,14 @@ class Session:
     def name(self) -> str:
         """A hash that identifies the session, with which nobody can sign in."""
         return self.key.rpartition(":")[2]
+
+
+class Ended(NamedTuple):
+    """The sessions that have ended, and None or the error that a failover of the store could undo
+    this."""
+
+    sessions: builtins.list[Session]
+    in_doubt: Unreplicated | None
 
 
 class Sessions:
@@ -213,19 +221,28 @@ class Sessions:
 
         :param if_unchanged: end it only if its record is still the one that was read.
         """
-        record = self._store.remove(session.key, data=session.record if if_unchanged else None)
+        expected = session.record if if_unchanged else None
+        try:
+            record = self._store.remove(session.key, data=expected, lasting=True)
+        except Unreplicated as error:
+            log.warning("session ended: uid %r. %s", session.user.uid, error)
+            record = error.removed[0] if error.removed else None
         return _parse(session.key, Row(record, session.last_used)) if record is not None else None
 
-    def end_all(self, uid: str) -> builtins.list[Session]:
+    def end_all(self, uid: str) -> Ended:
         """End all sessions of a user everywhere, and return those that were alive."""
         alive = self.list(uid)
-        removed = self._store.remove_owner(self._owner(uid))
+        in_doubt = None
+        try:
+            removed = self._store.remove_owner(self._owner(uid))
+        except Unreplicated as error:
+            in_doubt, removed = error, error.removed
         if len(removed) >= len(alive):
             # Some of the removed records may have expired.
-            return alive
+            return Ended(alive, in_doubt)
         # Another caller is removing them too.
         own = set(removed)
-        return [session for session in alive if session.record in own]
+        return Ended([session for session in alive if session.record in own], in_doubt)
 
     def find(self, name: str) -> Session | None:
         """Return the session with a name, or None if there is none that is alive."""

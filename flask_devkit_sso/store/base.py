@@ -40,6 +40,17 @@ class Row(NamedTuple):
     used: float
 
 
+class Unreplicated(StoreUnavailable):
+    """Records have been removed, but a failover could undo that.
+
+    :ivar removed: their data.
+    """
+
+    def __init__(self, text: str, fix: str, removed: list[str]) -> None:
+        super().__init__(text, fix)
+        self.removed = removed
+
+
 class Bulkheads:
     """The bulkheads of a store in one process. A store that cannot be written can still be read."""
 
@@ -87,11 +98,13 @@ class Store(Protocol):
     def touch(self, key: str, *, used: float, expires: float) -> None:
         """Update the last use and the expiry of a record, if it exists."""
 
-    def remove(self, key: str, *, data: str | None = None) -> str | None:
+    def remove(self, key: str, *, data: str | None = None, lasting: bool = False) -> str | None:
         """Remove a record and return its data. If several callers do so, only one gets it.
 
         :param data: remove it only if this is its data, so that nobody releases a claim that
             somebody else has taken over.
+        :param lasting: whether to wait until a failover cannot undo this.
+        :raises Unreplicated: if the record has been removed, but a failover could undo that.
         """
 
     def remove_owner(self, owner: str) -> list[str]:
@@ -99,6 +112,8 @@ class Store(Protocol):
 
         This is done in several operations, each with its own deadline, so that others can use the
         store in between. If one fails, the earlier ones are done.
+
+        :raises Unreplicated: as in :meth:`remove` with ``lasting``.
         """
 
     def of_owner(self, owner: str) -> dict[str, Row]:

@@ -10,41 +10,43 @@ returns the same result as before.
 
 from __future__ import annotations
 
-import builtins
-import re
 import secrets
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ConnectionError,
-    ReadOnlyError,
     RedisError,
-    ResponseError,
     TimeoutError,
 )
-from redis.retry import Retry
 
 from ..bulkhead import Place
-from ..errors import ConfigError, StoreUnavailable
+from ..errors import StoreUnavailable
 from ..per_process import PerProcess
 from . import redis_scripts as scripts
-from .base import DEADLINE, MAX_CALLS, Bulkheads, Row
+from .base import Row, Unreplicated
+from .redis_client import check_url, create_client, has_sentinels
+from .redis_errors import explain, is_read_only
 from .redis_scripts import PREFIX
+from .threaded import ThreadedBulkheads
 
 T = TypeVar("T")
 
-_SOCKET_TIMEOUT: Final = 0.7
-"""Seconds for one reply, so that a dead connection leaves time for a second attempt."""
+_WAIT: Final = 500
+"""Milliseconds in which a replica has to confirm a removal."""
+
+_UNREPLICATED: Final = (
+    "The session store in Redis has removed this, but no replica has confirmed it: a failover "
+    "could undo it"
+)
+_REPEAT: Final = "Do it again, and check the replicas"
 
 _BATCH: Final = 250
 """How many records of an owner one operation reads or removes."""
@@ -53,27 +55,17 @@ _BATCH: Final = 250
 class RedisStore:
     """A :class:`~flask_devkit_sso.store.base.Store` in one Redis or Valkey (not a cluster).
 
-    Threads, processes and forks may share it. Each operation runs in a thread of a small pool, and
-    the caller waits no longer than the deadline, because socket timeouts cover neither name
-    resolution nor every step of connecting.
+    Threads, processes and forks may share it.
 
-    :param url: as redis-py accepts it, with its options such as ``ssl_ca_certs`` after a ``?``.
+    :param url: as redis-py accepts it, with its options such as ``ssl_ca_certs`` after a ``?``. Or
+        the URL of Sentinels, such as ``redis+sentinel://host:26379,host:26379/service/0``.
     :raises ConfigError: if redis-py rejects the URL.
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._process = PerProcess(lambda: _Process(self._client()))
-        try:
-            pool = self._client().connection_pool
-            pool.connection_class(**pool.connection_kwargs)
-        except (ValueError, TypeError, RedisError):
-            # Do not chain the exception, because it may quote the URL with its password.
-            raise ConfigError(
-                "redis-py rejects DEVKIT_SSO_STORE_URL: it must be like "
-                "redis://user:password@host:6379/0, with special characters in the password "
-                "percent-encoded, and after a ? only options of redis-py's connections"
-            ) from None
+        check_url(url)
+        self._has_sentinels = has_sentinels(url)
+        self._process = PerProcess(lambda: _Process(create_client(url)))
 
     def add(self, key: str, data: str, *, expires: float, owner: str | None = None) -> bool:
         values = (data, time.time(), expires, owner or "", _call_id())
@@ -84,7 +76,7 @@ class RedisStore:
         with process.reads.enter() as place:
             # Every request reads, and handing a call to another thread takes longer than Redis
             # takes to reply. On a connection that is open, the socket's timeout limits the read.
-            found = _translated(process, lambda: _read(process.idle, key))
+            found = _translated(lambda: _read(process.idle, key))
             if found is None:
                 found = self._in_thread(process, place, lambda client: _connect(client, key))
             place.answered = True
@@ -102,20 +94,38 @@ class RedisStore:
         now = time.time()
         self._run(lambda client: _eval(client, scripts.TOUCH, key, used, now, expires))
 
-    def remove(self, key: str, *, data: str | None = None) -> str | None:
+    def remove(self, key: str, *, data: str | None = None, lasting: bool = False) -> str | None:
         values = (time.time(), int(data is not None), data or "", _call_id())
-        return self._run(lambda client: _data(_eval(client, scripts.REMOVE, key, *values)))
+
+        def remove(client: redis.Redis) -> tuple[list[str], bool]:
+            has_replicas = lasting and self._has_replicas(client)
+            with client.pipeline(transaction=False) as pipeline:
+                _eval(pipeline, scripts.REMOVE, key, *values)
+                return _execute_removal(pipeline, 1, has_replicas=has_replicas)
+
+        removed, is_replicated = self._run(remove)
+        if not is_replicated:
+            raise Unreplicated(_UNREPLICATED, _REPEAT, removed)
+        return removed[0] if removed else None
 
     def remove_owner(self, owner: str) -> list[str]:
         removed: list[str] = []
+        are_replicated = True
         while True:
             calls: dict[str, str] = {}
-            removed += self._run(partial(self._remove_some, owner, calls))
+            some, is_replicated = self._run(partial(self._remove_some, owner, calls))
+            removed += some
+            are_replicated &= is_replicated
             if len(calls) < _BATCH:
-                return removed
+                break
+        if not are_replicated:
+            raise Unreplicated(_UNREPLICATED, _REPEAT, removed)
+        return removed
 
-    def _remove_some(self, owner: str, calls: dict[str, str], client: redis.Redis) -> list[str]:
-        """Remove some records of an owner and return their data.
+    def _remove_some(
+        self, owner: str, calls: dict[str, str], client: redis.Redis
+    ) -> tuple[list[str], bool]:
+        """Remove some records of an owner. Return their data, and whether that is replicated.
 
         :param calls: the id of each call by key. It is empty at first: a repetition removes the
             same records.
@@ -124,14 +134,20 @@ class RedisStore:
         if not calls:
             names = cast("list[str]", client.zrange(index, 0, _BATCH - 1))
             calls.update({name.removeprefix(PREFIX): _call_id() for name in names})
+        has_replicas = self._has_replicas(client)
         with client.pipeline(transaction=False) as pipeline:
             for key, call in calls.items():
                 _eval(pipeline, scripts.REMOVE, key, time.time(), 0, "", call)
             if calls:
                 pipeline.zrem(index, *[PREFIX + key for key in calls])
-            answers = pipeline.execute()
-        found = map(_data, answers[: len(calls)])
-        return [data for data in found if data is not None]
+            return _execute_removal(pipeline, len(calls), has_replicas=has_replicas)
+
+    def _has_replicas(self, client: redis.Redis) -> bool:
+        """Return whether the server has replicas, or should have some."""
+        if self._has_sentinels:
+            return True
+        role = client.execute_command("ROLE")  # type: ignore[no-untyped-call]
+        return isinstance(role, list) and len(role) == 3 and bool(role[2])
 
     def of_owner(self, owner: str) -> dict[str, Row]:
         index = f"{PREFIX}owner:{owner}"
@@ -177,34 +193,8 @@ class RedisStore:
     def _in_thread(
         self, process: _Process, place: Place, operation: Callable[[redis.Redis], T]
     ) -> T:
-        call = partial(_attempt, operation, process.client, place.deadline)
-        try:
-            future = process.threads.submit(_translated, process, call)
-        except RuntimeError:
-            # The interpreter is shutting down, and a refresh in progress still has to store its
-            # tokens.
-            return _translated(process, call)
-        try:
-            return future.result(place.deadline - time.monotonic())
-        except builtins.TimeoutError:
-            future.cancel()
-            raise StoreUnavailable(
-                f"The session store in Redis did not respond within {DEADLINE:g} seconds."
-            ) from None
-
-    def _client(self) -> redis.Redis:
-        return redis.Redis(
-            connection_pool=redis.ConnectionPool.from_url(
-                self._url,
-                decode_responses=True,
-                # Redis before version 6 and some proxies understand only this protocol.
-                protocol=2,
-                retry=Retry(NoBackoff(), 0),
-                socket_connect_timeout=_SOCKET_TIMEOUT,
-                socket_keepalive=True,
-                socket_timeout=_SOCKET_TIMEOUT,
-            )
-        )
+        call = partial(_attempt, operation, process, place.deadline)
+        return process.in_thread(place, partial(_translated, call))
 
 
 _FIELDS: Final = ["data", "used", "expires"]
@@ -214,13 +204,12 @@ _Found = tuple[Row | None, Any]
 """A record, and the connection over which it was read. redis-py does not type its connections."""
 
 
-class _Process(Bulkheads):
+class _Process(ThreadedBulkheads):
     """What one process has: a client, threads, and idle connections for reads."""
 
     def __init__(self, client: redis.Redis) -> None:
-        super().__init__()
+        super().__init__("Redis")
         self.client = client
-        self.threads = ThreadPoolExecutor(2 * MAX_CALLS, thread_name_prefix="devkit-sso-store")
         self.idle: deque[Any] = deque()
 
     def disconnect_idle(self) -> None:
@@ -263,69 +252,64 @@ def _hmget(connection: Any, key: str) -> Row | None:
         raise
 
 
-def _attempt(operation: Callable[[redis.Redis], T], client: redis.Redis, deadline: float) -> T:
-    """Carry out an operation. If the connection breaks, repeat it once on a new connection.
+def _attempt(operation: Callable[[redis.Redis], T], process: _Process, deadline: float) -> T:
+    """Carry out an operation. If the connection breaks or the server has become a replica, repeat
+    it once on a new connection.
 
     redis-py closes a broken connection. Before it uses an idle one, it checks whether Redis has
     closed it.
     """
+    client = process.client
     try:
         return operation(client)
-    except (AuthenticationError, BusyLoadingError):
-        raise
-    except (ConnectionError, TimeoutError):
+    except RedisError as error:
+        if isinstance(error, AuthenticationError | BusyLoadingError):
+            raise
+        if is_read_only(error):
+            # It was the primary until now. Close its connections, so that the next ones resolve
+            # the name again.
+            process.disconnect_idle()
+        elif not isinstance(error, ConnectionError | TimeoutError):
+            raise
         if time.monotonic() > deadline:
             raise
-        return operation(client)
+    return operation(client)
 
 
-def _translated(process: _Process, call: Callable[[], T]) -> T:
+def _translated(call: Callable[[], T]) -> T:
     """Return what a call returns, and turn its exceptions into StoreUnavailable."""
     try:
         return call()
     except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError):
         # A reply that Redis never sends causes these, here or in redis-py, and so does a record
         # that is not text.
-        text = "The session store is not Redis, or it contains unreadable records."
+        text, fix = "The session store is not Redis, or it contains unreadable records.", ""
     except RedisError as error:
-        if isinstance(error, ReadOnlyError):
-            # It may have been the primary until now. Close its connections, so that the next ones
-            # resolve the name again.
-            process.disconnect_idle()
-        # Do not quote the error, because Redis repeats what it did not understand.
-        text = f"The session store in Redis {_explain(error)}."
+        reason, fix = explain(error)
+        text = f"The session store in Redis {reason}"
     # Outside the except blocks, so that it does not lead to frames of redis-py, which contain the
     # password.
-    raise StoreUnavailable(text)
-
-
-def _explain(error: RedisError) -> str:
-    match error:
-        case AuthenticationError():
-            return (
-                "refuses the user or password of DEVKIT_SSO_STORE_URL (special characters in them "
-                "must be percent-encoded)"
-            )
-        case BusyLoadingError():
-            return "is starting and loading its data"
-        case TimeoutError():
-            return "did not respond in time"
-        case ConnectionError():
-            return (
-                "cannot be reached: check DEVKIT_SSO_STORE_URL, and whether Redis is running there"
-            )
-        case ReadOnlyError():
-            return "is a read-only replica"
-        case ResponseError():
-            code = re.match(r"[A-Z]{2,20}\b", str(error))
-            return f"refuses a command ({code[0] if code else type(error).__name__})"
-        case _:
-            return f"cannot be used ({type(error).__name__})"
+    raise StoreUnavailable(text, fix)
 
 
 def _eval(client: redis.Redis, script: str, key: str, *values: str | float) -> Any:
     # Do not use EVALSHA: the scripts are short, and Redis forgets them when it restarts.
     return client.eval(script, 1, PREFIX + key, *[str(value) for value in values])
+
+
+def _execute_removal(pipeline: Any, number: int, *, has_replicas: bool) -> tuple[list[str], bool]:
+    """Send a pipeline that begins with a number of removals. Return the data that they removed, and
+    whether a replica has confirmed everything that was written so far.
+
+    Replication is asynchronous: if a replica that lags behind becomes the primary, it still has
+    these records.
+    """
+    if has_replicas:
+        # On the same connection: WAIT is about what its connection has written.
+        pipeline.execute_command("WAIT", 1, _WAIT)
+    replies = pipeline.execute()
+    found = map(_data, replies[:number])
+    return [data for data in found if data is not None], not has_replicas or replies[-1] >= 1
 
 
 def _read_all(client: redis.Redis, keys: list[str]) -> dict[str, Row]:

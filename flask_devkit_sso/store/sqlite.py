@@ -99,7 +99,7 @@ class SQLiteStore:
             time.time(),
         )
 
-    def remove(self, key: str, *, data: str | None = None) -> str | None:
+    def remove(self, key: str, *, data: str | None = None, lasting: bool = False) -> str | None:
         _, rows = self._write(
             "DELETE FROM record WHERE key = ? AND expires > ? AND data = coalesce(?, data)"
             " RETURNING data",

@@ -70,3 +70,12 @@ def test_what_is_left_of_a_reply_never_reaches_the_next_call(replies: ReplyServe
     replies.arm(bulk(b"a", b"1", SOON) + bulk(b"b", b"1", SOON))
     assert store.read("second").data == "a"
     assert store.read("third").data == "devkit_sso:third"
+
+
+@pytest.mark.parametrize("reply", [b"-MOVED 866 127.0.0.1:7001\r\n", b"-CLUSTERDOWN of it\r\n"])
+def test_a_node_of_a_cluster(replies: ReplyServer, reply: bytes) -> None:
+    store = RedisStore(replies.url)
+    assert store.update("k", "new")
+    replies.arm(reply)
+    with pytest.raises(StoreUnavailable, match="is a Redis Cluster, which is not supported"):
+        store.update("k", "new")

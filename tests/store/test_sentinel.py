@@ -1,0 +1,157 @@
+"""Redis behind three real Sentinels."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+import redis
+
+from flask_devkit_sso import ConfigError, StoreUnavailable
+from flask_devkit_sso.store.redis import RedisStore
+
+from ..conftest import AppMaker, carry_cookies, sign_in, wait_until
+from ..redis_server import RedisServer
+from ..sentinels import Sentinels
+from ..threads import Background, at_once
+from .test_stores import data_of, in_a_minute
+
+pytestmark = [pytest.mark.redis, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
+    running = Sentinels(tmp_path_factory.mktemp("sentinels"))
+    yield running
+    running.stop()
+
+
+def test_everything_happens_at_the_primary(sentinels: Sentinels, make_app: AppMaker) -> None:
+    for replica in sentinels.replicas():
+        with replica.admin() as admin:
+            admin.config_resetstat()
+    app = make_app(store_url=sentinels.url)
+    client, copy = app.test_client(), app.test_client()
+    sign_in(client)
+    carry_cookies(client, copy)
+    assert copy.get("/private").text == "private ada"
+    client.post("/sso/logout", headers={"Sec-Fetch-Site": "same-origin"})
+    assert copy.get("/private").status_code == 302
+    for replica in sentinels.replicas():
+        with replica.admin() as admin:
+            assert "cmdstat_hmget" not in admin.info("commandstats")
+
+
+def test_a_failover_under_load(sentinels: Sentinels) -> None:
+    """Calls fail until there is a new primary. What was confirmed by a replica is still there."""
+    store = RedisStore(sentinels.url)
+    written: dict[str, str] = {}
+    has_ended = threading.Event()
+
+    def work(number: int) -> None:
+        turn = 0
+        while not has_ended.is_set():
+            turn += 1
+            key = f"{number}-{turn}"
+            try:
+                store.add(key, key, expires=in_a_minute() + 600, owner="o")
+                row = store.read(key)
+            except StoreUnavailable:
+                continue
+            assert row is None or row.data == key
+            written[key] = key
+
+    working = [Background(partial(work, number)) for number in range(4)]
+    old = sentinels.fail_over(signal.SIGKILL)
+    has_recovered = len(written)
+    wait_until(lambda: len(written) > has_recovered + 50)
+    has_ended.set()
+    for one in working:
+        one.result()
+    kept = store.of_owner("o")
+    lost = written.keys() - kept.keys()
+    # Replication is asynchronous: at most what each thread had just written.
+    assert len(lost) <= 20
+    assert len(store.remove_owner("o")) == len(kept)
+    # Sentinels would make it a replica too, ten seconds later.
+    old.start(replicaof=f"127.0.0.1 {sentinels.primary().port}")
+
+
+def _is_replica(server: RedisServer) -> bool:
+    try:
+        with server.admin() as admin:
+            found = admin.info("replication")
+    except redis.exceptions.ConnectionError:
+        # A Sentinel closes all connections when it demotes a server.
+        return False
+    return (found["role"], found.get("master_link_status")) == ("slave", "up")
+
+
+@pytest.mark.hours
+def test_a_demoted_primary_is_not_read(sentinels: Sentinels) -> None:
+    store = RedisStore(sentinels.url)
+    assert store.add("demoted", "1", expires=in_a_minute())
+    rows = at_once([lambda: store.read("demoted")] * 8)
+    assert {row and row.data for row in rows} == {"1"}
+    old = sentinels.fail_over()
+    wait_until(lambda: _is_replica(old))
+    with old.admin() as admin:
+        admin.config_resetstat()
+        _retry(lambda: store.update("demoted", "2"))
+        rows = at_once([lambda: store.read("demoted")] * 8)
+        assert {row and row.data for row in rows} == {"2"}
+        assert "cmdstat_hmget" not in admin.info("commandstats")
+
+
+def _retry(call: object) -> None:
+    def try_it() -> bool:
+        try:
+            return bool(call())  # type: ignore[operator]
+        except StoreUnavailable:
+            return False
+
+    wait_until(try_it)
+
+
+def test_a_dead_sentinel_changes_nothing(sentinels: Sentinels) -> None:
+    url = sentinels.url.replace(f"127.0.0.1:{sentinels.ports[0]}", "127.0.0.1:1")
+    store = RedisStore(url)
+    assert store.add("k", "1", expires=time.time() + 60)
+    assert data_of(store, "k") == "1"
+    assert store.remove("k", lasting=True) == "1"
+
+
+def test_what_is_wrong(sentinels: Sentinels) -> None:
+    for wrong in (
+        sentinels.url.replace("/sso/", "/other/"),
+        sentinels.url.replace(Sentinels.PASSWORD, "canary"),
+        "redis+sentinel://127.0.0.1:1,127.0.0.1:2/sso/0",
+    ):
+        with pytest.raises(StoreUnavailable, match="has no primary: no Sentinel") as caught:
+            RedisStore(wrong).read("k")
+        assert "canary" not in str(caught.value)
+    url = sentinels.url.replace("@", "wrong@", 1)
+    with pytest.raises(StoreUnavailable, match="refuses the user or password"):
+        RedisStore(url).read("k")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://:canary-pw@host",
+        "redis+sentinel://:canary-pw@host/service/database",
+        "redis+sentinel://:canary-pw@host:port/service",
+        "redis+sentinel://:canary-pw@host,/service",
+        "redis+sentinel://:canary/pw@host/service/0",
+        "redis+sentinel://:canary-pw@host/service/0?no_such_option=canary",
+    ],
+)
+def test_an_invalid_url_is_refused_at_startup(make_app: AppMaker, url: str) -> None:
+    with pytest.raises(ConfigError, match="DEVKIT_SSO_STORE_URL") as caught:
+        make_app(store_url=url)
+    assert "canary" not in str(caught.value)
+    assert caught.value.__cause__ is caught.value.__context__ is None
