@@ -1,3 +1,5 @@
-"""Where sessions are stored, behind one interface, and claims on top: SQLite, Redis, PostgreSQL, memory.
+"""Where sessions are stored behind one interface: SQLite, Redis, PostgreSQL or memory.
 
-A store knows nothing of sessions or Flask. It may import bulkhead, errors and per_process."""
+Claims are on top. A store knows nothing of sessions or Flask. It may import bulkhead, errors and
+per_process.
+"""
