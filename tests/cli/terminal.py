@@ -51,9 +51,11 @@ class Terminal:
         return self.process.wait(300)
 
     def _read(self) -> bool:
-        ready, _, _ = select.select([self.master], [], [], 300)
+        # Not select.select, which accepts no descriptor above 1,023.
+        poll = select.poll()
+        poll.register(self.master, select.POLLIN)
         try:
-            data = os.read(self.master, 4096) if ready else b""
+            data = os.read(self.master, 4096) if poll.poll(300_000) else b""
         except OSError:
             return False  # the other side is closed
         self.shown += data.decode()
