@@ -42,7 +42,6 @@ def measure(site: Site, rounds: int) -> Report:
             "Flask-Login, user in SQLite": _page(flask_login.on_sqlite(site)),
             "Flask-Session on Redis": _page(flask_session.on_redis(site)),
             "Flask-DevKit-SSO on SQLite": _page(devkit_sso.on_sqlite(site)),
-            "Flask-DevKit-SSO on SQLite, no tag": _page(devkit_sso.without_tag(site)),
             "Flask-DevKit-SSO on Redis": _page(devkit_sso.on_redis(site)),
         },
         BASELINE,

@@ -27,7 +27,7 @@ INTERVAL: Final = 0.0002
 """Seconds between two interruptions."""
 
 PARTS: Final = {
-    "web/flask_session": "comparing the tag in Flask's session with the user",
+    "web/flask_session": "looking whether Flask's session belongs to the user",
     "store": "reading the record from the store",
     "bulkhead": "reading the record from the store",
     "session/keys": "verifying our cookie's signature",
@@ -40,7 +40,7 @@ PARTS: Final = {
 """What the modules and folders of the package do. If several of them are on the stack, the first
 one here counts."""
 
-COOKIE: Final = "reading Flask's session cookie, in which the login has put a tag"
+COOKIE: Final = "Flask's session, which is empty here"
 OTHER: Final = "the rest of the extension"
 FLASK: Final = "Flask, Werkzeug and the view"
 

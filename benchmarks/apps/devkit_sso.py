@@ -14,21 +14,12 @@ def on_sqlite(site: Site, name: str = "devkit_sso.db") -> Flask:
     return _create(site, DEVKIT_SSO_STORE_URL=f"sqlite:///{name}")
 
 
-def without_tag(site: Site) -> Flask:
-    """Return an application whose logins leave Flask's session alone."""
-    return _create(
-        site,
-        DEVKIT_SSO_STORE_URL="sqlite:///devkit_sso.db",
-        DEVKIT_SSO_CLEAR_SESSION=False,
-    )
-
-
 def on_redis(site: Site) -> Flask:
     """Return an application that keeps its sessions in Redis."""
     return _create(site, DEVKIT_SSO_STORE_URL=site.redis)
 
 
-def _create(site: Site, **settings: str | bool) -> Flask:
+def _create(site: Site, **settings: str) -> Flask:
     app = new_app(site)
     app.config.update(
         DEVKIT_SSO_CLIENT_ID=CLIENT_ID,
