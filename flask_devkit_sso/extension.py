@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
-from flask import Blueprint, Flask, Response, abort, has_request_context
-from werkzeug.exceptions import BadRequest
+from flask import Blueprint, Flask, Request, Response, abort, has_request_context
+from werkzeug.exceptions import BadRequest, MethodNotAllowed, NotFound
 
 from .config.problem import Problem, describe
 from .config.secret_key import CREATE_KEY
@@ -31,11 +31,13 @@ from .web.flask_session import watch_flask_session
 from .web.guard import check_roles, is_guardable, is_one_of, require_user
 from .web.headers import add_cache_headers
 from .web.landing import landing_page
-from .web.place import find_place, find_route_problems, mount_point, url_for
+from .web.place import find_place, find_route_problems, find_unreachable_rules, url_for
 from .web.request_user import current_access_token, current_user, find_uid
 from .web.requests import forget_query, is_ours
-from .web.returning import is_our_path, return_url, safe_next
+from .web.responses import http_error
+from .web.returning import leads_to_us, return_url, safe_next
 from .web.urls import local_url
+from .web.verify import watch_verify
 from .web.view_checks import find_view_problems
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -91,6 +93,7 @@ class DevKitSSO:
         # Last, because Flask runs these in reverse: it sees the headers that others have set.
         app.after_request_funcs.setdefault(None, []).insert(0, add_cache_headers)
         watch_errors(app)
+        watch_verify(app, self._prepare)
         app.register_error_handler(StoreUnavailable, handle_store_unavailable)
         app.context_processor(lambda: self._template_context(app))
         for blueprint in (self.authorize_blueprint, self.callback_blueprint):
@@ -200,6 +203,24 @@ class DevKitSSO:
 
     def _before_request(self) -> Response | None:
         app, here = get_app(), get_request()
+        state = self._prepare(app, here)
+        response = landing_page(state, here)
+        if response is not None:
+            # The script reads the code in the browser.
+            forget_query()
+        elif not is_ours(here) and leads_to_us(here):
+            # Neither a view nor an error handler of the application may see it: a proxy would take
+            # its response for ours.
+            error = here.routing_exception
+            return http_error(error if isinstance(error, MethodNotAllowed) else NotFound())
+        return response
+
+    def _prepare(self, app: Flask, here: Request) -> AppState:
+        """Do what precedes each request, and return the application's state.
+
+        :raises HTTPException: if nothing may respond to the request.
+        :raises ConfigError: if the application's views or routes are wrong.
+        """
         known, state = app.extensions[EXTENSION], refresh_state(app)
         if state is not known:
             _log_problems(state)
@@ -215,20 +236,18 @@ class DevKitSSO:
             state.has_checked_views = True
         if state.service is not None:
             state.service.logouts.start_round()
-        # Every spelling of one of our addresses contains the prefix's last segment.
-        may_be_ours = state.prefix_segment in here.path and here.url_rule is not None
-        if may_be_ours and not is_ours(here) and is_our_path(mount_point() + here.path):
-            # A view for every path would otherwise see it.
-            abort(404)
-        response = landing_page(state, here)
-        if response is not None:
-            # The script reads the code in the browser.
-            forget_query()
-        return response
+        return state
 
     def _check_views(self, app: Flask, state: AppState) -> None:
         if problems := [*find_view_problems(app, state), *find_route_problems(app, state)]:
             raise ConfigError("\n".join(map(str, problems)))
+        if rules := find_unreachable_rules(app, state):
+            log.warning(
+                "no request reaches %s: everything below DEVKIT_SSO_URL_PREFIX (%s) is the "
+                "package's",
+                ", ".join(rules),
+                state.settings.url_prefix,
+            )
         exempt_our_routes(app, self.authorize_blueprint, self.callback_blueprint)
         watch_flask_session(app, find_uid)
         if state.has_weak_key and not app.testing:

@@ -104,6 +104,7 @@ class AppState:
     :ivar mount_point: the path below which browsers reach the application, as the redirect URI
         shows it, or "".
     :ivar prefix_segment: the last segment of ``DEVKIT_SSO_URL_PREFIX``.
+    :ivar verify_path: the path of the route for forward authentication.
     :ivar user_attribute: the attribute of a request that keeps its user.
     """
 
@@ -127,6 +128,7 @@ class AppState:
         if self.redirect_uri is not None:
             self.mount_point = self.redirect_uri.mount_point(app.config["APPLICATION_ROOT"])
         self.prefix_segment = settings.url_prefix.rpartition("/")[2]
+        self.verify_path = f"{settings.url_prefix}/verify"
         self.user_attribute = f"devkit_sso_user_{id(self)}"
         name = settings.cookie_name or f"devkit_sso_{settings.installation}"
         self._portless_cookie = f"__Host-{name}" if self.is_secure else name

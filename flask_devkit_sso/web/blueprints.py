@@ -15,6 +15,7 @@ from .me import me
 from .onward import onward
 from .static_files import static
 from .templates import PackageLoader
+from .verify import verify
 
 _PACKAGE = "flask_devkit_sso"
 
@@ -34,14 +35,18 @@ class _Blueprint(Blueprint):
 
 
 def create_authorize_blueprint() -> Blueprint:
-    """Return the blueprint with login, logout, the signed-out page, the current user and the static
-    files."""
+    """Return the blueprint with login, logout, the signed-out page, the current user, forward
+    authentication and the static files."""
     blueprint = _Blueprint("devkit_sso_authorize", _PACKAGE)
     blueprint.jinja_loader = PackageLoader()
     blueprint.add_url_rule("/authorize", view_func=login, methods=["GET", "POST"])
     blueprint.add_url_rule("/logout", view_func=logout, methods=["GET", "POST"])
     blueprint.add_url_rule("/signed-out", view_func=signed_out)
     blueprint.add_url_rule("/me", view_func=me)
+    # Flask would answer OPTIONS with 200, which lets a request pass.
+    blueprint.add_url_rule(
+        "/verify", view_func=verify, methods=["GET"], provide_automatic_options=False
+    )
     blueprint.add_url_rule("/static/<path:filename>", view_func=static)
     return blueprint
 

@@ -23,9 +23,9 @@ from ..errors import (
 from ..service import get_app
 from .pages import catalogue, page, set_language, set_private
 from .place import url_for
-from .requests import decode_query, is_ours, wants_json
+from .requests import decode_query, is_ours, is_verify, wants_json
 from .responses import json_response
-from .returning import current_url, safe_next
+from .returning import current_url, protected_url, safe_next
 
 log: Final = logging.getLogger("flask_devkit_sso")
 
@@ -139,7 +139,8 @@ def _sentences(text: str) -> list[str]:
 
 def _is_about_login(failure: LoginFailed) -> bool:
     """Return whether signing in again may help. It never helps on the application's own pages."""
-    return failure.reason not in _LOGIN_IS_NO_REMEDY and is_ours(request)
+    is_login = is_ours(request) and not is_verify(request)
+    return is_login and failure.reason not in _LOGIN_IS_NO_REMEDY
 
 
 def _login_url(failure: LoginFailed, next: str | None = None) -> str | None:
@@ -149,6 +150,8 @@ def _login_url(failure: LoginFailed, next: str | None = None) -> str | None:
 def _again_url() -> str | None:
     """Return the address for "Try again" if signing in again does not help. It never contains an
     authorization code."""
+    if is_verify(request):
+        return protected_url()
     if not is_ours(request):
         # Only the browser can submit a form of the application again.
         return safe_next(current_url()) if request.method in ("GET", "HEAD") else None

@@ -21,7 +21,7 @@ from flask.sessions import NullSession, SessionMixin
 
 from ..errors import LoginFailed
 from ..service import get_app, get_request, get_session_service, get_state, request_host
-from .requests import is_page_load, is_same_origin
+from .requests import is_page_load, is_same_origin, is_verify
 
 TAG: Final = "_devkit_sso_user"
 """The name of the tag in Flask's ``session``."""
@@ -119,8 +119,9 @@ def check_flask_session(uid: str | None) -> None:
 
     :param uid: the person who is signed in, or None.
     """
-    app = get_app()
-    if app.session_interface.get_cookie_name(app) not in get_request().cookies:
+    app, here = get_app(), get_request()
+    # The response to a proxy sets no cookie, and must not change data that a server keeps.
+    if app.session_interface.get_cookie_name(app) not in here.cookies or is_verify(here):
         return
     found = _find()
     tag = None if found is None else found.get(TAG)

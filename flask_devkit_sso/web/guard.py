@@ -96,7 +96,7 @@ def require_user(roles: tuple[str, ...] = ()) -> None:
     if isinstance(user, Anonymous):
         _ask_to_sign_in()
     if roles and user.role not in roles:
-        raise answers(Forbidden(response=_forbidden(user, roles)))
+        raise answers(Forbidden(response=forbidden(user, roles)))
 
 
 def is_guardable(request: Any) -> bool:
@@ -180,7 +180,8 @@ def login_required_json(login_url: str) -> Response:
     return json_response(401, error="login_required", login_url=login_url)
 
 
-def _forbidden(user: User | Anonymous, roles: tuple[str, ...]) -> Response:
+def forbidden(user: User | Anonymous, roles: tuple[str, ...]) -> Response:
+    """Return the response for a user who has none of the roles."""
     if not is_page_load(request):
         return json_response(403, error="forbidden", roles=list(roles))
     return page(

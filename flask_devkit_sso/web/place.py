@@ -144,6 +144,16 @@ def find_route_problems(app: Flask, state: AppState) -> list[Problem]:
     return found
 
 
+def find_unreachable_rules(app: Flask, state: AppState) -> list[str]:
+    """Return the application's own rules below our prefix, which no request reaches."""
+    below = f"{state.settings.url_prefix}/"
+    return [
+        rule.rule
+        for rule in app.url_map.iter_rules()
+        if rule.rule.startswith(below) and not rule.endpoint.startswith(OUR_ENDPOINTS)
+    ]
+
+
 def _find_subdomain(app: Flask, uri: RedirectURI | None) -> str | None:
     """Return the redirect URI's subdomain, or None if subdomains do not matter."""
     name = app.config["SERVER_NAME"]

@@ -9,7 +9,7 @@ from flask import Request, request
 from werkzeug.datastructures import ImmutableMultiDict
 
 from ..errors import LoginFailed
-from ..service import find_redirect_uri
+from ..service import find_redirect_uri, get_state
 
 ME: Final = "devkit_sso_authorize.me"
 """The endpoint that returns the current user as JSON."""
@@ -114,6 +114,14 @@ def has_own_referrer(request: Request) -> bool:
 def is_ours(request: Request) -> bool:
     """Return whether a request is for one of the extension's routes."""
     return (request.endpoint or "").startswith(OUR_ENDPOINTS)
+
+
+def is_verify(request: Request) -> bool:
+    """Return whether a request is a proxy's, for forward authentication (web/verify.py).
+
+    The path decides, because no host that the request names matters.
+    """
+    return request.path == get_state().verify_path
 
 
 def decode_query(request: Request) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from flask import Request, Response, after_this_request, request
+from werkzeug.exceptions import HTTPException
 
 _MARK: Final = "X-DevKit-SSO-Mark"
 """A header that marks our response until the application's functions see it."""
@@ -44,6 +45,12 @@ def json_response(status: int = 200, **fields: object) -> Response:
     return keep(Response(f"{json.dumps(fields)}\n", status, content_type="application/json"))
 
 
+def http_error(error: HTTPException) -> Response:
+    """Return the response of an exception, which no error handler of the application sees."""
+    found = error.get_response()
+    return keep(Response(found.get_data(), error.code, list(found.headers)))
+
+
 def keep(response: Any) -> Response:
     """Keep a response as our code creates it. If the current request ends with it, :func:`restore`
     undoes what the application's functions do to it."""
@@ -62,6 +69,12 @@ def keep(response: Any) -> Response:
 
     kept: Response = response
     return kept
+
+
+def release(response: Response) -> Response:
+    """Return a response of ours without its mark, if no function of the application sees it."""
+    response.headers.pop(_MARK, None)
+    return response
 
 
 def restore(response: Response, here: Request) -> Response:

@@ -7,13 +7,11 @@ from posixpath import normpath
 from typing import Final
 from urllib.parse import quote
 
-from flask import Request, current_app, request
-from werkzeug.exceptions import HTTPException
-from werkzeug.routing import RequestRedirect
+from flask import Request, request
 
 from ..service import find_redirect_uri, get_state
 from .place import mount_point
-from .requests import OUR_ENDPOINTS, is_frame, is_ours, is_script, stands_for_page
+from .requests import is_frame, is_ours, is_script, stands_for_page
 from .urls import MAX_LENGTH, contains_response, decoded_path, local_url, shortened
 
 log: Final = logging.getLogger("flask_devkit_sso")
@@ -121,23 +119,37 @@ def close_headers(here: Request) -> bool:
 
 
 def is_our_path(path: str) -> bool:
-    """Return whether a path, decoded and with the mount point, leads to one of our routes.
+    """Return whether a path, decoded and with the mount point, is below our prefix.
 
-    Another spelling counts as well, such as ``/sso//logout``, ``/sso/./logout`` or
-    ``/sso/logout/``: browsers and proxies resolve dots, and some proxies merge slashes.
+    Another spelling counts as well, such as ``/sso//logout`` or ``/x/../sso/logout``: browsers and
+    proxies resolve dots, and some proxies merge slashes.
     """
     root = normpath(mount_point()) if mount_point() else ""
-    path = normpath("/" + path.lstrip("/"))
-    if not path.startswith(f"{root}{get_state().settings.url_prefix}/"):
+    path = "/" + path.lstrip("/")
+    below = f"{root}{get_state().settings.url_prefix}/"
+    return path.startswith(below) or normpath(path).startswith(below)
+
+
+def leads_to_us(here: Request) -> bool:
+    """Return whether a request's path is below our prefix.
+
+    The path may still begin with the mount point, if a proxy does not strip it.
+    """
+    if get_state().prefix_segment not in here.path:
+        # Every spelling contains the prefix's last segment.
         return False
-    adapter = current_app.create_url_adapter(request)
-    if adapter is None:
-        return False
-    try:
-        endpoint: str = adapter.match(path.removeprefix(root), method="GET")[0]
-    except RequestRedirect:
-        return False
-    except HTTPException:
-        # Nothing responds to a GET of this path.
-        return True
-    return endpoint.startswith(OUR_ENDPOINTS)
+    return is_our_path(mount_point() + here.path) or is_our_path(here.path)
+
+
+def protected_url() -> str | None:
+    """Return the address that a proxy asks about in forward authentication, or None if it is
+    unknown.
+
+    A client may have sent these headers, so the address counts only as one to return to, and only
+    if the headers agree.
+    """
+    names = ("X-Original-URI", "X-Forwarded-Uri")
+    values = {request.headers[name] for name in names if name in request.headers}
+    url = values.pop() if len(values) == 1 else ""
+    # Proxies pass on the bytes that the client sent. Werkzeug decodes them as Latin-1.
+    return accept(url) if url.isascii() else None
