@@ -224,6 +224,7 @@ def test_the_routes(app: flask_devkit_sso.DevKitSSO) -> None:
         ("/sso/authorize", "devkit_sso_authorize.login"),
         ("/sso/logout", "devkit_sso_authorize.logout"),
         ("/sso/me", "devkit_sso_authorize.me"),
+        ("/sso/verify", "devkit_sso_authorize.verify"),
         ("/sso/signed-out", "devkit_sso_authorize.signed_out"),
         ("/sso/callback", "devkit_sso_callback.callback"),
         ("/sso/confirm", "devkit_sso_callback.confirm"),
