@@ -1,0 +1,239 @@
+"""The configurations of docs/forward_auth.md protect a folder and a program written in PHP."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+import trustme
+
+from .. import processes
+from ..documents import blocks
+from ..processes import Person
+from .recipes import Running, serving
+
+DOCUMENT = "docs/forward_auth.md"
+
+APP = """
+from flask import Flask
+from flask_devkit_sso import DevKitSSO, login_required
+
+app = Flask(__name__)
+app.config.from_prefixed_env()
+DevKitSSO(app)
+
+
+@app.get("/")
+@login_required
+def home():
+    return "home"
+
+
+@app.route("/<path:path>")
+def everything(path):
+    return f"everything {path}"
+"""
+"""An application that would answer every path."""
+
+PROGRAM = """<?php
+foreach (["UID", "USERNAME", "ROLE"] as $name) {
+    echo rawurldecode($_SERVER["HTTP_X_DEVKIT_SSO_$name"] ?? "none"), "\\n";
+}
+"""
+
+NGINX = """
+{user}
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/nginx.log;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include {folder}/app.conf;
+}}
+"""
+"""What a distribution's own configuration of nginx contains."""
+
+
+@dataclass
+class Place:
+    """Where a proxy finds everything."""
+
+    folder: Path
+    port: int
+    app: str
+    program: str
+
+    def fill_in(self, configuration: str) -> str:
+        """Replace the addresses and paths that a document shows."""
+        changes = {
+            "127.0.0.1:8000": self.app,
+            "127.0.0.1:8001": self.program,
+            "/etc/ssl/certs/": f"{self.folder}/",
+            "/etc/ssl/private/": f"{self.folder}/",
+            "/srv/": f"{self.folder}/",
+            "listen 443 ": f"listen 127.0.0.1:{self.port} ",
+            "server_name app.example.com": "server_name 127.0.0.1",
+        }
+        for shown, real in changes.items():
+            configuration = configuration.replace(shown, real)
+        return configuration
+
+
+def nginx(place: Place) -> list[str]:
+    """Write nginx's configuration, and return its command."""
+    (configuration,) = blocks(DOCUMENT, "nginx")
+    (place.folder / "app.conf").write_text(place.fill_in(configuration))
+    user = "user root;" if os.geteuid() == 0 else ""
+    main = place.folder / "nginx.conf"
+    main.write_text(NGINX.format(folder=place.folder, user=user))
+    return ["/usr/sbin/nginx", "-c", str(main), "-e", str(place.folder / "nginx.log")]
+
+
+def caddy(place: Place) -> list[str]:
+    """Write Caddy's configuration, and return its command."""
+    (configuration,) = blocks(DOCUMENT, "caddyfile")
+    filled = place.fill_in(configuration)
+    certificate = f"{place.folder}/app.example.com"
+    filled = filled.replace(
+        "app.example.com {\n",
+        f"https://127.0.0.1:{place.port} {{\n\ttls {certificate}.pem {certificate}.key\n",
+        1,
+    )
+    # No administration interface, no port 80 and no files in the home directory.
+    options = f"{{\n\tadmin off\n\tauto_https disable_redirects\n\tstorage file_system {place.folder}/caddy\n}}\n"
+    file = place.folder / "Caddyfile"
+    file.write_text(options + filled)
+    return ["/usr/bin/caddy", "run", "--config", str(file), "--adapter", "caddyfile"]
+
+
+@dataclass
+class Site:
+    url: str
+    ca_bundle: str
+    app: Running
+
+    def person(self, username: str, *, signs_in: bool = True) -> Person:
+        person = Person(username, ca_bundle=self.ca_bundle)
+        person.browser.headers["Accept"] = "text/html"
+        if signs_in:
+            person.sign_in(self.url, "/files/hello.txt")
+        return person
+
+
+@contextmanager
+def running(command: list[str], url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, cwd=log.parent, stdout=output, stderr=output) as process,
+    ):
+        try:
+            processes.wait_for(url, process)
+            yield process
+        except AssertionError as error:
+            error.add_note(log.read_text(errors="replace")[-5000:])
+            raise
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.fixture(scope="module", params=[nginx, caddy])
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    configure: Callable[[Place], list[str]] = request.param
+    folder = tmp_path_factory.mktemp("forward")
+    (folder / "app.py").write_text(APP)
+    (folder / "reports.php").write_text(PROGRAM)
+    (folder / "protected/files").mkdir(parents=True)
+    (folder / "protected/files/hello.txt").write_text("hello")
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(folder / "ca.pem")
+    certificate = ca.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(folder / "app.example.com.key")
+    (folder / "app.example.com.pem").write_bytes(
+        b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+    )
+    port, program = processes.free_port(), f"127.0.0.1:{processes.free_port()}"
+    url, ca_bundle = f"https://127.0.0.1:{port}", str(folder / "ca.pem")
+    with ExitStack() as stack:
+        app = stack.enter_context(serving(folder, origin=url))
+        place = Place(folder, port, app.url.removeprefix("http://"), program)
+        php = ["/usr/bin/php", "-S", program, str(folder / "reports.php")]
+        stack.enter_context(running(php, f"http://{program}", folder / "php.log"))
+        # wait_for cannot check the certificate, so ask without TLS: the answer is an error.
+        command = configure(place)
+        stack.enter_context(running(command, f"http://127.0.0.1:{port}", folder / "proxy.log"))
+        yield Site(url, ca_bundle, app)
+
+
+def test_people_sign_in_and_see_the_file(site: Site) -> None:
+    person = site.person("bob", signs_in=False)
+    answer = person.get(f"{site.url}/files/hello.txt?a=1&b=%20", follow=False)
+    assert answer.status_code == 302
+    assert answer.headers["Location"] == "/sso/authorize?next=/files/hello.txt?a%3D1%26b%3D%2520"
+    start = person.get(site.url + answer.headers["Location"], follow=False)
+    answer = person.get(person.response_url(start.headers["Location"]))
+    assert answer.text == "hello"
+    assert answer.url == f"{site.url}/files/hello.txt?a=1&b=%20"
+    form = person.browser.post(f"{site.url}/files/hello.txt", data={"a": "b" * 9000}, timeout=60)
+    assert form.status_code == 405
+
+
+def test_only_the_role_sees_the_program(site: Site) -> None:
+    ada, bob = site.person("ada"), site.person("bob")
+    assert bob.get(f"{site.url}/reports/").status_code == 403
+    uid, name, role = ada.get(f"{site.url}/reports/").text.split()
+    assert (name, role) == ("ada", "Admin")
+    assert uid.isalnum()
+    site.app.change_person(username="ada", role="User")
+    # The next login learns it.
+    try:
+        again = site.person("ada")
+        assert again.get(f"{site.url}/reports/").status_code == 403
+    finally:
+        site.app.change_person(username="ada", role="Admin")
+
+
+@pytest.mark.parametrize("separator", "-_.")
+def test_headers_of_the_client_do_not_arrive(site: Site, separator: str) -> None:
+    names = ("X-DevKit-SSO-Uid", "X-DevKit-SSO-Username", "X-DevKit-SSO-Role", "x-devkit-sso-role")
+    forged = {name.replace("-", separator): "forged" for name in names}
+    answer = requests.get(
+        f"{site.url}/reports/",
+        headers=forged,
+        verify=site.ca_bundle,
+        timeout=60,
+        allow_redirects=False,
+    )
+    assert answer.status_code == 302
+    ada = site.person("ada")
+    expected = ada.get(f"{site.url}/reports/").text
+    assert "ada\nAdmin" in expected
+    found = ada.browser.get(f"{site.url}/reports/", headers=forged, timeout=60)
+    assert found.text == expected
+
+
+def test_the_client_cannot_change_where_a_login_returns(site: Site) -> None:
+    forged = {
+        "X-Original-URI": "/evil",
+        "X-Forwarded-Uri": "/evil",
+        "X-Forwarded-Host": "evil.example",
+    }
+    person = site.person("bob", signs_in=False)
+    answer = person.browser.get(
+        f"{site.url}/files/hello.txt", headers=forged, timeout=60, allow_redirects=False
+    )
+    assert answer.headers["Location"] == "/sso/authorize?next=/files/hello.txt"
