@@ -10,7 +10,7 @@ MODE ?= kill
 SESSIONS ?= 1000000
 
 PACKAGES := chromium chromium-headless-shell fonts-noto-cjk redis-server
-INTEGRATION_PACKAGES := firefox-esr apache2-bin libapache2-mod-wsgi-py3 python3-venv
+INTEGRATION_PACKAGES := firefox-esr apache2-bin libapache2-mod-wsgi-py3 python3-venv nginx-light php-cli caddy
 PY := .venv/bin/python
 INTEGRATION_PY := .venv-integration/bin/python
 BENCH_PY := .venv-bench/bin/python
@@ -44,7 +44,7 @@ quick: .venv/tools  ## the tests that need neither a browser nor Redis, for use 
 hours: .venv/tools system  ## refreshes, outages and clocks under gunicorn; no part of test
 	$(PY) -m pytest -m hours
 
-integration: .venv-integration/installed .venv-apache/installed tests/integration/node_modules/installed system  ## the recipes with their real libraries, Apache and Firefox; no part of test
+integration: .venv-integration/installed .venv-apache/installed tests/integration/node_modules/installed system  ## the recipes and proxies with their real programs, and Firefox; no part of test
 	@tools/apt-install.sh $(INTEGRATION_PACKAGES)
 	$(INTEGRATION_PY) -m pytest -n 2 --dist loadfile -p no:dash tests/integration
 

@@ -78,7 +78,10 @@ class Settings:
         f"folder. If it is unset, `{FILE_NAME}` in the instance folder is read if it exists.",
     )
     url_prefix: str = _setting(
-        "/sso", values.prefix, "Path below which the extension registers its routes."
+        "/sso",
+        values.prefix,
+        "Path below which the extension registers its routes. No request reaches the application's "
+        "own views there.",
     )
     binding: str = _setting(
         "state",

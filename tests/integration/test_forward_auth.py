@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -91,9 +91,15 @@ class Place:
         return configuration
 
 
-def nginx(place: Place) -> list[str]:
-    """Write nginx's configuration, and return its command."""
+def nginx(place: Place, mistake: tuple[str, str] | None = None) -> list[str]:
+    """Write nginx's configuration, and return its command.
+
+    :param mistake: a text in the document, and another one to write instead.
+    """
     (configuration,) = blocks(DOCUMENT, "nginx")
+    if mistake:
+        assert mistake[0] in configuration
+        configuration = configuration.replace(*mistake)
     (place.folder / "app.conf").write_text(place.fill_in(configuration))
     user = "user root;" if os.geteuid() == 0 else ""
     main = place.folder / "nginx.conf"
@@ -112,7 +118,8 @@ def caddy(place: Place) -> list[str]:
         1,
     )
     # No administration interface, no port 80 and no files in the home directory.
-    options = f"{{\n\tadmin off\n\tauto_https disable_redirects\n\tstorage file_system {place.folder}/caddy\n}}\n"
+    options = "{\n\tadmin off\n\tauto_https disable_redirects\n"
+    options += f"\tstorage file_system {place.folder}/caddy\n}}\n"
     file = place.folder / "Caddyfile"
     file.write_text(options + filled)
     return ["/usr/bin/caddy", "run", "--config", str(file), "--adapter", "caddyfile"]
@@ -123,6 +130,8 @@ class Site:
     url: str
     ca_bundle: str
     app: Running
+    place: Place
+    kind: Callable[[Place], list[str]]
 
     def person(self, username: str, *, signs_in: bool = True) -> Person:
         person = Person(username, ca_bundle=self.ca_bundle)
@@ -176,7 +185,7 @@ def site(
         # wait_for cannot check the certificate, so ask without TLS: the answer is an error.
         command = configure(place)
         stack.enter_context(running(command, f"http://127.0.0.1:{port}", folder / "proxy.log"))
-        yield Site(url, ca_bundle, app)
+        yield Site(url, ca_bundle, app, place, configure)
 
 
 def test_people_sign_in_and_see_the_file(site: Site) -> None:
@@ -189,7 +198,14 @@ def test_people_sign_in_and_see_the_file(site: Site) -> None:
     assert answer.text == "hello"
     assert answer.url == f"{site.url}/files/hello.txt?a=1&b=%20"
     form = person.browser.post(f"{site.url}/files/hello.txt", data={"a": "b" * 9000}, timeout=60)
-    assert form.status_code == 405
+    script = {"Sec-Fetch-Dest": "empty"}
+    if site.kind is nginx:
+        found = requests.get(
+            f"{site.url}/files/hello.txt", headers=script, verify=site.ca_bundle, timeout=60
+        )
+        assert (found.status_code, found.history) == (401, [])
+    # Caddy's file server takes a POST for a GET.
+    assert form.status_code in (200, 405)
 
 
 def test_only_the_role_sees_the_program(site: Site) -> None:
@@ -237,3 +253,22 @@ def test_the_client_cannot_change_where_a_login_returns(site: Site) -> None:
         f"{site.url}/files/hello.txt", headers=forged, timeout=60, allow_redirects=False
     )
     assert answer.headers["Location"] == "/sso/authorize?next=/files/hello.txt"
+
+
+@pytest.mark.parametrize("site", [nginx], indirect=True)
+@pytest.mark.parametrize("asked", ["/sso/verify?role=Admin", "/sso/verify/", "/sso/verified"])
+def test_a_mistake_in_nginx_lets_nobody_pass(site: Site, asked: str) -> None:
+    """The application would answer every path, if it saw this one."""
+    port = processes.free_port()
+    folder = site.place.folder / str(port)
+    folder.mkdir()
+    for file in site.place.folder.glob("app.example.com.*"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    mistake = ("auth_request /_verify_admin;", f"auth_request {asked};")
+    command = nginx(replace(site.place, folder=folder, port=port), mistake)
+    with running(command, f"http://127.0.0.1:{port}", folder / "proxy.log"):
+        ada = site.person("ada")
+        assert ada.get(f"{site.url}/reports/").status_code == 200
+        found = ada.get(f"https://127.0.0.1:{port}/reports/")
+        assert (found.status_code, found.headers["Retry-After"]) == (503, "5")
+        assert "auth request unexpected status: 404" in (folder / "nginx.log").read_text()
