@@ -9,6 +9,7 @@ the redirect URI. If a server supports neither, the person has to confirm the lo
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -22,8 +23,11 @@ from ..store.base import SKEW, Store, is_recent
 from .keys import Keys
 
 COOKIE_BUDGET: Final = 3000
-"""Maximum size of all login cookies together, in bytes. Together with the session's cookie, a
-browser sends less than 4 KB."""
+"""Maximum size of the login cookies of all installations on a host together, in bytes. Together
+with their sessions' cookies, a browser sends less than 4 KB. Many servers refuse 8 KB."""
+
+_ANY_LOGIN: Final = re.compile(r"(__Host-)?devkit_sso_\w+_login_[\w-]{8}")
+"""The name of a login cookie of any installation, unless DEVKIT_SSO_COOKIE_NAME changes it."""
 
 _NAME_LENGTH: Final = 8
 """How many characters of the nonce are part of a cookie's name."""
@@ -31,6 +35,11 @@ _NAME_LENGTH: Final = 8
 _ONE_KEY: Final = (
     "If this happens often, check that all workers use the same SECRET_KEY, and that it never "
     "changes."
+)
+
+_ONE_PATH: Final = (
+    "If it happens always, check that no proxy changes the path or the domain of cookies "
+    "(proxy_cookie_path in nginx, ProxyPassReverseCookiePath in Apache): the path is /."
 )
 
 _CLOCKS: Final = "It was started in the future: synchronise the clocks of all hosts."
@@ -195,7 +204,7 @@ class Logins:
         if login is None or login.nonce != nonce:
             is_lost = not has_logins and self._store.read(self._used_key(_digest(nonce))) is None
             reason = "cookie_missing" if is_lost else "login_unknown"
-            raise LoginFailed(reason, hint=_ONE_KEY if is_lost else "")
+            raise LoginFailed(reason, hint=f"{_ONE_KEY} {_ONE_PATH}" if is_lost else "")
         return login
 
     def _state_missing(self) -> LoginFailed:
@@ -234,14 +243,22 @@ class Logins:
 
     def _stale(self, cookies: Mapping[str, str], budget: int) -> list[str]:
         """Return the login cookies to delete: those that are not valid any more, and the oldest if
-        all of them exceed a budget of bytes."""
-        keep = set()
-        for login in self.pending(cookies):
-            budget -= len(login.cookie_name) + len(cookies[login.cookie_name])
+        all of them exceed a budget of bytes.
+
+        Other installations on this host count too. Nobody else can read their cookies, but browsers
+        send the oldest first (RFC 6265 section 5.4).
+        """
+        pending = {login.cookie_name for login in self.pending(cookies)}
+        prefix, keep = self._prefix, set()
+        found = [name for name in cookies if name.startswith(prefix) or _ANY_LOGIN.fullmatch(name)]
+        for name in reversed(found):
+            if name.startswith(prefix) and name not in pending:
+                continue
+            budget -= len(name) + len(cookies[name])
             if budget < 0:
                 break
-            keep.add(login.cookie_name)
-        return [name for name in cookies if name.startswith(self._prefix) and name not in keep]
+            keep.add(name)
+        return [name for name in found if name not in keep]
 
     def _with_nonce(self, redirect_uri: str, signed_nonce: str) -> str:
         """Add the signed nonce to a redirect URI if the binding uses it."""

@@ -26,7 +26,7 @@ from .logout import forget_outcome, signed_out_url
 from .pages import lead_to, page, see_other, set_private
 from .place import url_for
 from .request_user import load_user
-from .requests import forget_query, is_page_load, require_same_origin
+from .requests import forget_query, is_page_load, may_follow_form, require_same_origin
 from .responses import json_response
 from .returning import default_url, safe_next
 from .stray import ignore_stray, signed_in_url
@@ -54,8 +54,8 @@ def login() -> Response:
         raise LoginFailed(
             "cookie_missing",
             hint="The browser does not keep this application's cookies, the application was opened "
-            "under a different host name than the redirect_uri's, or the workers have different "
-            "SECRET_KEYs.",
+            "under a different host name than the redirect_uri's, a proxy changes the path or the "
+            "domain of cookies, or the workers have different SECRET_KEYs.",
         )
     service, uri = get_service(), get_redirect_uri()
     if request.method != "POST":
@@ -93,7 +93,7 @@ def login() -> Response:
             login_name=started.login.name,
             redirect_uri=uri.uri,
         )
-    return lead_to(url) if needs_button else see_other(url)
+    return lead_to(url) if needs_button or may_follow_form(request) else see_other(url)
 
 
 def _start_page(next_url: str) -> Response:

@@ -111,6 +111,18 @@ def has_own_referrer(request: Request) -> bool:
     return bool(origin) and f"{request.referrer}/".startswith(f"{origin}/")
 
 
+def may_follow_form(request: Request) -> bool:
+    """Return whether a form of this site may have led to the request, through redirects.
+
+    If the application's policy has ``form-action``, Chromium then blocks a redirect to another
+    site, and the person sees nothing happen.
+    """
+    if "Accept" not in request.headers or not is_page_load(request):
+        return False
+    site = request.headers.get("Sec-Fetch-Site")
+    return site == "same-origin" if site else has_own_referrer(request)
+
+
 def is_ours(request: Request) -> bool:
     """Return whether a request is for one of the extension's routes."""
     return (request.endpoint or "").startswith(OUR_ENDPOINTS)

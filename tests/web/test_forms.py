@@ -89,3 +89,28 @@ def test_confirm_leads_to_the_server_and_to_another_site(
         expect(page.locator("body")).to_have_text("home")
         assert page.url == site.url(next_url)
     assert watch.console == []
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_form_of_a_page_with_a_policy_leads_to_the_login(
+    serve: Callable[..., None], site: Site, page: Page, method: str
+) -> None:
+    """Without a page of ours in between, nothing would happen after the click."""
+    serve()
+    assert isinstance(site.app, Flask)
+
+    @site.app.get("/form")
+    def form() -> tuple[str, dict[str, str]]:
+        text = f'<form method="{method}" action="/save"><button>Save</button></form>'
+        return text, {"Content-Security-Policy": "form-action 'self'"}
+
+    @site.app.route("/save", methods=["GET", "POST"])
+    def save() -> Response:
+        return redirect("/private", 303)
+
+    page.goto(site.url("/form"))
+    page.get_by_role("button").click()
+    expect(page.locator("body")).to_have_text("private ada")
+    # The page in between is no entry of the history.
+    page.go_back()
+    expect(page.get_by_role("button")).to_have_text("Save")

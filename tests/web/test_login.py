@@ -182,6 +182,37 @@ def test_abandoned_logins_do_not_accumulate(client: FlaskClient, tmp_path: Path)
     assert come_back(client, states[0]).location == SIGNED_IN
 
 
+def test_the_logins_of_all_applications_on_a_host_leave_few_cookies(make_app: AppMaker) -> None:
+    """Many servers refuse a request with 8 KB of cookies, even one for the sign-in."""
+    jar: dict[str, str] = {"other_login_20261127": "x" * 100, "devkit_sso_x_login": "y"}
+    apps = [
+        make_app(redirect_uri=f"https://localhost/{name}/sso/callback").test_client(
+            use_cookies=False
+        )
+        for name in "abcdef"
+    ]
+    states = {}
+    for tab in range(5):
+        for number, client in enumerate(apps):
+            sent = "; ".join(f"{name}={value}" for name, value in jar.items())
+            response = client.get(
+                f"/sso/authorize?next=/list%3Fpage={tab}", headers={"Cookie": sent}
+            )
+            states[number, tab] = response.location.partition("&state=")[2]
+            for header in response.headers.getlist("Set-Cookie"):
+                name, _, value = header.partition(";")[0].partition("=")
+                jar.pop(name, None)
+                if value:
+                    jar[name] = value
+    sent = "; ".join(f"{name}={value}" for name, value in jar.items())
+    assert len(sent) < 3500
+    assert {"other_login_20261127", "devkit_sso_x_login"} < jar.keys()
+    for (number, tab), state in states.items():
+        response = apps[number].get(f"/sso/callback?code=C&state={state}", headers={"Cookie": sent})
+        # The newest login of each application can be completed.
+        assert tab < 4 or response.status_code == 303
+
+
 @pytest.mark.parametrize(("length", "is_kept"), [(1500, True), (1501, False)])
 def test_a_next_url_that_is_too_long_is_dropped(
     client: FlaskClient, length: int, is_kept: bool
