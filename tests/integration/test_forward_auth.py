@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 import requests
-import trustme
 
 from .. import processes
 from ..documents import blocks
 from ..processes import Person
+from .proxies import Place, nginx_with, running, write_certificate
 from .recipes import Running, serving
 
 DOCUMENT = "docs/forward_auth.md"
@@ -47,49 +44,6 @@ foreach (["UID", "USERNAME", "ROLE"] as $name) {
 }
 """
 
-NGINX = """
-{user}
-daemon off;
-pid {folder}/nginx.pid;
-error_log {folder}/nginx.log;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    include {folder}/app.conf;
-}}
-"""
-"""What a distribution's own configuration of nginx contains."""
-
-
-@dataclass
-class Place:
-    """Where a proxy finds everything."""
-
-    folder: Path
-    port: int
-    app: str
-    program: str
-
-    def fill_in(self, configuration: str) -> str:
-        """Replace the addresses and paths that a document shows."""
-        changes = {
-            "127.0.0.1:8000": self.app,
-            "127.0.0.1:8001": self.program,
-            "/etc/ssl/certs/": f"{self.folder}/",
-            "/etc/ssl/private/": f"{self.folder}/",
-            "/srv/": f"{self.folder}/",
-            "listen 443 ": f"listen 127.0.0.1:{self.port} ",
-            "server_name app.example.com": "server_name 127.0.0.1",
-        }
-        for shown, real in changes.items():
-            configuration = configuration.replace(shown, real)
-        return configuration
-
 
 def nginx(place: Place, mistake: tuple[str, str] | None = None) -> list[str]:
     """Write nginx's configuration, and return its command.
@@ -100,11 +54,7 @@ def nginx(place: Place, mistake: tuple[str, str] | None = None) -> list[str]:
     if mistake:
         assert mistake[0] in configuration
         configuration = configuration.replace(*mistake)
-    (place.folder / "app.conf").write_text(place.fill_in(configuration))
-    user = "user root;" if os.geteuid() == 0 else ""
-    main = place.folder / "nginx.conf"
-    main.write_text(NGINX.format(folder=place.folder, user=user))
-    return ["/usr/sbin/nginx", "-c", str(main), "-e", str(place.folder / "nginx.log")]
+    return nginx_with(place, configuration)
 
 
 def caddy(place: Place) -> list[str]:
@@ -141,23 +91,6 @@ class Site:
         return person
 
 
-@contextmanager
-def running(command: list[str], url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(command, cwd=log.parent, stdout=output, stderr=output) as process,
-    ):
-        try:
-            processes.wait_for(url, process)
-            yield process
-        except AssertionError as error:
-            error.add_note(log.read_text(errors="replace")[-5000:])
-            raise
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
 @pytest.fixture(scope="module", params=[nginx, caddy])
 def site(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -168,15 +101,9 @@ def site(
     (folder / "reports.php").write_text(PROGRAM)
     (folder / "protected/files").mkdir(parents=True)
     (folder / "protected/files/hello.txt").write_text("hello")
-    ca = trustme.CA()
-    ca.cert_pem.write_to_path(folder / "ca.pem")
-    certificate = ca.issue_cert("127.0.0.1")
-    certificate.private_key_pem.write_to_path(folder / "app.example.com.key")
-    (folder / "app.example.com.pem").write_bytes(
-        b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
-    )
+    ca_bundle = write_certificate(folder)
     port, program = processes.free_port(), f"127.0.0.1:{processes.free_port()}"
-    url, ca_bundle = f"https://127.0.0.1:{port}", str(folder / "ca.pem")
+    url = f"https://127.0.0.1:{port}"
     with ExitStack() as stack:
         app = stack.enter_context(serving(folder, origin=url))
         place = Place(folder, port, app.url.removeprefix("http://"), program)

@@ -45,7 +45,8 @@ ELSEWHERE = {
     ("docs/bindings.md", "python"),
     ("docs/commands.md", "console"),
     ("docs/failures.md", "jinja"),
-    # make integration runs it.
+    # make integration runs them.
+    ("docs/deployment.md", "apache"),
     ("docs/forward_auth.md", "caddyfile"),
     ("docs/landing.md", "html"),
     ("docs/landing.md", "js"),

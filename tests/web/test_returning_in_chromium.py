@@ -181,11 +181,13 @@ def test_a_frame_of_another_site_does_not_clear_flasks_session(
     fetching = f"{ICON}<script>fetch('/fetched')</script>"
     app.add_url_rule("/fetched", "fetched", lambda: f"{current_user.uid}")
     app.add_url_rule("/fetching", "fetching", lambda: fetching)
+    app.add_url_rule("/write", "write", lambda: {"before": session.setdefault("cart", 1)})
     app.add_url_rule("/data", "data", lambda: list(session))
     other = f"{ICON}<iframe src='{site.url('/fetching')}'></iframe>"
     app.add_url_rule("/other", "other", lambda: other)
     page.goto(site.url("/page"))
     expect(page.locator("h1")).to_have_text("ada")
+    page.goto(site.url("/write"))
     with page.expect_response("**/fetched"):
         page.goto(site.url("/other", "127.0.0.1"))
     page.goto(site.url("/data"))

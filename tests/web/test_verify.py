@@ -345,3 +345,12 @@ def test_no_view_of_the_application_is_below_the_prefix(
 def test_error_pages_of_the_application_do_not_see_other_methods(app: Flask) -> None:
     app.register_error_handler(405, lambda error: abort(410))
     assert app.test_client().delete("/sso/signed-out").status_code == 405
+
+
+def test_a_passive_request_does_not_extend_the_idle_timeout(app: Flask) -> None:
+    client = app.test_client()
+    sign_in(client)
+    for seconds, status in ((1000, 204), (801, 401)):
+        advance(seconds)
+        response = verify(client, headers={"X-DevKit-SSO-Passive": "1"})
+        assert response.status_code == status
