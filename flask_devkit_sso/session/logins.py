@@ -42,11 +42,6 @@ _ONE_PATH: Final = (
     "(proxy_cookie_path in nginx, ProxyPassReverseCookiePath in Apache): the path is /."
 )
 
-_ONE_PATH: Final = (
-    "If it happens always, check that no proxy changes the path or the domain of cookies "
-    "(proxy_cookie_path in nginx, ProxyPassReverseCookiePath in Apache): the path is /."
-)
-
 _CLOCKS: Final = "It was started in the future: synchronise the clocks of all hosts."
 
 

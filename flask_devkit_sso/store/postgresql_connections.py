@@ -190,8 +190,11 @@ class Call(Generic[T]):
         with self._lock, suppress(psycopg.Error, OSError):
             if self._connection is None:
                 return
-            with suppress(psycopg.Error):
-                self._connection.cancel_safe(timeout=_CANCEL)
+            # Before version 17, libpq waits for PostgreSQL here without a limit, and nothing else
+            # in the process runs until then.
+            if psycopg.capabilities.has_cancel_safe():
+                with suppress(psycopg.Error):
+                    self._connection.cancel_safe(timeout=_CANCEL)
             # The thread that waits for the reply notices this, also if PostgreSQL hangs.
             with socket.socket(fileno=os.dup(self._connection.fileno())) as duplicate:
                 duplicate.shutdown(socket.SHUT_RDWR)

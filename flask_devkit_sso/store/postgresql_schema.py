@@ -67,7 +67,7 @@ _BY_MESSAGE: Final = (
     (r"certificate", "cannot be reached: its certificate cannot be verified", _NAME_CA),
     (r"SSL|TLS", "cannot be reached: the TLS handshake failed", _NAME_CA),
     (
-        r"resolve|translate host name",
+        r"resolve|translate host name|Errno -[235]\b",
         "cannot be reached: its host name has no address",
         "Check DEVKIT_SSO_STORE_URL",
     ),
