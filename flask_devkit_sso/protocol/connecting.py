@@ -23,6 +23,13 @@ MAX_ADDRESSES: Final = 6
 """How many addresses of a host are tried."""
 
 
+LATE: Final = 0.5
+"""If a thread wakes up more than this many seconds after its deadline, the process was paused, as a
+virtual machine is when it moves. The response may have arrived by then, and what it contains can
+often not be requested again: new tokens, for instance. So the call has as many seconds more to read
+it."""
+
+
 class Address(NamedTuple):
     """An address of a host, as ``socket.getaddrinfo`` returns it."""
 

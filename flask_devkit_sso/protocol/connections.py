@@ -1,8 +1,9 @@
-"""Connections to the authentication server that another thread can close.
+"""Connections to the authentication server, for calls that end at their deadline.
 
 urllib3's timeouts apply to a single read, so a server that sends a byte a second would keep a
-request waiting for ever. So one thread reads, and another waits for the :class:`Call` until its
-deadline. Then it gives the call up, which shuts the socket down and ends the read.
+request waiting for ever. So each read may take only as long as the :class:`Call` has left. Nothing
+limits the lookup of a host's name, though. So a new connection is opened in a thread of its own,
+and the caller that waits for it gives the call up at its deadline, which shuts the socket down.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from ..errors import ServerUnavailable
-from .connecting import connect, resolve
+from .connecting import LATE, connect, resolve
 from .framing import StrictResponse
 from .trust import Trust
 
@@ -33,14 +34,22 @@ MAX_IDLE: Final = 4.0
 lost."""
 
 
+class NotConnected(Exception):
+    """There is no open connection for a call that must not open one. Nothing was sent."""
+
+
 class Call:
     """The deadline of one HTTP request, and the connection that it uses.
 
     :param deadline: when it has to end, as ``time.monotonic`` counts.
+    :param may_connect: whether it may open a connection, which can take longer than that.
+    :ivar was_sent: whether at least a part of the request was sent.
     """
 
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline
+    def __init__(self, deadline: float, *, may_connect: bool) -> None:
+        self._deadline = self._read_until = deadline
+        self.may_connect = may_connect
+        self.was_sent = False
         self._lock = threading.Lock()
         self._connection: HTTPConnection | None = None
         self._is_given_up = False
@@ -75,6 +84,18 @@ class Call:
                 raise urllib3.exceptions.TimeoutError
             self._connection = connection
 
+    def seconds_left(self) -> float:
+        """Return how many seconds the next read or write may take.
+
+        :raises TimeoutError: if there is no time left.
+        """
+        now = time.monotonic()
+        if now - self._read_until > LATE and self._read_until == self._deadline:
+            self._read_until = now + LATE
+        if now >= self._read_until:
+            raise TimeoutError
+        return self._read_until - now
+
     def give_up(self) -> None:
         """Shut the connection down, from another thread."""
         with self._lock:
@@ -103,13 +124,23 @@ for _name in ("urllib3.connection", "urllib3.connectionpool"):
     logging.getLogger(_name).addFilter(_is_harmless)
 
 
+class _TimedResponse(StrictResponse):
+    """A response whose reads end when the call has to end."""
+
+    def before_read(self) -> None:
+        if _current.call is not None:
+            self._socket.settimeout(_current.call.seconds_left())
+
+
 class _CuttableConnection(HTTPConnection):
     """A connection that its call can close, and that is not reused after a long idle time."""
 
-    response_class = StrictResponse
+    response_class = _TimedResponse
     _idle_since: float | None = None
 
     def connect(self) -> None:
+        if _current.call is not None and not _current.call.may_connect:
+            raise NotConnected
         self._register()
         super().connect()
         self._register()
@@ -137,6 +168,10 @@ class _CuttableConnection(HTTPConnection):
     def send(self, data: Any) -> None:
         # The last moment: this process may have been paused since the call began.
         self._register()
+        if _current.call is not None:
+            _current.call.was_sent = True
+            if self.sock is not None:
+                self.sock.settimeout(_current.call.seconds_left())
         super().send(data)
 
     def getresponse(self) -> Any:

@@ -12,6 +12,7 @@ import io
 import re
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -38,8 +39,11 @@ class StrictResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self._socket = sock
-        self._limited = _Limited(self.fp.detach())
+        self._limited = _Limited(self.fp.detach(), self.before_read)
         self.fp = _Lines(self._limited)
+
+    def before_read(self) -> None:
+        """Do something before each read from the socket. Subclasses override it."""
 
     def begin(self, *args: Any, **kwargs: Any) -> None:
         super().begin(*args, **kwargs)
@@ -108,10 +112,14 @@ class _Lines(io.BufferedReader):
 
 
 class _Limited(io.RawIOBase):
-    """Reads at most :data:`MAX_RESPONSE` bytes from a socket."""
+    """Reads at most :data:`MAX_RESPONSE` bytes from a socket.
 
-    def __init__(self, raw: io.RawIOBase) -> None:
+    :param before_read: called before each read.
+    """
+
+    def __init__(self, raw: io.RawIOBase, before_read: Callable[[], None]) -> None:
         self._raw = raw
+        self._before_read = before_read
         self._left = MAX_RESPONSE
         self.is_at_end = False
 
@@ -121,6 +129,7 @@ class _Limited(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         if self.is_at_end:
             return 0
+        self._before_read()
         count: int | None = self._raw.readinto(buffer)
         self._left -= count or 0
         if self._left < 0:

@@ -15,7 +15,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from ..errors import ServerError, ServerUnavailable, unexpected
-from .connections import Call, create_pool
+from .connections import Call, NotConnected, create_pool
 from .contract import RawResponse
 from .framing import InvalidFraming
 from .trust import TLSContexts, Trust
@@ -52,12 +52,20 @@ class Connections:
         self._contexts = TLSContexts(trust)
         self._pool = create_pool(self._contexts.current, trust, size)
 
-    def call(self, deadline: float) -> Call:
-        """Return a call that has to end at a deadline, as ``time.monotonic`` counts."""
-        return Call(deadline)
+    def call(self, deadline: float, *, may_connect: bool) -> Call:
+        """Return a call that has to end at a deadline, as ``time.monotonic`` counts.
 
-    def send(self, call: Call, url: str, body: bytes | None, *, repeatable: bool) -> RawResponse:
-        """Send a POST, or a GET without a body, and read the response."""
+        :param may_connect: whether it may open a connection, which can take longer than that.
+        """
+        return Call(deadline, may_connect=may_connect)
+
+    def send(
+        self, call: Call, url: str, body: bytes | None, *, repeatable: bool
+    ) -> RawResponse | None:
+        """Send a POST, or a GET without a body, and read the response.
+
+        :return: None if there is no open connection, and the call may not open one.
+        """
         time_left = call.start()
         try:
             response = self._latest_pool().request(
@@ -65,7 +73,8 @@ class Connections:
                 url,
                 body=body,
                 headers=_USER_AGENT if body is None else _HEADERS,
-                timeout=urllib3.Timeout(total=time_left),
+                # The connection limits each read itself (_TimedResponse).
+                timeout=urllib3.Timeout(connect=time_left, read=None),
                 retries=_RETRY_ONCE if repeatable else False,
                 # Following a redirect could send a secret to another host.
                 redirect=False,
@@ -79,6 +88,8 @@ class Connections:
         except HTTPError as error:
             # Do not chain the exception, because it may quote what the server sent.
             raise ServerUnavailable(_explain(error, url, self._trust)) from None
+        except NotConnected:
+            return None
         except (ServerError, ServerUnavailable):
             raise
         except Exception as error:  # noqa: BLE001 - reported by its type and place

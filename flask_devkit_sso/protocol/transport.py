@@ -1,9 +1,9 @@
 """HTTPS requests to the authentication server, each with one deadline for the whole call.
 
-urllib3 sends the request in a thread of a small pool, and the caller waits no longer than the
-deadline, because socket timeouts cover neither name resolution nor a response that arrives byte by
-byte. Each interface has its own threads and its own bulkhead, so that one that hangs does not keep
-callers from another.
+The caller sends the request over an open connection. If there is none, urllib3 opens one in a
+thread of a small pool, and the caller waits no longer than the deadline, because nothing limits the
+lookup of a host's name. Each interface has its own threads and its own bulkhead, so that one that
+hangs does not keep callers from another.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ..bulkhead import Bulkhead, Pace, Place
 from ..errors import ServerError, ServerUnavailable
 from ..per_process import PerProcess, no_fork
+from .connecting import LATE
 from .contract import RawResponse
 from .trust import Trust
 
@@ -32,10 +33,6 @@ responses take longer than half a second, it is fewer."""
 
 PAUSE: Final = 5.0
 """Seconds until a process calls an interface again that did not respond several times."""
-
-_LATE: Final = 0.5
-"""A thread that wakes up more than this many seconds after its deadline was paused. It then waits
-as long for the thread that reads the response."""
 
 
 class _Interface(NamedTuple):
@@ -125,19 +122,41 @@ class Transport:
 
     def _send(self, place: Place, url: str, body: bytes | None, *, repeatable: bool) -> RawResponse:
         connections = self._process.get().connections
-        threads, _ = self._interface(url)
-        call = connections.call(place.deadline)
+        call = connections.call(place.deadline, may_connect=False)
         # What was done since the place was reserved says nothing about the server.
         place.started = time.monotonic()
         if place.started >= place.deadline:
             raise ServerUnavailable("No time is left for the call to the server.")
+        was_answered, place.answered = place.answered, False
         try:
-            future = threads.submit(connections.send, call, url, body, repeatable=repeatable)
-            place.answered = False
-            response = _result(future, place.deadline)
+            response = connections.send(call, url, body, repeatable=repeatable)
+            if response is None:
+                place.answered = was_answered
+                is_first = not call.was_sent
+                response = self._send_in_thread(
+                    place, url, body, repeatable=repeatable and is_first
+                )
         except ServerError:
             place.answered = True
             raise
+        except ServerUnavailable:
+            if time.monotonic() >= place.deadline:
+                raise self._too_late() from None
+            raise
+        place.answered = True
+        return response
+
+    def _send_in_thread(
+        self, place: Place, url: str, body: bytes | None, *, repeatable: bool
+    ) -> RawResponse:
+        connections = self._process.get().connections
+        call = connections.call(place.deadline, may_connect=True)
+        try:
+            future = self._interface(url).threads.submit(
+                connections.send, call, url, body, repeatable=repeatable
+            )
+            place.answered = False
+            response = _result(future, place.deadline)
         except RuntimeError:
             # The pool may have queued the call all the same.
             call.give_up()
@@ -146,16 +165,19 @@ class Transport:
             ) from None
         except TimeoutError:
             call.give_up()
-            raise ServerUnavailable(
-                f"The server did not respond completely within {self._timeout:g} seconds."
-            ) from None
+            raise self._too_late() from None
         except BaseException:
             # Something like a timeout of gevent may have interrupted this thread, and nobody would
             # end the call at its deadline.
             call.give_up()
             raise
-        place.answered = True
+        assert response is not None  # noqa: S101 - this call may open a connection
         return response
+
+    def _too_late(self) -> ServerUnavailable:
+        return ServerUnavailable(
+            f"The server did not respond completely within {self._timeout:g} seconds."
+        )
 
     def _interface(self, url: str) -> _Interface:
         interfaces, name = self._process.get().interfaces, url.partition("?")[0]
@@ -196,13 +218,9 @@ class Transport:
         return _Process(connections, Pace(), {})
 
 
-def _result(future: Future[RawResponse], deadline: float) -> RawResponse:
-    """Wait for a call until its deadline.
-
-    If this process was paused, as a virtual machine is when it moves, the response may have arrived
-    by then, and what it contains can often not be requested again: new tokens, for instance.
-    """
+def _result(future: Future[RawResponse | None], deadline: float) -> RawResponse | None:
+    """Wait for a call until its deadline, or longer if the process was paused."""
     with suppress(TimeoutError):
         return future.result(deadline - time.monotonic())
-    was_paused = time.monotonic() - deadline > _LATE
-    return future.result(_LATE if was_paused else 0)
+    was_paused = time.monotonic() - deadline > LATE
+    return future.result(LATE if was_paused else 0)

@@ -182,7 +182,10 @@ class Keys:
         with no_fork:
             from .sealing import Sealer
 
-        return Sealer(self._derive_all("seal"))
+            sealer = Sealer(self._derive_all("seal"))
+            # OpenSSL takes locks of its own when it is used for the first time.
+            sealer.unseal(sealer.seal(""))
+        return sealer
 
     def _derive_all(self, purpose: str) -> list[bytes]:
         """Return a key for each secret, in the same order."""

@@ -90,12 +90,20 @@ def slow_chunks(handler: Handler) -> None:
     drip(handler, b"1\r\n \r\n" * 100)
 
 
+@pytest.mark.parametrize("is_connected", [False, True])
 @pytest.mark.parametrize("behaviour", [no_answer, slow_headers, slow_body, slow_chunks])
 def test_the_deadline_covers_the_whole_call(
-    make_app: AppMaker, server: ScriptedServer, behaviour: Callable[[Handler], None]
+    make_app: AppMaker,
+    server: ScriptedServer,
+    behaviour: Callable[[Handler], None],
+    is_connected: bool,
 ) -> None:
+    app = make_app(timeout=TIMEOUT)
+    if is_connected:
+        sign_in(app.test_client())
+        server.seen.clear()
     server.answers[GET_TOKEN] = behaviour
-    client = make_app(timeout=TIMEOUT).test_client()
+    client = app.test_client()
     assert fails_within_the_deadline(client) == "server_unavailable"
     assert server.paths == [GET_TOKEN]
     # The interrupted connection is not used again.
@@ -141,13 +149,17 @@ def test_a_refresh_is_not_sent_after_the_right_to_it_has_ended(server: ScriptedS
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("is_connected", [False, True])
 def test_a_response_that_arrived_while_the_process_was_paused_is_used(
-    server: ScriptedServer,
+    server: ScriptedServer, is_connected: bool
 ) -> None:
     """Otherwise, the new tokens of a refresh would be lost."""
     paused: list[int] = []
 
     def answers_meanwhile(handler: Handler) -> None:
+        if is_connected and len(server.seen) == 1:
+            tokens("first", 60, "r-1")(handler)
+            return
         os.kill(paused[0], signal.SIGSTOP)
         tokens("new", 60, "r-2")(handler)
         handler.server.stopping.wait(5)
@@ -161,6 +173,8 @@ def test_a_response_that_arrived_while_the_process_was_paused_is_used(
         with suppress(BaseException):
             os.read(reading, 1)
             old = Tokens("a", "r", requested_at=time.time(), expires_in=60)
+            if is_connected:
+                old = client.refresh(old)
             os._exit(client.refresh(old).access_token != "new")
         os._exit(2)
     paused.append(child)
