@@ -182,8 +182,11 @@ def test_a_response_that_arrived_while_the_process_was_paused_is_used(
     assert os.waitpid(child, 0)[1] == 0
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_call_ends_when_its_caller_is_interrupted(server: ScriptedServer) -> None:
+@pytest.mark.parametrize("is_connected", [False, True])
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no such signal")
+def test_a_call_ends_when_its_caller_is_interrupted(
+    server: ScriptedServer, is_connected: bool
+) -> None:
     """Otherwise its thread would read for as long as the server sends anything."""
 
     class Interrupt(BaseException):
@@ -205,14 +208,20 @@ def test_a_call_ends_when_its_caller_is_interrupted(server: ScriptedServer) -> N
             return
         has_ended.set()
 
+    client = client_of(server)
+    if is_connected:
+        client.user_info("a")
     server.answers[GET_USER_INFO] = drips_for_ever
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
         with pytest.raises(Interrupt):
-            client_of(server).user_info("a")
+            client.user_info("a")
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert has_ended.wait(30)
+    # Nothing of that response is read as the next one.
+    server.answers[GET_USER_INFO] = says(ADA)
+    assert client.user_info("a") is not None
 
 
 def test_hanging_calls_end_at_their_deadline_and_the_server_gets_a_pause(
