@@ -10,17 +10,25 @@ from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
-no_fork: Final = threading.RLock()
+
+def create_fork_lock() -> threading.RLock:
+    """Return a lock for which a fork waits while another thread holds it.
+
+    Libraries in C, such as SQLite, and Python's imports have locks of their own, which would stay
+    locked for ever in a child if a thread had one of them at the moment of the fork.
+    """
+    lock = threading.RLock()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release
+        )
+    return lock
+
+
+no_fork: Final = create_fork_lock()
 """While a thread holds it, a fork waits. Take it for an import after the start and for creating a
 TLS context: a child would inherit the locks that Python and OpenSSL hold in the middle of it, and
 wait for ever at its own first login."""
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=no_fork.acquire,
-        after_in_parent=no_fork.release,
-        after_in_child=no_fork.release,
-    )
 
 
 class PerProcess(Generic[T]):

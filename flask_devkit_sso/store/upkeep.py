@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from ..per_process import create_fork_lock
+
 log: Final = logging.getLogger("flask_devkit_sso")
 
-_step: Final = threading.Lock()
-"""Held during each step, and by whoever forks. Libraries in C, such as SQLite, have locks that
-would stay locked for ever in a child if a thread had one of them at the moment of the fork."""
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_step.acquire, after_in_parent=_step.release, after_in_child=_step.release
-    )
+_step: Final = create_fork_lock()
+"""Held during each step."""
 
 
 class Upkeep:
