@@ -16,9 +16,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from flask_devkit_sso import ConfigError, StoreUnavailable
+from flask_devkit_sso import StoreUnavailable
 from flask_devkit_sso.store.postgresql import EVERY, PostgreSQLStore
-from flask_devkit_sso.testing import login_as
 
 from ..cli.place import Place, settings
 from ..clock import advance
@@ -30,6 +29,8 @@ from ..store import test_scale
 from ..store.test_bulkheads import CALLERS, refuse
 from ..store.test_store_failures import check_reads_fail, check_recovery, check_writes_fail
 from ..store.test_stores import (  # noqa: F401 - the tests of every store, with our fixtures
+    check_refused_url,
+    check_restart,
     in_a_minute,
     test_a_record,
     test_a_record_expires,
@@ -86,18 +87,10 @@ def test_a_user_with_many_sessions(any_store: str, make_app: AppMaker) -> None:
 
 
 def test_a_restart_fails_no_request(own_server: PostgreSQLServer, make_app: AppMaker) -> None:
-    app = make_app(store_url=own_server.url)
-    clients = [app.test_client() for _ in range(4)]
-    for client in clients:
-        login_as(client, "bob")
     # SIGQUIT ends PostgreSQL as a crash does.
-    for how in (signal.SIGINT, signal.SIGQUIT):
-        # Concurrently, so that several connections break.
-        read = [partial(client.get, "/private") for client in clients]
-        before = at_once(read)
-        own_server.restart(how)
-        answers = before + at_once(read)
-        assert [answer.status_code for answer in answers] == [200] * 8
+    ways = (signal.SIGINT, signal.SIGQUIT)
+    app = make_app(store_url=own_server.url)
+    check_restart(app, *[partial(own_server.restart, how) for how in ways])
 
 
 def test_a_repeated_call_returns_the_lost_result(
@@ -375,10 +368,7 @@ def test_what_is_wrong(postgresql: PostgreSQLServer, any_store: str) -> None:
     ],
 )
 def test_an_invalid_url_is_refused_at_startup(make_app: AppMaker, url: str) -> None:
-    with pytest.raises(ConfigError, match="DEVKIT_SSO_STORE_URL") as caught:
-        make_app(store_url=url)
-    assert "canary" not in str(caught.value)
-    assert caught.value.__cause__ is caught.value.__context__ is None
+    check_refused_url(make_app, url)
 
 
 def test_doctor(postgresql: PostgreSQLServer, any_store: str, tmp_path: Path) -> None:

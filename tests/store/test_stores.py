@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -296,21 +297,36 @@ def test_a_repeated_call_returns_the_lost_result(proxy: Proxy) -> None:
     assert proxy.lost == 5
 
 
+def check_restart(app: Flask, *restarts: Callable[[], object]) -> None:
+    """Check that restarts of the store fail no request."""
+    clients = [app.test_client() for _ in range(4)]
+    for client in clients:
+        login_as(client, "bob")
+    for restart in restarts:
+        # Concurrently, so that several connections break.
+        read = [partial(client.get, "/private") for client in clients]
+        before = at_once(read)
+        restart()
+        answers = before + at_once(read)
+        assert [answer.status_code for answer in answers] == [200] * 8
+
+
+def check_refused_url(make_app: AppMaker, url: str) -> None:
+    """Check that an application with a store's invalid URL does not start, and that the error leads
+    to nothing that quotes the URL."""
+    with pytest.raises(ConfigError, match="DEVKIT_SSO_STORE_URL") as caught:
+        make_app(store_url=url)
+    assert "canary" not in str(caught.value)
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
 @pytest.mark.redis
 def test_a_redis_restart_fails_no_request(tmp_path: Path, make_app: AppMaker) -> None:
     redis = RedisServer(tmp_path, appendonly=True)
     try:
         app = make_app(store_url=redis.url)
-        clients = [app.test_client() for _ in range(4)]
-        for client in clients:
-            login_as(client, "bob")
-        for how in (signal.SIGTERM, signal.SIGKILL):
-            # Concurrently, so that several sockets break.
-            read = [partial(client.get, "/private") for client in clients]
-            before = at_once(read)
-            redis.restart(how)
-            answers = before + at_once(read)
-            assert [answer.status_code for answer in answers] == [200] * 8
+        ways = (signal.SIGTERM, signal.SIGKILL)
+        check_restart(app, *[partial(redis.restart, how) for how in ways])
     finally:
         redis.stop()
 
