@@ -297,7 +297,7 @@ def test_failures_of_unknown_people_are_limited_and_counted(app: Flask, trail: T
     client = app.test_client()
     fail(client, LIMIT + 7)
     assert trail.take() == [("login_failed", "login_unknown", None)] * LIMIT
-    # Other reasons and people who are known are recorded all the same.
+    # The limit applies neither to other reasons nor to failures whose account is known.
     client.get("/sso/callback?error=access_denied&state=" + start(client)["state"])
     sign_in(client)
     assert trail.take() == [("login_failed", "denied", None), ("login", None, "u-1")]
