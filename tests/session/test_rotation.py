@@ -118,7 +118,7 @@ def test_a_host_that_cannot_decrypt_the_tokens_ends_no_session(
 
     with session_ended.connected_to(listen):
         advance(301)
-        assert at_old.get("/private").text == "private ada", "the last verification is recent enough"
+        assert at_old.get("/private").text == "private ada", "the grace period has begun"
         assert at_old.get("/token").status_code == 503
         advance(601)
         refused = at_old.get("/private")
