@@ -17,7 +17,6 @@ from .service import (
     EXTENSION,
     AppState,
     collect,
-    get_app,
     get_request,
     get_session_service,
     refresh_state,
@@ -29,7 +28,7 @@ from .web.error_handling import watch_errors
 from .web.failures import as_login_failed, handle_store_unavailable
 from .web.flask_session import watch_flask_session
 from .web.guard import check_roles, is_guardable, is_one_of, require_user
-from .web.headers import add_cache_headers
+from .web.headers import watch_responses
 from .web.landing import landing_page
 from .web.place import find_place, find_route_problems, find_unreachable_rules, url_for
 from .web.request_user import current_access_token, current_user, find_uid
@@ -87,11 +86,8 @@ class DevKitSSO:
         if not is_collected:
             _log_problems(state)
 
-        # Run first. If a function of the application redirected before that, the browser would
-        # carry along a fragment that may contain an authorization code.
-        app.before_request_funcs.setdefault(None, []).insert(0, self._before_request)
-        # Last, because Flask runs these in reverse: it sees the headers that others have set.
-        app.after_request_funcs.setdefault(None, []).insert(0, add_cache_headers)
+        self._run_first(app)
+        watch_responses(app)
         watch_errors(app)
         watch_verify(app, self._prepare)
         app.register_error_handler(StoreUnavailable, handle_store_unavailable)
@@ -201,14 +197,27 @@ class DevKitSSO:
             raise as_login_failed(error) if has_request_context() else error  # noqa: B904
         return service.end_sessions(uid)
 
-    def _before_request(self) -> Response | None:
-        app, here = get_app(), get_request()
+    def _run_first(self, app: Flask) -> None:
+        """Extend Flask's method that precedes each view.
+
+        If a function of the application redirected before that, the browser would carry along a
+        fragment that may contain an authorization code.
+        """
+        preprocess = app.preprocess_request
+
+        def preprocess_request(*args: Any) -> Any:
+            response = self._before_request(app, get_request())
+            return preprocess(*args) if response is None else response
+
+        app.preprocess_request = preprocess_request  # type: ignore[method-assign]
+
+    def _before_request(self, app: Flask, here: Request) -> Response | None:
         state = self._prepare(app, here)
         response = landing_page(state, here)
         if response is not None:
             # The script reads the code in the browser.
             forget_query()
-        elif not is_ours(here) and leads_to_us(here):
+        elif leads_to_us(state, here) and not is_ours(here):
             # Neither a view nor an error handler of the application may see it: a proxy would take
             # its response for ours.
             error = here.routing_exception

@@ -129,7 +129,6 @@ class AppState:
         shows it, or "".
     :ivar prefix_segment: the last segment of ``DEVKIT_SSO_URL_PREFIX``.
     :ivar verify_path: the path of the route for forward authentication.
-    :ivar user_attribute: the attribute of a request that keeps its user.
     """
 
     def __init__(self, app: Flask, hooks: Hooks) -> None:
@@ -153,7 +152,6 @@ class AppState:
             self.mount_point = self.redirect_uri.mount_point(app.config["APPLICATION_ROOT"])
         self.prefix_segment = settings.url_prefix.rpartition("/")[2]
         self.verify_path = f"{settings.url_prefix}/verify"
-        self.user_attribute = f"devkit_sso_user_{id(self)}"
         name = settings.cookie_name or f"devkit_sso_{settings.installation}"
         self._portless_cookie = f"__Host-{name}" if self.is_secure else name
         self._has_port_in_cookie = self.redirect_uri is None and settings.cookie_name is None

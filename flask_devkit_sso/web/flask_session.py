@@ -14,10 +14,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
+from functools import partial
 from typing import Any, Final
 
-from flask import Flask, has_request_context, request, session
-from flask.sessions import NullSession, SessionMixin
+from flask import Flask, Request, has_request_context, request, session
+from flask.sessions import (
+    NullSession,
+    SecureCookieSession,
+    SecureCookieSessionInterface,
+    SessionMixin,
+)
 
 from ..errors import LoginFailed
 from ..service import get_app, get_request, get_session_service, get_state, request_host
@@ -80,8 +86,14 @@ def watch_flask_session(app: Flask, find_uid: Callable[[], str | None]) -> None:
         # All applications share Flask's own one.
         interface = copy(interface)
     save = interface.save_session
+    is_flasks_own = type(interface) is SecureCookieSessionInterface
+    if is_flasks_own:
+        interface.open_session = partial(_open_session, interface)
 
     def save_session(app: Flask, data: SessionMixin, response: Any) -> None:
+        if is_flasks_own and not (data or data.modified or data.accessed):
+            # There is nothing to save. Flask reads seven settings before it notices.
+            return
         if data.modified and data and TAG not in data and has_request_context():
             _tag_written_data(data, find_uid)
         save(app, data, response)
@@ -89,6 +101,18 @@ def watch_flask_session(app: Flask, find_uid: Callable[[], str | None]) -> None:
     interface.save_session = save_session
     setattr(interface, _IS_WATCHED, True)
     app.session_interface = interface
+
+
+def _open_session(
+    interface: SecureCookieSessionInterface, app: Flask, here: Request
+) -> SecureCookieSession | None:
+    """Open the session as Flask does, but create no serializer if there is no cookie to read.
+
+    Creating one takes about as long as reading our session.
+    """
+    if app.secret_key and not here.cookies.get(interface.get_cookie_name(app)):
+        return interface.session_class()
+    return SecureCookieSessionInterface.open_session(interface, app, here)
 
 
 def _tag_written_data(data: SessionMixin, find_uid: Callable[[], str | None]) -> None:
@@ -112,14 +136,13 @@ def _write_tag(data: SessionMixin, tag: str) -> None:
     _regenerate(data)
 
 
-def check_flask_session(uid: str | None) -> None:
+def check_flask_session(app: Flask, here: Request, uid: str | None) -> None:
     """Clear the data if its tag belongs to anyone but the person who is signed in.
 
     Call it as soon as that is known, and never while the session store is unavailable.
 
     :param uid: the person who is signed in, or None.
     """
-    app, here = get_app(), get_request()
     # The response to a proxy sets no cookie, and must not change data that a server keeps.
     if app.session_interface.get_cookie_name(app) not in here.cookies or is_verify(here):
         return

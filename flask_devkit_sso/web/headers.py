@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from flask import Response
+from typing import Any
+
+from flask import Flask, Response
 
 from ..service import get_request, get_state
 from .place import is_landing_path
@@ -12,7 +14,18 @@ from .responses import restore
 from .returning import close_headers
 
 
-def add_cache_headers(response: Response) -> Response:
+def watch_responses(app: Flask) -> None:
+    """Extend Flask's method that completes each response, so that ours sees the headers that the
+    application's functions and its session have set."""
+    process_response = app.process_response
+
+    def process(*args: Any) -> Response:
+        return _add_cache_headers(process_response(*args))
+
+    app.process_response = process  # type: ignore[method-assign]
+
+
+def _add_cache_headers(response: Response) -> Response:
     """Restore a response of ours, and mark one that depends on the user, so that no cache serves it
     to somebody else.
 
@@ -22,23 +35,24 @@ def add_cache_headers(response: Response) -> Response:
     """
     state, here = get_state(), get_request()
     response = restore(response, here)
-    depends = has_loaded_user(state, here)
+    headers = response.headers
+    depends = has_loaded_user(here)
     # The body of a stream is created later, and may read current_user then.
     may_depend = response.is_streamed and not response.direct_passthrough
     lands = is_landing_path(state, here)
-    # Asking response.headers for one that is missing takes longer than all of this function.
-    present = set(response.headers.keys(lower=True))
     if depends or may_depend or lands:
+        # Asking for a header that is missing takes longer than all of this function.
+        present = {name.lower() for name, _ in headers}
         if "vary" in present:
             response.vary.add("Cookie")
         else:
-            response.headers.add("Vary", "Cookie")
-    is_private = depends or (may_depend and state.find_session_cookie(here.cookies))
-    if is_private and "cache-control" not in present:
-        response.headers.add("Cache-Control", "no-store")
+            headers.add("Vary", "Cookie")
+        is_private = depends or (may_depend and state.find_session_cookie(here.cookies))
+        if is_private and "cache-control" not in present:
+            headers.add("Cache-Control", "no-store")
     if close_headers(here):
         # A cache would serve the address from one person's request to another person.
-        response.headers["Cache-Control"] = "private, no-store"
+        headers["Cache-Control"] = "private, no-store"
     if depends and response.direct_passthrough and response.cache_control.public:
         # send_file adds it with a max_age, which SEND_FILE_MAX_AGE_DEFAULT sets for all files.
         response.cache_control.public = False

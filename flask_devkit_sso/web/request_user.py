@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Final, cast
 
 from flask import Request, has_request_context
 from werkzeug.exceptions import Unauthorized
@@ -11,11 +11,15 @@ from werkzeug.local import LocalProxy
 from ..errors import LoginFailed, ServerUnavailable, StoreUnavailable
 from ..service import AppState, get_app, get_request, get_service, get_state
 from ..session.sessions import Session
-from ..users import Anonymous, User
+from ..users import Anonymous, Hooks, User
 from .error_handling import answers, is_handling_error
 from .failures import as_login_failed
 from .flask_session import check_flask_session
 from .passive import is_passive
+
+
+_USER: Final = "devkit_sso_user"
+"""The attribute of a request that keeps its user."""
 
 
 class RequestUser:
@@ -24,8 +28,9 @@ class RequestUser:
     :ivar is_checked: whether :func:`verified_user` was called for this request.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hooks: Hooks) -> None:
         self.session: Session | None = None
+        self._hooks = hooks
         self._user: User | Anonymous | None = None
         self.is_checked = False
 
@@ -41,14 +46,14 @@ class RequestUser:
     def user(self) -> User | Anonymous:
         """The user object, created when it is first needed."""
         if self._user is None:
-            make_user = get_state().hooks.make_user
-            self._user = make_user(self.session.user) if self.session else Anonymous()
+            session = self.session
+            self._user = self._hooks.make_user(session.user) if session else Anonymous()
         return self._user
 
 
-def has_loaded_user(state: AppState, here: Request) -> bool:
+def has_loaded_user(here: Request) -> bool:
     """Return whether a request has loaded its user."""
-    return state.user_attribute in vars(here)
+    return _USER in vars(here)
 
 
 def load_user() -> RequestUser:
@@ -60,27 +65,28 @@ def load_user() -> RequestUser:
 
     :raises LoginFailed: ``store_unavailable``. Somebody may be signed in all the same.
     """
-    state, here = get_state(), get_request()
-    known: RequestUser | None = vars(here).get(state.user_attribute)
-    if known is None:
-        # Store it before anything can fail, so that an error page that reads current_user gets an
-        # anonymous user.
-        known = RequestUser()
-        setattr(here, state.user_attribute, known)
-        if state.session_service is None:
-            return known
-        cookie = state.find_session_cookie(here.cookies)
-        if cookie is not None:
-            sessions = state.session_service.sessions
-            try:
-                known.set_session(
-                    sessions.load(
-                        here.cookies[cookie], is_use=lambda: not is_passive(get_app(), here)
-                    )
-                )
-            except StoreUnavailable as error:
-                raise as_login_failed(error)  # noqa: B904 - its cause is set
-        check_flask_session(known.session.user.uid if known.session else None)
+    here = get_request()
+    known: RequestUser | None = vars(here).get(_USER)
+    return known or _load(get_state(), here)
+
+
+def _load(state: AppState, here: Request) -> RequestUser:
+    # Store it before anything can fail, so that an error page that reads current_user gets an
+    # anonymous user.
+    known = vars(here)[_USER] = RequestUser(state.hooks)
+    if state.session_service is None:
+        return known
+    cookies = here.cookies
+    cookie = state.find_session_cookie(cookies)
+    if cookie is not None:
+        sessions = state.session_service.sessions
+        try:
+            known.session = sessions.load(
+                cookies[cookie], is_use=lambda: not is_passive(get_app(), here)
+            )
+        except StoreUnavailable as error:
+            raise as_login_failed(error)  # noqa: B904 - its cause is set
+    check_flask_session(get_app(), here, known.session.user.uid if known.session else None)
     return known
 
 
@@ -112,7 +118,7 @@ def verified_user() -> RequestUser:
     except (LoginFailed, ServerUnavailable, StoreUnavailable) as error:
         raise as_login_failed(error)  # noqa: B904 - its cause is set
     if known.session is None:
-        check_flask_session(None)
+        check_flask_session(get_app(), get_request(), None)
     return known
 
 
@@ -125,7 +131,7 @@ def current_access_token() -> str:
     token = service.maintenance.access_token(known.session)
     if token is None:
         known.set_session(None)
-        check_flask_session(None)
+        check_flask_session(get_app(), get_request(), None)
         raise answers(Unauthorized("The session has ended."))
     return token
 

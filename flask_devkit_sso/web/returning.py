@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from flask import Request, request
 
-from ..service import find_redirect_uri, get_state
+from ..service import AppState, find_redirect_uri, get_state
 from .place import mount_point
 from .requests import is_frame, is_ours, is_script, stands_for_page
 from .urls import MAX_LENGTH, contains_response, decoded_path, local_url, shortened
@@ -130,12 +130,12 @@ def is_our_path(path: str) -> bool:
     return path.startswith(below) or normpath(path).startswith(below)
 
 
-def leads_to_us(here: Request) -> bool:
+def leads_to_us(state: AppState, here: Request) -> bool:
     """Return whether a request's path is below our prefix.
 
     The path may still begin with the mount point, if a proxy does not strip it.
     """
-    if get_state().prefix_segment not in here.path:
+    if state.prefix_segment not in here.path:
         # Every spelling contains the prefix's last segment.
         return False
     return is_our_path(mount_point() + here.path) or is_our_path(here.path)

@@ -16,7 +16,7 @@ from flask import Flask, Request, Response, has_request_context, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ..errors import RETRY_AFTER, LoginFailed
-from ..service import AppState, get_request, get_service
+from ..service import EXTENSION, AppState, get_request, get_service
 from ..users import Anonymous, User
 from .failures import as_login_failed
 from .guard import forbidden, login_required_json
@@ -50,7 +50,8 @@ def watch_verify(app: Flask, prepare: Callable[[Flask, Request], AppState]) -> N
 
     def full_dispatch_request(*args: Any) -> Any:
         here = get_request()
-        return _respond(app, here, prepare) if is_verify(here) else dispatch(*args)
+        is_ours = here.path == app.extensions[EXTENSION].verify_path
+        return _respond(app, here, prepare) if is_ours else dispatch(*args)
 
     def handle(*args: Any) -> Any:
         # Opening the application's own session can fail before anything is dispatched.
