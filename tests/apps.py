@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,20 @@ def set_clock_by(file: Path) -> None:
 
     time.time = lambda: real_time() + sum(seconds())
     time.monotonic = lambda: real_monotonic() + seconds()[0]
+
+
+def run_first(app: Flask, respond: Callable[[], Any]) -> None:
+    """Let a function respond before the extension does, as a host in front of the application.
+
+    :param respond: returns None if the application itself is to respond.
+    """
+    preprocess = app.preprocess_request
+
+    def preprocess_request(*args: Any) -> Any:
+        response = respond()
+        return preprocess(*args) if response is None else response
+
+    app.preprocess_request = preprocess_request  # type: ignore[method-assign]
 
 
 def create_app() -> Flask:

@@ -10,6 +10,7 @@ from flask import Flask, request
 
 from flask_devkit_sso import current_user, login_required
 
+from .apps import run_first
 from .browser import Site, response_url, sends_back
 from .scripted import GET_TOKEN, Handler, ScriptedServer
 
@@ -91,9 +92,7 @@ class Walk:
             # A static host responds, which reads no cookies.
             html = "<script src=/sso/landing.js></script>" + HOME % "front end"
             front_end = (html, headers or {})
-            app.before_request_funcs[None].insert(
-                0, lambda: front_end if request.path == "/" else None
-            )
+            run_first(app, lambda: front_end if request.path == "/" else None)
         self._server.answers[AUTHORIZE] = self._authorize
         self._site.app = app
 

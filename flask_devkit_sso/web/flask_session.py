@@ -26,7 +26,7 @@ from flask.sessions import (
 )
 
 from ..errors import LoginFailed
-from ..service import get_app, get_request, get_session_service, get_state, request_host
+from ..service import get_app, get_session_service, get_state, request_host
 from .requests import is_page_load, is_same_origin, is_verify
 
 TAG: Final = "_devkit_sso_user"

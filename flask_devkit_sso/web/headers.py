@@ -17,12 +17,12 @@ from .returning import close_headers
 def watch_responses(app: Flask) -> None:
     """Extend Flask's method that completes each response, so that ours sees the headers that the
     application's functions and its session have set."""
-    process_response = app.process_response
+    process = app.process_response
 
-    def process(*args: Any) -> Response:
-        return _add_cache_headers(process_response(*args))
+    def process_response(*args: Any) -> Response:
+        return _add_cache_headers(process(*args))
 
-    app.process_response = process  # type: ignore[method-assign]
+    app.process_response = process_response  # type: ignore[assignment, method-assign]
 
 
 def _add_cache_headers(response: Response) -> Response:

@@ -17,7 +17,6 @@ from .failures import as_login_failed
 from .flask_session import check_flask_session
 from .passive import is_passive
 
-
 _USER: Final = "devkit_sso_user"
 """The attribute of a request that keeps its user."""
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from flask import Flask, request
 
+from ..apps import run_first
 from ..browser import CODE, Site, response_url
 from ..conftest import AppMaker
 from ..scenarios import ICON, exchanged, serve_pages
@@ -123,7 +124,7 @@ def test_a_login_ends_at_a_download_or_an_empty_response(
     app = serve("/#/login", waits=False)
     if is_front_end:
         html = f"{ICON}<script src=/sso/landing.js></script><h1>front end</h1>"
-        app.before_request_funcs[None].insert(0, lambda: html if request.path == "/" else None)
+        run_first(app, lambda: html if request.path == "/" else None)
     tab.goto(site.url(f"/sso/authorize?next={path}"), wait="none")
     tab.wait_for("document.title == 'You are signed in'")
     tab.wait_for_text("You are signed in")

@@ -18,6 +18,7 @@ from werkzeug.test import TestResponse
 
 from flask_devkit_sso.sandbox import SandboxConfig, create_sandbox, running
 
+from ..apps import run_first
 from ..browser import Site, Watch, sends_back
 from ..conftest import AppMaker, sign_in
 from ..login_failures import FAILURES
@@ -89,7 +90,7 @@ def show(site: Site, make_app: AppMaker, page: Page) -> Show:
             return None
         return Response(shown[-1].data, shown[-1].status, list(shown[-1].headers))
 
-    app.before_request_funcs[None].insert(0, answer)
+    run_first(app, answer)
     page.route(re.compile(r"/(landing|leaving|ending)\.js$"), lambda route: route.abort())
 
     def show_it(name: str, response: TestResponse, language: str) -> None:

@@ -19,6 +19,7 @@ from werkzeug.exceptions import HTTPException
 from flask_devkit_sso import ConfigError, LoginFailed
 from flask_devkit_sso.testing import login_as
 
+from ..apps import run_first
 from ..browser import Site, Watch, sends_back
 from ..conftest import CODE, AppMaker, start
 from ..scripted import GET_TOKEN, ScriptedServer, fails
@@ -423,7 +424,7 @@ def test_a_front_end_that_requires_trusted_types(
     def serve_front_end() -> Any:
         return front_end() if request.path == "/app" else None
 
-    app.before_request_funcs[None].insert(0, serve_front_end)
+    run_first(app, serve_front_end)
     server.answers["/sso/oauth2/authorize"] = sends_back()
     site.app = app
     watch = Watch(page)

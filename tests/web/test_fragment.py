@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from flask_devkit_sso import DevKitSSO, LoginFailed, current_user, login_required
 
+from ..apps import run_first
 from ..browser import WHOLE_CHROMIUM, Site, Watch, response_url, sends_back
 from ..conftest import CODE, AppMaker
 from ..scripted import GET_TOKEN, GET_USER_INFO, TOKEN, ScriptedServer, says
@@ -338,9 +339,7 @@ def test_a_reload_or_a_second_run_posts_only_once(
 ) -> None:
     app = serve(redirect_uri=site.url("/spa#/login"))
     posts: list[str] = []
-    app.before_request_funcs[None].insert(
-        0, lambda: posts.append(request.path) if request.method == "POST" else None
-    )
+    run_first(app, lambda: posts.append(request.path) if request.method == "POST" else None)
     app.add_url_rule(
         "/spa",
         view_func=lambda: (
@@ -618,7 +617,7 @@ def static_host(app: Flask) -> None:
         "<!doctype html><link rel=icon href='data:,'><script src=/sso/landing.js></script>"
         "<script>document.title = 'ran ' + location.hash</script><h1>spa</h1>"
     )
-    app.before_request_funcs[None].insert(0, lambda: html if request.path == "/" else None)
+    run_first(app, lambda: html if request.path == "/" else None)
 
 
 def test_a_front_end_that_flask_does_not_serve(

@@ -12,6 +12,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from flask_devkit_sso import current_user
 
+from ..apps import run_first
 from ..browser import CODE, Site, response_url
 from ..conftest import AppMaker
 from ..scenarios import ICON, serve_pages
@@ -149,7 +150,7 @@ def test_a_login_ends_at_a_download_or_an_empty_response(
     app = serve(waits=False, **settings)
     if not by_flask:
         spa = f"{ICON}<script src=/sso/landing.js></script><h1>spa</h1>"
-        app.before_request_funcs[None].insert(0, lambda: spa if request.path == "/" else None)
+        run_first(app, lambda: spa if request.path == "/" else None)
     page.goto(site.url(f"/sso/authorize?next={path}"), wait_until="commit")
     press_if_asked(page, settings, "Sign in")
     press_if_asked(page, settings, "Continue as ada")
