@@ -5,7 +5,8 @@
 - They contain every file of the commit that belongs into them, unchanged, and nothing else.
 - They contain the licence and no secret, and `twine check` accepts them.
 
-Prints what they contain. The status is 1 if something is wrong, and dist is then removed.
+dist/CONTENTS lists what they contain, and dist/SHA256SUMS their hashes. If something is wrong, the
+status is 1 and there is no dist.
 """
 
 from __future__ import annotations
@@ -81,9 +82,9 @@ def main() -> None:
     if problems:
         shutil.rmtree(DIST, ignore_errors=True)
         sys.exit("\n".join(["The release is not right:", *(f"- {text}" for text in problems)]))
-    sums = [f"{digest(path)}  {path.name}\n" for path in sorted(DIST.iterdir())]
+    sums = [f"{digest(path)}  {path.name}\n" for path in archives()]
     (DIST / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
-    print("Identical twice, complete, unchanged, with the licence, without secrets:")
+    print("Built twice and identical, complete, with the licence, without secrets. In dist:")
     print("".join(sums), end="")
     if b"(unreleased)" in commit["CHANGELOG.md"]:
         print("Note: CHANGELOG.md still says (unreleased). Write the date there before you publish")
@@ -168,10 +169,8 @@ def zip_files(archive: bytes) -> Files:
 
 
 def check(commit: Files, first: Path, second: Path) -> list[str]:
-    """Print what the archives contain; return what is wrong with them."""
-    config = ConfigParser()
-    config.read_string(commit["setup.cfg"].decode())
-    version = config["metadata"]["version"]
+    """Write what the archives contain into CONTENTS; return what is wrong with them."""
+    version = settings(commit["setup.cfg"])["metadata"]["version"]
     sdist, wheel = f"{NAME}-{version}.tar.gz", f"{NAME}-{version}-py3-none-any.whl"
     names = [sorted(path.name for path in folder.iterdir()) for folder in (first, second)]
     if names != [sorted([sdist, wheel])] * 2:
@@ -183,8 +182,9 @@ def check(commit: Files, first: Path, second: Path) -> list[str]:
         sdist: tar_files((first / sdist).read_bytes()),
         wheel: zip_files((first / wheel).read_bytes()),
     }
+    text = "".join(listed(name, files) for name, files in contents.items())
+    (first / "CONTENTS").write_text(text, encoding="utf-8")
     for name, files in contents.items():
-        listed(name, files)
         problems += [f"{name}: {text}" for text in find_secrets(files)]
     problems += [f"{sdist}: {text}" for text in check_sdist(commit, contents[sdist])]
     problems += [f"{wheel}: {text}" for text in check_wheel(commit, contents[wheel], version)]
@@ -193,19 +193,26 @@ def check(commit: Files, first: Path, second: Path) -> list[str]:
     return problems
 
 
-def listed(name: str, files: Files) -> None:
-    print(f"\n{name}: {len(files)} files, {sum(map(len, files.values())):,} bytes")
-    for path in sorted(files):
-        print(f"{len(files[path]):>9,}  {path}")
+def listed(name: str, files: Files) -> str:
+    """Return the list of an archive's files, with their sizes in bytes."""
+    title = f"{name}: {len(files)} files, {sum(map(len, files.values())):,} bytes\n"
+    print(title, end="")
+    return title + "".join(f"{len(files[path]):>9,}  {path}\n" for path in sorted(files)) + "\n"
 
 
 def check_sdist(commit: Files, files: Files) -> list[str]:
     expected = {path: content for path, content in commit.items() if path not in NOT_SHIPPED}
-    # setuptools adds a section to setup.cfg.
-    if files.get("setup.cfg", b"").startswith(commit["setup.cfg"].rstrip()):
+    # setuptools writes setup.cfg again, without its comments.
+    if settings(files.get("setup.cfg", b"")) == settings(commit["setup.cfg"]):
         expected["setup.cfg"] = files["setup.cfg"]
     problems = differences(expected, files, GENERATED_IN_SDIST)
     return problems + check_licence(commit, files, "PKG-INFO", "LICENSE")
+
+
+def settings(setup_cfg: bytes) -> dict[str, dict[str, str]]:
+    parser = ConfigParser()
+    parser.read_string(setup_cfg.decode())
+    return {name: dict(parser[name]) for name in parser.sections() if name != "egg_info"}
 
 
 def check_wheel(commit: Files, files: Files, version: str) -> list[str]:
@@ -256,9 +263,13 @@ def find_secrets(files: Files) -> list[str]:
 
 
 def twine_check() -> list[str]:
-    command = [sys.executable, "-m", "twine", "check", "--strict", *sorted(DIST.iterdir())]
+    command = [sys.executable, "-m", "twine", "check", "--strict", *archives()]
     done = subprocess.run(command, capture_output=True, text=True)
     return [f"twine check: {done.stdout}{done.stderr}"] if done.returncode else []
+
+
+def archives() -> list[Path]:
+    return sorted(path for path in DIST.iterdir() if path.suffix in (".gz", ".whl"))
 
 
 def digest(path: Path) -> str:
