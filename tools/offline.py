@@ -1,4 +1,4 @@
-"""Check, or write, the list of packages in docs/offline.md: `make release`, after the wheel is built.
+"""Check or write the list of packages in docs/offline.md: a part of `make release`.
 
 The list is exact for the Python version and the kind of machine that its first line names. This
 command downloads the packages on it into dist/offline, together with the wheel, and installs the
@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,8 +76,9 @@ def main() -> None:
         raise SystemExit("dist does not contain one wheel. Run make release") from None
     page = PAGE.read_text(encoding="utf-8")
     before = LIST.findall(page)[0]
-    if not update and before.partition("\n")[0] != machine():
-        print(f"Not checked on this machine: the list in docs/offline.md for {before[2:].partition('\n')[0]}")
+    listed_for = before.partition("\n")[0]
+    if not update and listed_for != machine():
+        print(f"Not checked here: the list in docs/offline.md, which is for {listed_for[2:]}")
         return
     with tempfile.TemporaryDirectory() as name:
         download(wheel, before, Path(name), newest=update)
@@ -90,7 +92,9 @@ def main() -> None:
             "Run make release UPDATE=1"
         )
     count = after.count("==")
-    print(f"Installed without an index, from dist/offline: the wheel and the {count} packages on the list")
+    print(
+        f"Installed from dist/offline, without an index: the wheel and {count} packages, as listed"
+    )
 
 
 def machine() -> str:
@@ -134,7 +138,7 @@ def install(wheel: Path, work: Path) -> str:
     return listing(packages)
 
 
-def run(command: list[str], environment: "os._Environ[str] | dict[str, str]", cwd: Path | None = None) -> str:
+def run(command: list[str], environment: Mapping[str, str], cwd: Path | None = None) -> str:
     done = subprocess.run(command, env=dict(environment), cwd=cwd, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
@@ -173,7 +177,20 @@ def listing(packages: dict[str, Package]) -> str:
         for name in needed:
             pin = f"{name}=={packages[name].version}"
             lines.append(f"{pin:<30} # {packages[name].licence}")
+            lines += only_for_older(packages[name])
     return "\n".join(lines) + "\n"
+
+
+def only_for_older(package: Package) -> list[str]:
+    """Return, as comments, what a package needs with older patch versions of this Python."""
+    oldest = {"python_full_version": f"{sys.version_info.major}.{sys.version_info.minor}.0"}
+    return [
+        f"# {requirement.name} as well, if {marker}"
+        for requirement in package.requires
+        if (marker := requirement.marker)
+        and not marker.evaluate({"extra": ""})
+        and marker.evaluate({"extra": "", **oldest})
+    ]
 
 
 def closure(packages: dict[str, Package], name: str, extras: set[str]) -> set[str]:

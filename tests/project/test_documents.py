@@ -45,6 +45,9 @@ ELSEWHERE = {
     ("docs/bindings.md", "python"),
     ("docs/commands.md", "console"),
     ("docs/failures.md", "jinja"),
+    # make release runs the same commands.
+    ("docs/offline.md", "console"),
+    ("docs/offline.md", "text"),
     # make integration runs them.
     ("docs/deployment.md", "apache"),
     ("docs/forward_auth.md", "caddyfile"),
