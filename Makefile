@@ -19,7 +19,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PIP := $(PY) $(PIP_INSTALL)
 
 .PHONY: help demo test lint suite coverage screenshots docs wheel test-lowest soak system
-.PHONY: clean hours quick reference fuzz mutate integration bench release
+.PHONY: clean hours quick reference fuzz mutate integration bench release translations
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -60,6 +60,9 @@ screenshots: .venv/tools system  ## pictures of every page in screenshots, and t
 
 reference: .venv/tools  ## write the settings table and the API reference into docs
 	$(PY) -m tools.reference
+
+translations: .venv/installed  ## compare the Chinese pages with the English ones; RECORD=1 after you have done so
+	$(PY) -m tools.translations $(if $(RECORD),--record)
 
 docs: .venv/tools  ## build the documentation into docs/_build
 	$(PY) -m sphinx -q -W --keep-going -n docs docs/_build
