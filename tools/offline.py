@@ -27,7 +27,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs/offline.md"
+PAGES = [ROOT / "docs/offline.md", ROOT / "docs/zh-CN/offline.md"]
 WHEELS = ROOT / "dist/offline"
 NAME = "flask-devkit-sso"
 EXTRAS = ("redis", "postgresql")
@@ -74,8 +74,7 @@ def main() -> None:
         (wheel,) = (ROOT / "dist").glob("*.whl")
     except ValueError:
         raise SystemExit("dist does not contain one wheel. Run make release") from None
-    page = PAGE.read_text(encoding="utf-8")
-    before = LIST.findall(page)[0]
+    before = LIST.findall(PAGES[0].read_text(encoding="utf-8"))[0]
     listed_for = before.partition("\n")[0]
     if not update and listed_for != machine():
         print(f"Not checked here: the list in docs/offline.md, which is for {listed_for[2:]}")
@@ -84,8 +83,11 @@ def main() -> None:
         download(wheel, before, Path(name), newest=update)
         after = install(wheel, Path(name))
     if update:
-        PAGE.write_text(LIST.sub(lambda _: after, page), encoding="utf-8")
-        print(f"Written: {PAGE.relative_to(ROOT)}")
+        for page in PAGES:
+            text = page.read_text(encoding="utf-8")
+            page.write_text(LIST.sub(lambda _: after, text), encoding="utf-8")
+            print(f"Written: {page.relative_to(ROOT)}")
+        print("If the list has changed, run make translations RECORD=1")
     elif before != after:
         raise SystemExit(
             f"docs/offline.md does not list what was installed, which is:\n\n{after}\n"

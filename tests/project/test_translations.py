@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ..processes import ROOT
 
 pytestmark = [pytest.mark.checkout, pytest.mark.slow]
 
-NAMES = ["README", "deployment", "failures", "quickstart"]
+NAMES = ["README", "deployment", "failures", "offline", "quickstart"]
 QUICKSTART = "docs/quickstart.md"
 CHINESE = "docs/zh-CN/quickstart.md"
 
@@ -31,6 +32,14 @@ def test_the_chinese_pages_follow_the_english_ones() -> None:
         NAMES
     )
     assert faults(ROOT) == []
+
+
+def test_the_chinese_pages_quote_what_people_see() -> None:
+    messages = (ROOT / "flask_devkit_sso/templates/devkit_sso/messages/zh.toml").read_text("utf-8")
+    table = (ROOT / CHINESE).read_text("utf-8").partition("## 常见问题")[2]
+    quoted = re.findall(r"^\|[^|“]*“([^”]+)”", table, re.MULTILINE)
+    assert len(quoted) == 3
+    assert [text for text in quoted if f'title = "{text}"' not in messages] == []
 
 
 @pytest.fixture
