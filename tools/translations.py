@@ -71,11 +71,11 @@ def read(root: Path, page: str) -> str:
 
 def hashes(root: Path, pair: Pair) -> tuple[str, str]:
     """Return the present hashes of both pages. What is recorded does not count."""
-    texts = (
-        read(root, pair.english),
-        DATE.sub("", RECORD.sub("", read(root, pair.chinese)), count=1),
+    own = DATE.sub("", RECORD.sub("", read(root, pair.chinese)), count=1)
+    english, chinese = (
+        hashlib.sha256(text.rstrip().encode()).hexdigest()[:12]
+        for text in (read(root, pair.english), own)
     )
-    english, chinese = (hashlib.sha256(text.encode()).hexdigest()[:12] for text in texts)
     return english, chinese
 
 

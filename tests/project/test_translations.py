@@ -95,3 +95,14 @@ def test_recording_ends_the_report_and_renews_the_date(pages: Path) -> None:
     write_record(pages, pair)
     assert faults(pages, "quickstart") == []
     assert " 2020 年" not in (pages / CHINESE).read_text("utf-8")
+
+
+def test_a_new_page_can_be_recorded(pages: Path) -> None:
+    from tools.translations import RECORD, pairs, write_record
+
+    (_, pair) = pairs(pages)
+    new = RECORD.sub("", (pages / CHINESE).read_text("utf-8"))
+    (pages / CHINESE).write_text(new, encoding="utf-8")
+    assert "has no record" in "".join(faults(pages, "quickstart"))
+    write_record(pages, pair)
+    assert faults(pages, "quickstart") == []
