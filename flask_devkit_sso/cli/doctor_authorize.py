@@ -110,7 +110,7 @@ def check_authorize(
     ):
         found.error(_SUBJECT, ours.text, ours.fix)
     elif ours.kind in (_Kind.NO_RESPONSE, _Kind.BUSY):
-        _print_unknown(found, f"because it does not respond to this host: {ours.text}")
+        _print_unknown(found, f"because it gave this host no usable response: {ours.text}")
     else:
         _compare(found, ours, authorize.ask(_NOBODYS))
 
@@ -124,7 +124,7 @@ def _compare(found: Findings, ours: _Outcome, nobodys: _Outcome) -> None:
             "Do not use this server before it shows an error page instead",
         )
     elif nobodys.kind in (_Kind.NO_RESPONSE, _Kind.BUSY):
-        _print_unknown(found, f"because it did not respond to another one: {nobodys.text}")
+        _print_unknown(found, f"because it gave no usable response to another one: {nobodys.text}")
     elif nobodys.kind in (ours.kind, _Kind.SIGN_IN):
         _print_unknown(
             found, f"because it responds alike to one that nobody has registered ({nobodys.text})"
