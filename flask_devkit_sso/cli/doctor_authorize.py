@@ -127,12 +127,14 @@ def _compare(found: Findings, ours: _Outcome, nobodys: _Outcome) -> None:
         _print_unknown(found, f"because it gave no usable response to another one: {nobodys.text}")
     elif nobodys.kind in (ours.kind, _Kind.SIGN_IN):
         _print_unknown(
-            found, f"because it responds alike to one that nobody has registered ({nobodys.text})"
+            found,
+            f"because it responds in the same way to one that nobody has registered "
+            f"({nobodys.text})",
         )
     else:
         found.ok(
             _SUBJECT,
-            f"accepts the redirect_uri ({ours.text}), and not one that nobody has registered "
+            f"accepts the redirect_uri ({ours.text}), but not one that nobody has registered "
             f"({nobodys.text})",
         )
 

@@ -75,7 +75,7 @@ def test_without_any_problem(place: Place) -> None:
             f"(trusted CAs: {ca_bundle})"
         ),
         (
-            "ok       authorize: accepts the redirect_uri (sign-in page, HTTP 200), and not one "
+            "ok       authorize: accepts the redirect_uri (sign-in page, HTTP 200), but not one "
             "that nobody has registered (HTTP 400)"
         ),
         "ok       getToken: right response to a made-up code (8202)",
