@@ -30,9 +30,10 @@ from .loading import LoadedApp, load_app
 def doctor(ctx: click.Context) -> None:
     """Check everything between the application and the server.
 
-    It checks settings, redirect URI, store, host name, connection, certificate, clock, and how the
-    server responds to requests that it has to refuse. It prints how to fix each problem. Run it as
-    the user that the application runs as. The exit status is 1 if something is wrong.
+    It checks settings, redirect URI, store, host name, connection, certificate and clock, whether
+    authorize accepts the redirect URI, and how the server responds to requests that it has to
+    refuse. It prints how to fix each problem. Run it as the user that the application runs as. The
+    exit status is 1 if something is wrong.
     """
     found = Findings()
     _check(found, load_app(ctx.ensure_object(ScriptInfo)))

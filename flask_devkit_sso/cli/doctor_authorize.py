@@ -210,7 +210,8 @@ class _Authorize:
             return _Outcome(_Kind.SIGN_IN, text)
         if status in _BUSY:
             return _Outcome(_Kind.BUSY, text)
-        if is_redirected or status < 400:
+        # Scripts of some sign-in pages expect 401.
+        if is_redirected or status < 400 or status == 401:
             return _Outcome(_Kind.OTHER, text)
         if status in _NO_SUCH_PAGE:
             fix = f"Check {self.server.authorize_url}. {SHOW_HINT}"

@@ -26,6 +26,8 @@ from ..scripted import (
 )
 from .place import APP, CANARY, Place, settings
 
+pytestmark = pytest.mark.slow
+
 NOBODYS = "https://made-up-by-doctor.invalid/callback"
 
 
@@ -107,6 +109,7 @@ UNKNOWN = {
         f"{BOTH} (sign-in page, HTTP 200)",
     ),
     "a cookie is missing": (redirects("/none"), f"{BOTH} (HTTP 400)"),
+    "HTTP 401 for all": (says(b"", 401), f"{BOTH} (HTTP 401)"),
     "busy": (says(b"", 429), "because it gave this host no usable response: HTTP 429"),
     "busy then": (
         by_uri(SIGN_IN, says(b"", 429)),

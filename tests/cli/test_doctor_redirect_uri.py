@@ -18,6 +18,8 @@ from ..scripted import (
 )
 from .place import APP, Place, settings
 
+pytestmark = pytest.mark.slow
+
 MOUNTED_APP = (
     APP
     + """
