@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any, Final
+from urllib.parse import quote
 
 from flask import Flask
 from werkzeug.exceptions import HTTPException
@@ -89,7 +90,7 @@ def _check_callback(
     seen, text = _Seen.UNKNOWN, ""
     # A proxy may strip a part of this prefix, too.
     if not is_known or "/" in settings.url_prefix[1:]:
-        script = f"{redirect_uri.site}{mount}{settings.url_prefix}/landing.js"
+        script = f"{redirect_uri.site}{quote(mount)}{settings.url_prefix}/landing.js"
         seen, text = _look(script, json.dumps([{"redirectUri": uri}]), settings)
     if seen is _Seen.SOMETHING_ELSE:
         found.error(_SUBJECT, f"{uri} does not lead to the application's {name} ({text})", fix)
