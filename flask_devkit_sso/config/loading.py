@@ -207,12 +207,14 @@ def is_plain_http(name: str, value: Any) -> bool:
 
 def is_missing(key: str) -> str:
     """Return a sentence saying that a key is missing."""
-    if f"FLASK_{key}" not in os.environ:
-        return f"{key} is missing"
-    return (
-        f"{key} is missing, because FLASK_{key} is set but was not read "
-        "(call app.config.from_prefixed_env() before init_app)"
-    )
+    if f"FLASK_{key}" in os.environ:
+        return (
+            f"{key} is missing, because FLASK_{key} is set but was not read "
+            "(call app.config.from_prefixed_env() before init_app)"
+        )
+    if key in os.environ:
+        return f"{key} is missing, because the variable must be called FLASK_{key}"
+    return f"{key} is missing"
 
 
 def _may_be_none(name: str) -> bool:
