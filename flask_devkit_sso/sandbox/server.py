@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response, render_template, request
 
-from . import browser, control
+from . import browser, control, sign_in
 from .config import SandboxConfig
 from .environ import CLOSE, add_transport_fault
 from .interfaces import add_interfaces
@@ -30,6 +30,7 @@ def create_sandbox(config: SandboxConfig) -> Flask:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     state = app.extensions[EXTENSION] = SandboxState(config)
     app.register_blueprint(browser.bp)
+    app.register_blueprint(sign_in.bp)
     app.register_blueprint(control.bp)
     add_interfaces(app, config.validity_path)
 

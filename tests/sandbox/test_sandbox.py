@@ -21,7 +21,7 @@ import requests
 
 from flask_devkit_sso.sandbox import SandboxConfig, create_sandbox, expiring, running
 from flask_devkit_sso.sandbox.__main__ import main
-from flask_devkit_sso.sandbox.browser import authorization_response_url
+from flask_devkit_sso.sandbox.authorization_response import authorization_response_url
 from flask_devkit_sso.sandbox.serving import SandboxRequestHandler
 
 from .. import clock
