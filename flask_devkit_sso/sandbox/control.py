@@ -16,6 +16,7 @@ from .calls import Call
 from .envelope import SUCCESS, envelope
 from .environ import connection_number
 from .faults import INTERFACES, describe_faults, is_fault
+from .folder import FolderError
 from .state import current_state
 
 bp = Blueprint("control", __name__, url_prefix="/_sandbox")
@@ -103,8 +104,8 @@ def change_person() -> Response:
             )
     try:
         person = asdict(current_state().people.change(username, **body))
-    except OSError as error:
-        return _failed(f"The change could not be saved: {error.strerror}.", 500)
+    except FolderError as error:
+        return _failed(str(error), 500)
     del person["password_hash"]
     return jsonify(person)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 
 from werkzeug.security import check_password_hash, generate_password_hash
 
@@ -29,6 +30,11 @@ def constant_time_equal(one: str, other: str) -> bool:
 def hashed_password(password: str) -> str:
     """Return a salted scrypt hash of a password."""
     return generate_password_hash(password)
+
+
+def is_password_hash(text: str) -> bool:
+    """Return whether a text is what :func:`hashed_password` returns."""
+    return re.fullmatch(r"scrypt:\d+:\d+:\d+\$\w+\$[0-9a-f]{128}", text, re.ASCII) is not None
 
 
 def is_password(password: str, password_hash: str) -> bool:

@@ -45,8 +45,8 @@ class People:
     The sign-in page lists some people. Anyone else signs in as a *guest*, by typing a name.
 
     :param listed: the people on the sign-in page, in its order.
-    :param save: receives the people on the sign-in page before they change. If it raises
-        :exc:`OSError`, they do not change.
+    :param save: receives the people on the sign-in page before they change. If it raises an
+        exception, they do not change.
     """
 
     def __init__(
@@ -79,7 +79,6 @@ class People:
 
         :param changes: the new ``role``, ``uid``, ``disabled`` or ``password``, which is a text or
             None for no password.
-        :raises OSError: if the change cannot be saved.
         """
         if "password" in changes:
             # Hashing is slow on purpose, so it does not keep others waiting for the lock.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -15,7 +14,7 @@ from .forms import Forms
 from .grants import Grants
 from .guesses import Guesses
 from .hashing import hashed
-from .people import INITIAL_PEOPLE, People, Person
+from .people import People
 
 EXTENSION = "devkit_sso_sandbox"
 
@@ -24,21 +23,13 @@ class SandboxState:
     """The state of one sandbox, in memory.
 
     ``stopping`` is set when the sandbox stops, which ends responses that are delayed on purpose.
-
-    :param listed: the people on the sign-in page.
-    :param save: see :class:`~.people.People`.
     """
 
-    def __init__(
-        self,
-        config: SandboxConfig,
-        listed: Sequence[Person] = INITIAL_PEOPLE,
-        save: Callable[[Sequence[Person]], None] = lambda people: None,
-    ) -> None:
+    def __init__(self, config: SandboxConfig, people: People) -> None:
         # Like a server's database, it contains only a hash of the secret.
         self.client_secret_hash = hashed(config.client_secret)
         self.config = replace(config, client_secret="(hashed)")  # noqa: S106 - it is none
-        self.people = People(listed, save)
+        self.people = people
         self.forms = Forms()
         self.grants = Grants(self.config, self.people)
         self.password_guesses = Guesses(5, 60)
