@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -11,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from flask_devkit_sso import sandbox
 
+from .. import processes
+from ..cli.place import CANARY
 from ..documents import blocks
 from ..processes import ROOT
 from ..threads import at_once
@@ -61,6 +67,39 @@ def test_simultaneous_guesses_are_all_counted(execute: Callable[..., Rows]) -> N
     assert execute(count, account="bob", now=now) == [(1,)]
     assert execute(count, account="ada", now=now + 59) == [(9,)]
     assert execute(count, account="ada", now=now + 60) == [(1,)]
+
+
+def test_check_server_in_the_ci_of_a_server(tmp_path: Path) -> None:
+    shell = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["/bin/sh", "-ec", script],
+            cwd=tmp_path,
+            env=shell | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    if "--as" not in run("flask devkit-sso check-server --help").stdout:
+        pytest.skip("check-server has no --as yet")
+    (script,) = blocks(PAGE, "bash")
+    password = "canary password"
+    with processes.sandbox("--client-secret", CANARY) as exported:
+        url = exported["SERVER_URL"]
+        body = {"username": "ada", "password": password}
+        requests.post(f"{url}/_sandbox/people", json=body, timeout=60).raise_for_status()
+        script = script.replace("http://127.0.0.1:9000", url)
+        right = run(script, CLIENT_SECRET=CANARY, PASSWORD=password)
+        wrong = run(script, CLIENT_SECRET=CANARY, PASSWORD="guess")
+    assert right.returncode == 0, right.stdout + right.stderr
+    assert "6. logout: refuses the access token afterwards with 8205" in right.stdout
+    assert wrong.returncode == 1
+    for shown in (right.stdout, right.stderr, wrong.stdout, wrong.stderr):
+        assert password not in shown
+        assert CANARY not in shown
 
 
 def test_the_sandbox_has_what_the_page_names() -> None:
