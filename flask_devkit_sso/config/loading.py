@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from .credentials import FILE_NAME, REGISTER_COMMAND, read_credentials, read_secret
+from .credentials import FILE_NAME, REGISTER_COMMAND, SANDBOX_COMMAND, read_credentials, read_secret
 from .problem import Problem
 from .redirect_uri import is_loopback
 from .settings import PREFIX, Settings
@@ -80,7 +80,8 @@ class LoadedSettings:
         fix = (
             f"Run `{REGISTER_COMMAND}`{writes}, or set what is missing in app.config before "
             "init_app, or in the environment (FLASK_DEVKIT_SSO_CLIENT_ID and so on, with "
-            "app.config.from_prefixed_env())"
+            "app.config.from_prefixed_env()). To try the application without a server, start "
+            f"`{SANDBOX_COMMAND}` and set what it prints"
         )
         sentences = [*map(is_missing, self.settings.missing), *more]
         return [Problem(sentence, fix) for sentence in sentences]

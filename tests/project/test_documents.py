@@ -65,6 +65,8 @@ ELSEWHERE = {
     ("docs/sessions.md", "python"),
     ("docs/testing.md", "bash"),
     ("docs/testing.md", "python"),
+    ("docs/writing_a_server.md", "bash"),
+    ("docs/writing_a_server.md", "sql"),
 }
 """Blocks with a separate test, which fails if there are more of them."""
 

@@ -12,7 +12,7 @@ from ..processes import ROOT
 
 pytestmark = [pytest.mark.checkout, pytest.mark.slow]
 
-NAMES = ["README", "deployment", "failures", "offline", "quickstart"]
+NAMES = ["README", "deployment", "failures", "offline", "quickstart", "writing_a_server"]
 QUICKSTART = "docs/quickstart.md"
 CHINESE = "docs/zh-CN/quickstart.md"
 
