@@ -49,6 +49,9 @@ class Backend(Protocol):
     def expire(self, filled: Filled, count: int) -> Filled:
         """Let a number of sessions expire, and return the store with the keys of the others."""
 
+    def expired(self, filled: Filled) -> int:
+        """Return how many expired sessions are still in the store."""
+
     def residue(self, filled: Filled) -> dict[str, str]:
         """Return what the sessions that have expired and the logins have left, by what it is."""
 

@@ -45,8 +45,11 @@ class Redis:
                     pipeline.execute()
         return replace(filled, keys=filled.keys[count:])
 
-    def residue(self, filled: Filled) -> dict[str, str]:
+    def expired(self, filled: Filled) -> int:
         # Redis removes expired keys by itself, and counts those that are left as if they were gone.
+        return 0
+
+    def residue(self, filled: Filled) -> dict[str, str]:
         return {}
 
     def cpu(self) -> float:

@@ -42,14 +42,17 @@ class SQLite:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return replace(filled, keys=filled.keys[count:])
 
+    def expired(self, filled: Filled) -> int:
+        with _fast(self._file(filled)) as connection:
+            query = "SELECT count(*) FROM record WHERE expires <= ?"
+            count: int = connection.execute(query, (time.time(),)).fetchone()[0]
+        return count
+
     def residue(self, filled: Filled) -> dict[str, str]:
         file = self._file(filled)
         wal = file.with_name(f"{file.name}-wal").stat().st_size
-        with _fast(file) as connection:
-            query = "SELECT count(*) FROM record WHERE expires <= ?"
-            (count,) = connection.execute(query, (time.time(),)).fetchone()
         return {
-            "expired records left after the last logins": f"{count:,}",
+            "expired records left after the last logins": f"{self.expired(filled):,}",
             "WAL file": f"{wal / 1e6:.1f} MB",
         }
 
