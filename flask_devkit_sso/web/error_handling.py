@@ -49,10 +49,10 @@ def watch_errors(app: Flask) -> None:
         request.environ[_IS_HANDLING] = True
         if _is_response(args[-1]):
             # A function that runs after the view raised it. Flask would respond with 500.
-            return app.finalize_request(*args, from_error_handler=True)
+            return app.finalize_request(*args, from_error_handler=True)  # type: ignore[misc]
         return handle_exception(*args)
 
-    app.handle_user_exception = handle  # type: ignore[method-assign]
+    app.handle_user_exception = handle  # type: ignore[assignment, method-assign]
     app.handle_exception = handle_unexpected  # type: ignore[assignment, method-assign]
 
 
