@@ -238,7 +238,10 @@ def _read(idle: deque[Any], key: str) -> _Found | None:
 
 def _connect(client: redis.Redis, key: str) -> _Found:
     """Read a record over a new connection."""
-    connection: Any = client.connection_pool.make_connection()
+    pool: Any = client.connection_pool
+    # Not make_connection, which counts the connections for max_connections and would never forget
+    # this one: the pool does not learn when it is closed.
+    connection: Any = pool.connection_class(**pool.connection_kwargs)
     connection.connect()
     return _hmget(connection, key), connection
 
