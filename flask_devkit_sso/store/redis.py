@@ -339,7 +339,9 @@ def _row(fields: Any) -> Row | None:
     except (ValueError, TypeError):
         # There is no such record, or it is not ours.
         return None
-    return Row(data, used) if data is not None and expires > time.time() else None
+    if data is None or "\ufffd" in data or expires <= time.time():
+        return None
+    return Row(data, used)
 
 
 def _call_id() -> str:
