@@ -333,18 +333,18 @@ def test_no_view_of_the_application_is_below_the_prefix(
     sso = DevKitSSO()
     app = make_app(sso, redirect_uri="http://localhost/app/sso/callback")
     everything = ["GET", "POST", "OPTIONS"]
-    app.add_url_rule("/<path:any>", "any", lambda any: "any", methods=everything)
+    app.add_url_rule("/<path:any>", "any", lambda any: "any view", methods=everything)
     app.add_url_rule("/sso/own", "own", lambda: "own", methods=everything)
     app.register_error_handler(404, lambda error: ("index.html", 200))
     app.register_error_handler(405, lambda error: ("index.html", 200))
-    app.after_request(lambda response: Response("any", 200))
+    app.after_request(lambda response: Response("any view", 200))
     client = app.test_client()
     login_as(client, "ada", role="Admin")
     for path in UNKNOWN:
         environ = {"PATH_INFO": unquote(path)}
         response = client.open(method=method, environ_overrides=environ)
         assert response.status_code == 404, path
-        assert "any" not in response.text
+        assert "any view" not in response.text
     assert "no request reaches /sso/own" in caplog.text
     for path in ("/sso", "/ssoverify", "/other/sso/verify", "/verify"):
         assert client.open(path, method=method).status_code == 200, path
