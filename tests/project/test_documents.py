@@ -47,6 +47,7 @@ ELSEWHERE = {
     ("docs/failures.md", "jinja"),
     # make integration runs them.
     ("docs/deployment.md", "apache"),
+    ("docs/deployment.md", "haproxy"),
     ("docs/forward_auth.md", "caddyfile"),
     ("docs/landing.md", "html"),
     ("docs/landing.md", "js"),
