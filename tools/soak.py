@@ -202,14 +202,16 @@ def main() -> int:
         ("reads", tally.reads),
         ("reads/s", f"{tally.reads / seconds:.1f}"),
         ("lost", tally.lost),
-        ("wrong", tally.wrong),
+        ("mixed up", mixed_up),
+        ("logouts undone", tally.undone),
         ("no response", tally.unanswered),
         ("5xx", dict(sorted(tally.errors.items())) or 0),
         ("worst pause, s", f"{tally.worst:.2f}"),
     ]
-    is_right = not tally.wrong and not set(tally.errors) - {503}
+    mixed_up = tally.wrong - tally.undone
+    is_right = not mixed_up and not set(tally.errors) - {503}
     if failovers is None:
-        is_right &= not tally.lost
+        is_right &= not tally.lost and not tally.undone
     else:
         is_right &= not failovers.lost_though_received
         rows += [
