@@ -192,6 +192,7 @@ def main() -> int:
         began = time.monotonic()
         tally = load(instance.url, options.seconds, PEOPLE, faults)
         seconds = time.monotonic() - began
+    mixed_up = tally.wrong - tally.undone
     rows: Rows = [
         ("store", options.store),
         ("seconds", f"{seconds:.0f}"),
@@ -208,7 +209,6 @@ def main() -> int:
         ("5xx", dict(sorted(tally.errors.items())) or 0),
         ("worst pause, s", f"{tally.worst:.2f}"),
     ]
-    mixed_up = tally.wrong - tally.undone
     is_right = not mixed_up and not set(tally.errors) - {503}
     if failovers is None:
         is_right &= not tally.lost and not tally.undone
