@@ -19,7 +19,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PIP := $(PY) $(PIP_INSTALL)
 
 .PHONY: help demo test lint suite coverage screenshots docs wheel test-lowest soak system
-.PHONY: clean hours quick reference fuzz mutate integration bench
+.PHONY: clean hours quick reference fuzz mutate integration bench release translations
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -61,12 +61,19 @@ screenshots: .venv/tools system  ## pictures of every page in screenshots, and t
 reference: .venv/tools  ## write the settings table and the API reference into docs
 	$(PY) -m tools.reference
 
+translations: .venv/installed  ## compare the Chinese pages with the English ones; RECORD=1 after you have done so
+	$(PY) -m tools.translations $(if $(RECORD),--record)
+
 docs: .venv/tools  ## build the documentation into docs/_build
 	$(PY) -m sphinx -q -W --keep-going -n docs docs/_build
 
 wheel: .venv/tools  ## build the source distribution and, from it, the wheel into dist
 	rm -rf dist
 	$(PY) -m build --quiet
+
+release: .venv/tools  ## build and check what a release consists of; UPDATE=1 renews docs/offline.md; no part of test
+	$(PY) -m tools.release
+	$(PY) -m tools.offline $(if $(UPDATE),--update)
 
 test-lowest: wheel  ## the core suite against the wheel, with the lowest versions that are declared
 	$(PY) tools/lowest.py > dist/lowest.txt

@@ -28,21 +28,29 @@ def blocks(document: str, language: str) -> list[str]:
 
 
 def run(
-    program: str, monkeypatch: pytest.MonkeyPatch, folder: Path, **settings: str
+    program: str,
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    *,
+    name: str = "<program>",
+    **settings: str,
 ) -> dict[str, Any]:
-    """Run a program with its settings in the environment; return the names that it defines."""
+    """Run a program with its settings in the environment; return the names that it defines.
+
+    Its functions have the given file name.
+    """
     given = {
         "SECRET_KEY": SECRET_KEY,
         "DEVKIT_SSO_CLIENT_ID": CLIENT_ID,
         "DEVKIT_SSO_CLIENT_SECRET": CLIENT_SECRET,
         "DEVKIT_SSO_STORE_URL": f"sqlite:///{folder}/sessions.db",
     }
-    for name, value in (given | settings).items():
-        monkeypatch.setenv(f"FLASK_{name}", value)
+    for setting, value in (given | settings).items():
+        monkeypatch.setenv(f"FLASK_{setting}", value)
     # Flask looks here for the templates of a program that is not a file.
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {"__name__": "program"}
-    exec(program, names)
+    exec(compile(program, name, "exec"), names)
     return names
 
 

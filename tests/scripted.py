@@ -14,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+AUTHORIZE = "/sso/oauth2/authorize"
 GET_TOKEN = "/sso/oauth2/getToken"
 GET_USER_INFO = "/sso/oauth2/getUserInfo"
 REFRESH_TOKEN = "/sso/oauth2/refreshToken"
@@ -100,6 +102,28 @@ def says(
 def fails(code: str) -> Callable[[Handler], None]:
     """Respond with an error envelope and HTTP 200."""
     return says({"code": code, "message": "no", "messageArgs": [], "data": {}})
+
+
+def redirects(location: str) -> Callable[[Handler], None]:
+    """Redirect to an address."""
+    return says(b"", 302, {"Location": location})
+
+
+def registers(is_registered: Callable[[str], bool]) -> Callable[[Handler], None]:
+    """Be an authorize interface: show a sign-in page, or an error for another redirect URI."""
+
+    def answer(handler: Handler) -> None:
+        if is_registered(redirect_uri_of(handler)):
+            says(b'<form action="/login" method="post"><input name="name"></form>')(handler)
+        else:
+            says(b"<p>Not registered</p>", 400)(handler)
+
+    return answer
+
+
+def redirect_uri_of(handler: Handler) -> str:
+    """Return the redirect URI of an authorization request."""
+    return parse_qs(urlsplit(handler.path).query)["redirect_uri"][0]
 
 
 def closes(handler: Handler) -> None:

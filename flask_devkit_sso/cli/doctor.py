@@ -15,9 +15,11 @@ from flask.cli import ScriptInfo
 from ..config.settings import Settings
 from ..protocol.server import Server
 from ..protocol.transport import Transport
+from .doctor_authorize import check_authorize
 from .doctor_network import check_origin
+from .doctor_redirect_uri import check_redirect_uri
 from .doctor_server import check_interfaces
-from .doctor_settings import check_proxies, check_redirect_uri, check_secret_key, check_settings
+from .doctor_settings import check_proxies, check_secret_key, check_settings
 from .doctor_store import check_credentials_folder, check_store, find_store
 from .findings import Findings
 from .loading import LoadedApp, load_app
@@ -28,9 +30,10 @@ from .loading import LoadedApp, load_app
 def doctor(ctx: click.Context) -> None:
     """Check everything between the application and the server.
 
-    It checks settings, redirect URI, store, host name, connection, certificate, clock, and how the
-    server responds to requests that it has to refuse. It prints how to fix each problem. Run it as
-    the user that the application runs as. The exit status is 1 if something is wrong.
+    It checks settings, redirect URI, store, host name, connection, certificate and clock, whether
+    authorize accepts the redirect URI, and how the server responds to requests that it has to
+    refuse. It prints how to fix each problem. Run it as the user that the application runs as. The
+    exit status is 1 if something is wrong.
     """
     found = Findings()
     _check(found, load_app(ctx.ensure_object(ScriptInfo)))
@@ -66,4 +69,9 @@ def _check_server(found: Findings, server: Server, settings: Settings) -> None:
     origins = {urlsplit(url)[:2]: None for url in called}
     reached = {origin for origin in origins if check_origin(found, *origin, settings)}
     transport = Transport(trust=settings.trust, timeout=settings.timeout)
+    # Only browsers open authorize, so it may be at a host that the application cannot reach.
+    of_authorize = urlsplit(server.authorize_url)[:2]
+    if of_authorize in reached or of_authorize not in origins:
+        is_reached = of_authorize in reached
+        check_authorize(found, transport, server, settings, is_reached=is_reached)
     check_interfaces(found, transport, server, settings.redirect_uri, reached)

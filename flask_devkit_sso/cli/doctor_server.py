@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urlsplit
 
+from ..config.settings import PREFIX
 from ..errors import ServerError, ServerUnavailable
 from ..protocol import contract
 from ..protocol.error_codes import (
@@ -17,7 +18,7 @@ from ..protocol.error_codes import (
     INVALID_REFRESH_TOKEN,
     SUCCESS,
     explain,
-    missing,
+    is_about_parameter,
 )
 from ..protocol.server import Server
 from ..protocol.transport import Transport
@@ -28,6 +29,7 @@ CLOCK_TOLERANCE: Final = 60.0
 """Seconds by which the two clocks may differ."""
 
 _MADE_UP: Final = "made-up-by-doctor"
+_VALIDITY: Final = "user validity"
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,20 @@ def check_interfaces(
     reached: Container[tuple[str, str]],
 ) -> None:
     """Send each interface a request, if its scheme and host were reached."""
-    for probe in _probes(server, redirect_uri or "http://localhost/"):
-        if urlsplit(probe.url)[:2] in reached:
-            _check_interface(found, transport, probe)
+    codes = {
+        _check_interface(found, transport, probe)
+        for probe in _probes(server, redirect_uri or "http://localhost/")
+        if urlsplit(probe.url)[:2] in reached
+    }
+    # One interface may misreport a made-up token. If no interface refuses one, none works.
+    unexpected = sorted(code for code in codes if code and code != SUCCESS)
+    if unexpected and not any(map(is_about_parameter, unexpected)):
+        found.error(
+            "server",
+            f"no interface refuses a made-up code or token as it has to ({', '.join(unexpected)}), "
+            "so nobody can sign in",
+            "Read the server's log, or ask the people who run it",
+        )
 
 
 def _probes(server: Server, redirect_uri: str) -> Iterator[_Probe]:
@@ -75,11 +88,11 @@ def _probes(server: Server, redirect_uri: str) -> Iterator[_Probe]:
         validity = contract.validity_request(
             client_id=client_id, access_token=_MADE_UP, field=server.validity.field, user=_MADE_UP
         )
-        expected = (INVALID_ACCESS_TOKEN, missing("access_token"))
-        yield _Probe("user validity", server.validity.url, validity, "token", expected)
+        yield _Probe(_VALIDITY, server.validity.url, validity, "token", (INVALID_ACCESS_TOKEN,))
 
 
-def _check_interface(found: Findings, transport: Transport, probe: _Probe) -> None:
+def _check_interface(found: Findings, transport: Transport, probe: _Probe) -> str | None:
+    """Return the code of the response, or None without an envelope."""
     sent = time.time()
     try:
         response = transport.post(probe.url, probe.body)
@@ -89,7 +102,7 @@ def _check_interface(found: Findings, transport: Transport, probe: _Probe) -> No
             describe_error(error),
             f"Check {probe.url}, its scheme and port too. If it is right, read the server's log",
         )
-        return
+        return None
     middle = (sent + time.time()) / 2
     try:
         contract.envelope_data(response, probe.interface)
@@ -102,11 +115,12 @@ def _check_interface(found: Findings, transport: Transport, probe: _Probe) -> No
                 describe_error(error),
                 f"Check that {probe.url} belongs to the authentication server. {SHOW_HINT}",
             )
-            return
+            return None
         code = refusal
     _check_code(found, probe, code)
     if probe.interface == "getToken":
         _check_clock(found, response.headers.get("Date"), middle)
+    return code
 
 
 def _check_code(found: Findings, probe: _Probe, code: str) -> None:
@@ -115,8 +129,14 @@ def _check_code(found: Findings, probe: _Probe, code: str) -> None:
         if code == INVALID_CODE:
             found.note(
                 "not checked",
-                "the client secret and the redirect URI, if the server checks the code first: sign "
-                "in to find out, or run `flask devkit-sso check-server`",
+                "the client secret, if the server checks the code first: sign in to find out, or "
+                "run `flask devkit-sso check-server`",
+            )
+        elif probe.interface == _VALIDITY:
+            found.note(
+                "not checked",
+                f"{PREFIX}VALIDITY_FIELD and {PREFIX}VALIDITY_KEY, if the server checks the token "
+                "first: sign in to find out",
             )
     elif code == SUCCESS:
         found.error(
@@ -127,10 +147,13 @@ def _check_code(found: Findings, probe: _Probe, code: str) -> None:
     elif explain(code).fix:
         found.error(probe.interface, f"{code}: {explain(code).meaning}", explain(code).fix)
     else:
+        fix = "Run `flask devkit-sso check-server` for details"
+        if probe.interface == _VALIDITY:
+            fix = f"Check {PREFIX}VALIDITY_URL and {PREFIX}VALIDITY_FIELD. {fix}"
         found.warning(
             probe.interface,
             f"{code} instead of {' or '.join(sorted(probe.expected))}: {explain(code).meaning}",
-            "Run `flask devkit-sso check-server` for details",
+            fix,
         )
 
 

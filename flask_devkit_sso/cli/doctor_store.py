@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
 import time
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from flask import Flask
 
@@ -39,29 +41,107 @@ def check_store(found: Findings, store: Store, settings: Settings) -> None:
     if isinstance(store, MemoryStore):
         found.warning("store", "in memory, for tests only: it is lost when the process ends")
         return
+    key = f"{settings.installation}:probe:{secrets.token_hex(8)}"
+    if isinstance(store, SQLiteStore):
+        _check_sqlite(found, store, key)
+        return
     name = "Redis"
     if settings.store_url.startswith("postgresql:"):
         name = "PostgreSQL"
         _check_postgresql_tls(found, store)
+    fix = f"Check {PREFIX}STORE_URL (host, password, number) and the log of that {name}"
+    if _works(found, store, key, fix):
+        found.ok("store", f"{name} is readable and writable")
+        if name == "Redis":
+            _check_eviction(found, store)
+
+
+def _check_sqlite(found: Findings, store: SQLiteStore, key: str) -> None:
+    """Try the store in its file or, if there is none yet, in a file that is removed again.
+
+    Only the application creates its file: another user's file would be unusable for it.
+    """
+    fix = (
+        "Check the free space on the disk, the permissions of the file and its folder, and which "
+        "user runs this command"
+    )
+    file = Path(os.path.realpath(store.path))
+    folder = next(folder for folder in file.parents if os.path.lexists(folder))
+    # Unlike Path.exists, this raises nothing.
+    exists = os.access(file, os.F_OK)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        found.error(
+            "store",
+            f"this user may not write to the folder {folder}, so SQLite cannot "
+            f"{'use' if exists else 'create'} {store.path}",
+            "Run this command as the user that the application runs as. If it is that user, give "
+            f"it the permission, or set {PREFIX}STORE_URL to a file in another folder",
+        )
+    elif exists or not folder.is_dir():
+        if _works(found, store, key, fix):
+            found.ok("store", f"{store.path} is readable and writable")
+            _check_mode(found, store.path, "change sessions", "read who is signed in")
+            _check_mode(found, store.path.parent, "change sessions")
+    elif _can_create(found, store, folder, key, fix):
+        found.ok("store", f"{store.path} does not exist yet, and can be created")
+        if folder == file.parent:
+            _check_mode(found, store.path.parent, "change sessions")
+
+
+def _can_create(found: Findings, store: SQLiteStore, folder: Path, key: str, fix: str) -> bool:
+    """Return whether a store works in a folder, and leave nothing behind. If not, print why."""
     try:
-        is_right = _try_operations(store, f"{settings.installation}:probe:{secrets.token_hex(8)}")
+        temporary = TemporaryDirectory(
+            prefix=".devkit-sso-doctor-", dir=folder, ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        found.error("store", f"nothing can be created in {folder}: {error.strerror}", fix)
+        return False
+    with temporary as path:
+        return _works(found, SQLiteStore(Path(path, "probe.db")), key, fix, shown=store.path)
+
+
+def _works(found: Findings, store: Store, key: str, fix: str, *, shown: Path | None = None) -> bool:
+    """Return whether all operations of a store work. If not, print why.
+
+    :param fix: how to fix a failure whose cause is unknown.
+    :param shown: the path to print instead of the store's own.
+    """
+    try:
+        is_right = _try_operations(store, key)
     except StoreUnavailable as error:
-        fix = f"Check {PREFIX}STORE_URL (host, password, number) and the log of that {name}"
-        if isinstance(store, SQLiteStore):
-            fix = (
-                "Check the free space on the disk, the permissions of the file and its folder, and "
-                "which user runs this command"
-            )
-        found.error("store", error.text.rstrip("."), error.fix or fix)
-        return
+        text = error.text.rstrip(".")
+        if shown is not None and isinstance(store, SQLiteStore):
+            text = text.replace(str(store.path), str(shown))
+        found.error("store", text, error.fix or fix)
+        return False
     if not is_right:
         found.error("store", "does not return what was written", "Compare the clocks of all hosts")
-    elif isinstance(store, SQLiteStore):
-        found.ok("store", f"{store.path} is readable and writable")
-        _check_mode(found, store.path, "change sessions", "read who is signed in")
-        _check_mode(found, store.path.parent, "change sessions")
+    return is_right
+
+
+def _check_eviction(found: Findings, store: Store) -> None:
+    """Check whether Redis may delete valid records when its memory is full."""
+    # redis-py is installed only if the store is Redis.
+    from ..store.redis import RedisStore
+
+    policy = store.eviction_policy() if isinstance(store, RedisStore) else None
+    if policy == "noeviction":
+        found.ok("maxmemory-policy", "noeviction, so Redis deletes no valid session")
+    elif policy is None:
+        found.note(
+            "maxmemory-policy",
+            "cannot tell, because Redis does not show it to this user (INFO). It has to be "
+            "noeviction",
+        )
     else:
-        found.ok("store", f"{name} is readable and writable")
+        name = policy if re.fullmatch("(allkeys|volatile)-[a-z]{3,6}", policy) else "another"
+        found.warning(
+            "maxmemory-policy",
+            f"{name}: if its memory is full, Redis deletes valid sessions, and `end_sessions` may "
+            "miss some",
+            "Set maxmemory-policy to noeviction",
+        )
 
 
 def _try_operations(store: Store, key: str) -> bool:

@@ -6,16 +6,17 @@ type and place, because its text may contain a secret.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Final
 
 from flask import Config, Flask
 from flask.cli import NoAppException, ScriptInfo
 
-from ..config.loading import NO_REDIRECT_URI, LoadedSettings, load_settings
+from ..config.loading import NO_REDIRECT_URI, LoadedSettings, load_settings, parse_setting
 from ..config.problem import Problem
-from ..config.settings import PREFIX
+from ..config.settings import PREFIX, Settings
 from ..errors import ConfigError
 from ..service import EXTENSION, AppState, collecting, get_state, refresh_state
 from ..web.place import find_route_problems
@@ -74,6 +75,44 @@ class LoadedApp:
             found += find_route_problems(self.app, self.state)
         return found
 
+    def warnings(self) -> list[Problem]:
+        """Return problems that may be what somebody intended."""
+        return [*self.loaded_settings.warnings, *self._find_ignored_variables()]
+
+    def _find_ignored_variables(self) -> Iterator[Problem]:
+        """Find environment variables that are set, but whose values are not in force."""
+        if self.app is None:
+            return
+        settings = self.loaded_settings.settings
+        known = {PREFIX + item.name.upper() for item in fields(Settings)}
+        for prefix in (ENVIRONMENT, PREFIX.rstrip("_")):
+            for key, raw in read_environment(prefix).items():
+                # A missing setting is a problem of its own, which names the variable.
+                if key not in known or key in settings.missing:
+                    continue
+                name, assigned = key.removeprefix(PREFIX).lower(), self.app.config.get(key)
+                try:
+                    value = parse_setting(name, raw)
+                except ValueError:
+                    value = raw
+                if value is None or value in (assigned, getattr(settings, name)):
+                    continue
+                if prefix != ENVIRONMENT:
+                    yield Problem(
+                        f"{key} is set in the environment, but no variable of this name is read",
+                        f"Rename it to FLASK_{key}",
+                    )
+                elif assigned is not None:
+                    yield Problem(
+                        f"FLASK_{key} is set, but the application assigns another value",
+                        f"Remove the variable, or the assignment to app.config[{key!r}]",
+                    )
+                else:
+                    yield Problem(
+                        f"FLASK_{key} is set but was not read",
+                        "Call app.config.from_prefixed_env() before init_app",
+                    )
+
 
 def load_app(info: ScriptInfo) -> LoadedApp:
     """Load the application that the ``flask`` command was called for."""
@@ -86,10 +125,13 @@ def load_app(info: ScriptInfo) -> LoadedApp:
             return LoadedApp(apps[-1] if apps else None, _describe(error))
 
 
-def read_environment() -> dict[str, Any]:
-    """Return the settings in the environment, parsed as ``from_prefixed_env`` does it."""
+def read_environment(prefix: str = ENVIRONMENT) -> dict[str, Any]:
+    """Return the settings in the environment, parsed as ``from_prefixed_env`` does it.
+
+    :param prefix: of the variables' names, without its last underscore.
+    """
     config = Config("")
-    config.from_prefixed_env(ENVIRONMENT)
+    config.from_prefixed_env(prefix)
     return {PREFIX + key: value for key, value in config.items()}
 
 

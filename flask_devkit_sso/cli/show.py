@@ -36,7 +36,7 @@ def show(ctx: click.Context) -> None:
     if loaded_app.app is not None:
         _print_secret_key(loaded_app.app, loaded_app.state)
 
-    problems, warnings = loaded_app.problems(), loaded_app.loaded_settings.warnings
+    problems, warnings = loaded_app.problems(), loaded_app.warnings()
     if problems or warnings:
         echo(f"\nProblems:\n{list_problems([*problems, *warnings])}")
     elif not loaded_app.error:

@@ -26,6 +26,9 @@ FILE_NAME: Final = "devkit_sso.toml"
 REGISTER_COMMAND: Final = "flask devkit-sso register"
 """The command that writes the file."""
 
+SANDBOX_COMMAND: Final = "python -m flask_devkit_sso.sandbox"
+"""The command that starts a server for development."""
+
 KEYS: Final = (
     "client_id",
     "client_secret",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from .credentials import FILE_NAME, REGISTER_COMMAND, read_credentials, read_secret
+from .credentials import FILE_NAME, REGISTER_COMMAND, SANDBOX_COMMAND, read_credentials, read_secret
 from .problem import Problem
 from .redirect_uri import is_loopback
 from .settings import PREFIX, Settings
@@ -80,7 +80,8 @@ class LoadedSettings:
         fix = (
             f"Run `{REGISTER_COMMAND}`{writes}, or set what is missing in app.config before "
             "init_app, or in the environment (FLASK_DEVKIT_SSO_CLIENT_ID and so on, with "
-            "app.config.from_prefixed_env())"
+            "app.config.from_prefixed_env()). To try the application without a server, start "
+            f"`{SANDBOX_COMMAND}` and set what it prints"
         )
         sentences = [*map(is_missing, self.settings.missing), *more]
         return [Problem(sentence, fix) for sentence in sentences]
@@ -207,12 +208,14 @@ def is_plain_http(name: str, value: Any) -> bool:
 
 def is_missing(key: str) -> str:
     """Return a sentence saying that a key is missing."""
-    if f"FLASK_{key}" not in os.environ:
-        return f"{key} is missing"
-    return (
-        f"{key} is missing, because FLASK_{key} is set but was not read "
-        "(call app.config.from_prefixed_env() before init_app)"
-    )
+    if f"FLASK_{key}" in os.environ:
+        return (
+            f"{key} is missing, because FLASK_{key} is set but was not read "
+            "(call app.config.from_prefixed_env() before init_app)"
+        )
+    if key in os.environ:
+        return f"{key} is missing, because the variable must be called FLASK_{key}"
+    return f"{key} is missing"
 
 
 def _may_be_none(name: str) -> bool:

@@ -29,6 +29,11 @@ def invalid(parameter: str) -> str:
     return f"82{PARAMETERS.index(parameter) + 1:02}"
 
 
+def is_about_parameter(code: str) -> bool:
+    """Return whether a code says that a parameter is missing or invalid."""
+    return code[:2] in ("81", "82")
+
+
 INVALID_CLIENT_ID: Final = invalid("client_id")
 INVALID_CODE: Final = invalid("authorization_code")
 INVALID_CLIENT_SECRET: Final = invalid("client_secret")

@@ -30,6 +30,15 @@ _HEADERS: Final = {
     **_USER_AGENT,
 }
 
+_PAGE_HEADERS: Final = {
+    "Accept": "text/html,application/xhtml+xml,*/*;q=0.8",
+    "Sec-Fetch-Dest": "document",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Site": "cross-site",
+    **_USER_AGENT,
+}
+"""As if a link or a redirect of another site led a browser to the page."""
+
 _WITHOUT_BODY: Final = (101, 204, 205, 304)
 
 _RETRY_ONCE: Final = urllib3.Retry(
@@ -72,7 +81,7 @@ class Connections:
                 "GET" if body is None else "POST",
                 url,
                 body=body,
-                headers=_USER_AGENT if body is None else _HEADERS,
+                headers=_PAGE_HEADERS if body is None else _HEADERS,
                 # The connection limits each read itself (_TimedResponse).
                 timeout=urllib3.Timeout(connect=time_left, read=None),
                 retries=_RETRY_ONCE if repeatable else False,

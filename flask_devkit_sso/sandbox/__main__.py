@@ -11,13 +11,17 @@ import signal
 import ssl
 import sys
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
+from . import certificates
 from .config import CLIENT_ID, REDIRECT_URIS, SandboxConfig
-from .people import INITIAL_PEOPLE, Person
+from .folder import FolderError, PrivateFolder
+from .people import People, Person
+from .saved import SavedState
 from .server import create_sandbox
 from .serving import open_server, stop_answering
 
@@ -40,8 +44,14 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="serve https with a new CA; needs trustme (python -m pip install trustme)",
     )
+    add(
+        "--state",
+        metavar="DIR",
+        help="keep client secret, people and, with --tls, the certificate in this folder; the next "
+        "start uses them again",
+    )
     add("--client-id", help=f"default: {CLIENT_ID}")
-    add("--client-secret", help="default: random")
+    add("--client-secret", help="default: random, or the one in the folder of --state")
     add(
         "--redirect-uri",
         action="append",
@@ -75,8 +85,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options: dict[str, Any] = vars(parser.parse_args(arguments))
     host, port, tls = options.pop("host"), options.pop("port"), options.pop("tls")
+    state = options.pop("state", None)
     if not 0 <= port <= 65535:
         parser.error("The port must be 0 to 65535.")
+    # Messages and the lines to export contain the absolute path.
+    if state is not None and not (state and str(Path(state).absolute()).isprintable()):
+        parser.error("The state folder's path is empty or contains a control character.")
     if "redirect_uris" in options:
         options["redirect_uris"] = tuple(options["redirect_uris"])
     try:
@@ -87,9 +101,18 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        _serve(config, host, port, tls)
+        with ExitStack() as cleanup:
+            saved = None
+            if state is not None:
+                folder = cleanup.enter_context(PrivateFolder(Path(state)))
+                saved = SavedState(folder, options.get("client_secret"))
+                config = replace(config, client_secret=saved.client_secret)
+            _serve(config, host, port, tls, saved)
     except KeyboardInterrupt:
         return 0
+    except FolderError as error:
+        _print_error(f"{error}\n")
+        return 1
     except (OSError, UnicodeError) as error:
         # For example, the output cannot be written. Whatever is left of it must not be written when
         # the interpreter ends.
@@ -112,14 +135,17 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _serve(config: SandboxConfig, host: str, port: int, tls: bool) -> None:
+def _serve(
+    config: SandboxConfig, host: str, port: int, tls: bool, saved: SavedState | None
+) -> None:
     if not _is_loopback(host):
         _print_error(
             f"Warning: listening on {host}. Anyone who can reach it can sign in as anyone.\n"
         )
     with ExitStack() as cleanup:
-        context, ca_bundle = _certificates(host, cleanup) if tls else (None, None)
-        app = create_sandbox(config)
+        context, ca_bundle = _certificates(host, saved, cleanup) if tls else (None, None)
+        people = People(saved.people, saved.save_people) if saved else People()
+        app = create_sandbox(config, people)
         cleanup.callback(stop_answering, app)
         server = open_server(app, host, port, context)
         name = _ANY_ADDRESS.get(host, host)
@@ -129,7 +155,7 @@ def _serve(config: SandboxConfig, host: str, port: int, tls: bool) -> None:
             # Not every terminal can show Chinese names.
             sys.stdout.reconfigure(errors="backslashreplace")
         if sys.stdout is not None:
-            sys.stdout.write(_welcome(config, url, ca_bundle))
+            sys.stdout.write(_welcome(config, url, ca_bundle, people.listed()))
             sys.stdout.flush()
         server.serve_forever()
 
@@ -141,24 +167,32 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _certificates(host: str, cleanup: ExitStack) -> tuple[ssl.SSLContext, Path]:
-    """Make a CA and a certificate. Return the TLS context to serve with, and the CA's file."""
+def _certificates(
+    host: str, saved: SavedState | None, cleanup: ExitStack
+) -> tuple[ssl.SSLContext, Path]:
+    """Return the TLS context to serve with, and the file of the CA."""
+    names = dict.fromkeys(("localhost", "127.0.0.1", "::1", _ANY_ADDRESS.get(host, host)))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        import trustme
+        if saved:
+            if saved.ensure_certificate(names):
+                _print_error(f"Created a new CA: {saved.ca_path}\n")
+            context.load_cert_chain(saved.server_path)
+            return context, saved.ca_path
+        certificate = certificates.issue(names)
     except ImportError:
         _print_error("--tls needs trustme: python -m pip install trustme\n")
         raise SystemExit(1) from None
-    names = dict.fromkeys(("localhost", "127.0.0.1", "::1", _ANY_ADDRESS.get(host, host)))
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*names).configure_cert(context)
-    folder = cleanup.enter_context(TemporaryDirectory(prefix="devkit-sso-sandbox-"))
-    ca_bundle = Path(folder, "ca.pem")
-    authority.cert_pem.write_to_path(str(ca_bundle))
+    folder = Path(cleanup.enter_context(TemporaryDirectory(prefix="devkit-sso-sandbox-")))
+    server_pem, ca_bundle = folder / "server.pem", folder / "ca.pem"
+    server_pem.write_bytes(certificate.server_pem)
+    context.load_cert_chain(server_pem)
+    server_pem.unlink()
+    ca_bundle.write_bytes(certificate.ca_pem)
     return context, ca_bundle
 
 
-def _welcome(config: SandboxConfig, url: str, ca_bundle: Path | None) -> str:
+def _welcome(config: SandboxConfig, url: str, ca_bundle: Path | None, people: list[Person]) -> str:
     exports = {
         "SERVER_URL": url,
         "CLIENT_ID": config.client_id,
@@ -171,7 +205,7 @@ def _welcome(config: SandboxConfig, url: str, ca_bundle: Path | None) -> str:
         "DevKit SSO sandbox, for development and tests only: anyone can sign in.",
         "",
         f"  Address        {url}",
-        f"  People         {', '.join(map(_describe, INITIAL_PEOPLE))}; or type any name",
+        f"  People         {', '.join(map(_describe, people))}; or type any name",
         *(f"  Redirect URI   {uri}" for uri in config.redirect_uris),
         *([f"  CA             {ca_bundle}"] if ca_bundle else []),
         "",

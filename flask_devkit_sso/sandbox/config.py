@@ -18,7 +18,8 @@ REDIRECT_URIS = (
 )
 
 
-def _new_client_secret() -> str:
+def new_client_secret() -> str:
+    """Return a random client secret."""
     # from_prefixed_env parses values as JSON; the prefix keeps it from reading a number.
     return "sandbox-" + secrets.token_urlsafe(24)
 
@@ -47,7 +48,7 @@ class SandboxConfig:
     """
 
     client_id: str = CLIENT_ID
-    client_secret: str = field(default_factory=_new_client_secret, repr=False)
+    client_secret: str = field(default_factory=new_client_secret, repr=False)
     redirect_uris: tuple[str, ...] = REDIRECT_URIS
     echo_state: bool = True
     code_position: Literal["end", "query"] = "end"

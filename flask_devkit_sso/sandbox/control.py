@@ -16,16 +16,29 @@ from .calls import Call
 from .envelope import SUCCESS, envelope
 from .environ import connection_number
 from .faults import INTERFACES, describe_faults, is_fault
+from .folder import FolderError
 from .state import current_state
 
 bp = Blueprint("control", __name__, url_prefix="/_sandbox")
 
 _MAX_TIMES = 1000
+_ATTRIBUTES: dict[str, tuple[type, ...]] = {
+    "disabled": (bool,),
+    "role": (str,),
+    "uid": (str,),
+    "password": (str, type(None)),
+}
 
 
 @bp.errorhandler(BadRequest)
-def _bad_request(error: BadRequest) -> tuple[Response, int]:
-    return jsonify(error=error.description), 400
+def _bad_request(error: BadRequest) -> Response:
+    return _failed(error.description or "", 400)
+
+
+def _failed(text: str, status: int) -> Response:
+    response = jsonify(error=text)
+    response.status_code = status
+    return response
 
 
 def _json_object() -> dict[str, Any]:
@@ -72,20 +85,29 @@ def clear_calls() -> tuple[str, int]:
 
 @bp.post("/people")
 def change_person() -> Response:
-    """Change or create a person: ``{"username", "disabled", "role", "uid"}``.
+    """Change or create a person: ``{"username", "disabled", "role", "uid", "password"}``.
 
-    Only the username is required. Returns the person after the change.
+    Only the username is required. With the password null, anyone can sign in as this person, as at
+    first. Returns the person after the change, without the password.
     """
     body = _json_object()
     username = body.pop("username", None)
     if not isinstance(username, str) or not username or not username.isprintable():
         raise BadRequest("A username is needed.")
     for name, value in body.items():
-        expected = {"disabled": bool, "role": str, "uid": str}.get(name)
+        expected = _ATTRIBUTES.get(name, ())
         printable = not isinstance(value, str) or value.isprintable()
-        if expected is None or not isinstance(value, expected) or not printable:
-            raise BadRequest("A person has a username, disabled (a boolean), a role and a uid.")
-    return jsonify(asdict(current_state().people.change(username, **body)))
+        if not isinstance(value, expected) or not printable:
+            raise BadRequest(
+                "A person has a username, disabled (a boolean), a role, a uid, and a password or "
+                "null."
+            )
+    try:
+        person = asdict(current_state().people.change(username, **body))
+    except FolderError as error:
+        return _failed(str(error), 500)
+    del person["password_hash"]
+    return jsonify(person)
 
 
 @bp.route("/elsewhere", methods=["GET", "POST"])

@@ -7,6 +7,8 @@ import time
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
+from .hashing import hashed
+
 T = TypeVar("T")
 
 DAY = 86_400
@@ -24,7 +26,8 @@ def now() -> float:
 class ExpiringStore(Generic[T]):
     """Items that all expire after the same lifetime, in seconds.
 
-    A full store drops its oldest items. It is not thread-safe: its owner has the lock.
+    A full store drops its oldest items. Like a server's database, it contains only hashes of the
+    keys, because many keys are codes and tokens. It is not thread-safe: its owner has the lock.
     """
 
     def __init__(self, lifetime: float) -> None:
@@ -34,13 +37,14 @@ class ExpiringStore(Generic[T]):
 
     def put(self, key: str, item: T) -> None:
         """Store an item, replacing one with the same key; its lifetime starts now."""
-        self._items.pop(key, None)
+        key_hash = hashed(key)
+        self._items.pop(key_hash, None)
         while self._items:
             expires_at, _ = next(iter(self._items.values()))
             if now() < expires_at and len(self._items) < LIMIT:
                 break
             self._items.popitem(last=False)
-        self._items[key] = (now() + self._lifetime, item)
+        self._items[key_hash] = (now() + self._lifetime, item)
 
     def add(self, item: T) -> str:
         """Store an item under a new key of 256 random bits; return the key."""
@@ -50,13 +54,13 @@ class ExpiringStore(Generic[T]):
 
     def get(self, key: str) -> T | None:
         """Return an item, or None if it does not exist or has expired."""
-        found = self._items.get(key)
+        found = self._items.get(hashed(key))
         return found[1] if found and now() < found[0] else None
 
     def pop(self, key: str) -> T | None:
         """Remove an item and return it, or None if it does not exist or has expired."""
         item = self.get(key)
-        self._items.pop(key, None)
+        self._items.pop(hashed(key), None)
         return item
 
     def __len__(self) -> int:

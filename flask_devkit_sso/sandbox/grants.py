@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import threading
 from dataclasses import dataclass
 
 from .config import SandboxConfig
 from .expiring import DAY, ExpiringStore
+from .hashing import constant_time_equal
 from .people import People, Person
 
 # Seconds. Refresh tokens last "hours or days" (docs/protocol.md section 2).
-FORM_LIFETIME = 600
 SIGN_IN_LIFETIME = DAY
 CODE_LIFETIME = 60
 REFRESH_TOKEN_LIFETIME = DAY
-
-
-def constant_time_equal(one: str, other: str) -> bool:
-    """Compare two strings in a time that does not depend on where they differ."""
-    # JSON may contain lone surrogates, which strict UTF-8 refuses.
-    return hmac.compare_digest(
-        one.encode("utf-8", "surrogatepass"), other.encode("utf-8", "surrogatepass")
-    )
 
 
 @dataclass(frozen=True)
@@ -81,7 +72,6 @@ class Grants:
         self.lock = threading.RLock()
         self._people = people
         self._rotate_refresh_tokens = config.rotate_refresh_tokens
-        self._forms: ExpiringStore[AuthorizationRequest] = ExpiringStore(FORM_LIFETIME)
         self._sign_ins: ExpiringStore[SignIn] = ExpiringStore(SIGN_IN_LIFETIME)
         self._codes: ExpiringStore[Grant] = ExpiringStore(CODE_LIFETIME)
         self._used_codes: ExpiringStore[Grant] = ExpiringStore(REFRESH_TOKEN_LIFETIME)
@@ -89,16 +79,6 @@ class Grants:
         self._refresh_tokens: ExpiringStore[RefreshToken] = ExpiringStore(REFRESH_TOKEN_LIFETIME)
 
     # In the browser
-
-    def new_form(self, request: AuthorizationRequest) -> str:
-        """Return the token of a new sign-in form, which continues the given request."""
-        with self.lock:
-            return self._forms.add(request)
-
-    def request_of_form(self, token: str) -> AuthorizationRequest | None:
-        """Return the request that a sign-in form continues, or None if the form has expired."""
-        with self.lock:
-            return self._forms.get(token)
 
     def sign_in(self, person: Person) -> tuple[str, SignIn]:
         """Sign a person in. Return the value of the browser's cookie, and the sign-in."""
@@ -128,8 +108,17 @@ class Grants:
             grant = self._codes.get(code)
             return grant if grant and grant.alive else None
 
+    def person_of_code(self, code: str) -> str | None:
+        """Return who got a code, used or not, or None if there is no such code."""
+        with self.lock:
+            grant = self._codes.get(code) or self._used_codes.get(code)
+            return grant.sign_in.username if grant else None
+
     def exchange(self, code: str) -> tuple[str, str]:
         """Use a code. Return an access token and a refresh token.
+
+        Finding the code and taking it away are one step, so that of several simultaneous exchanges
+        only one succeeds.
 
         :raises LookupError: if there is no such code.
         """

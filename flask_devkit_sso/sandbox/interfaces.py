@@ -12,7 +12,8 @@ from .calls import Call
 from .envelope import INTERNAL_ERROR, SUCCESS, InterfaceError, envelope, invalid, missing
 from .environ import SLOW, SLOW_HEADERS, connection_number
 from .faults import respond
-from .grants import SignIn, constant_time_equal
+from .grants import SignIn
+from .hashing import constant_time_equal, hashed
 from .state import SandboxState, current_state
 
 Body = dict[str, Any]
@@ -106,8 +107,7 @@ def get_token(state: SandboxState, body: Body) -> Data:
     code = _text(body, "authorization_code")
     verifier = None if body.get("code_verifier") in (None, "") else _text(body, "code_verifier")
     grant = state.grants.grant_of_code(code)
-    client_secret = _text(body, "client_secret")
-    secret_is_valid = constant_time_equal(client_secret, state.config.client_secret)
+    secret_is_valid = _is_client_secret(state, _text(body, "client_secret"), code)
 
     _check_client(state, body)
     if secret_is_valid:
@@ -126,6 +126,21 @@ def get_token(state: SandboxState, body: Body) -> Data:
         "expires_in": state.config.token_lifetime,
         "refresh_token": refresh_token,
     }
+
+
+def _is_client_secret(state: SandboxState, secret: str, code: str) -> bool:
+    """Return whether this is the client's secret, as far as whoever has the code may guess it.
+
+    Guesses are counted for the person who got the code: limiting the client itself would let
+    anybody lock it out.
+    """
+    person = state.grants.person_of_code(code)
+    if person is None or not state.secret_guesses.take(person):
+        return False
+    is_right = constant_time_equal(hashed(secret), state.client_secret_hash)
+    if is_right:
+        state.secret_guesses.forget(person)
+    return is_right
 
 
 def get_user_info(state: SandboxState, body: Body) -> Data:

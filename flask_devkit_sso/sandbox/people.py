@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from .expiring import DAY, LIMIT, ExpiringStore
+from .hashing import hashed, hashed_password, is_password
 
 
 @dataclass(frozen=True)
 class Person:
-    """An account: what getUserInfo returns (docs/protocol.md section 3), and if it is disabled."""
+    """An account: what getUserInfo returns (docs/protocol.md section 3), and how to sign in to it.
+
+    Anyone can sign in to an account without a password.
+    """
 
     username: str
     role: str
     uid: str
     disabled: bool = False
+    password_hash: str | None = field(default=None, repr=False)
+
+    def has_password(self, password: str) -> bool:
+        """Return whether this is the account's password."""
+        return self.password_hash is not None and is_password(password, self.password_hash)
 
 
 INITIAL_PEOPLE = (
@@ -35,11 +43,20 @@ class People:
     """All accounts of one sandbox. Thread-safe.
 
     The sign-in page lists some people. Anyone else signs in as a *guest*, by typing a name.
+
+    :param listed: the people on the sign-in page, in its order.
+    :param save: receives the people on the sign-in page before they change. If it raises an
+        exception, they do not change.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        listed: Sequence[Person] = INITIAL_PEOPLE,
+        save: Callable[[Sequence[Person]], None] = lambda people: None,
+    ) -> None:
         self._lock = threading.RLock()
-        self._listed = {person.username: person for person in INITIAL_PEOPLE}
+        self._save = save
+        self._listed = {person.username: person for person in listed}
         self._guests: ExpiringStore[Person] = ExpiringStore(DAY)
 
     def listed(self) -> list[Person]:
@@ -53,18 +70,26 @@ class People:
             listed = self._listed.get(username)
         if listed:
             return listed
-        digest = hashlib.sha256(username.encode("utf-8", "surrogatepass")).hexdigest()
-        return Person(username, "User", f"typed-{digest[:16]}")
+        return Person(username, "User", f"typed-{hashed(username)[:16]}")
 
     def change(self, username: str, **changes: object) -> Person:
-        """Change the ``role``, ``uid`` or ``disabled`` of a person, and list the person.
+        """Change a person, and list the person.
 
         Returns the changed person. A full list does not grow.
+
+        :param changes: the new ``role``, ``uid``, ``disabled`` or ``password``, which is a text or
+            None for no password.
         """
+        if "password" in changes:
+            # Hashing is slow on purpose, so it does not keep others waiting for the lock.
+            password = changes.pop("password")
+            changes["password_hash"] = None if password is None else hashed_password(str(password))
         with self._lock:
             changed = replace(self.get(username), **changes)  # type: ignore[arg-type]
             if username in self._listed or len(self._listed) < LIMIT:
-                self._listed[username] = changed
+                listed = self._listed | {username: changed}
+                self._save(list(listed.values()))
+                self._listed = listed
             return changed
 
     def remember_guest(self, person: Person) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from flask import Flask, Response, render_template, request
 
-from . import browser, control
+from . import browser, control, sign_in
 from .config import SandboxConfig
 from .environ import CLOSE, add_transport_fault
 from .interfaces import add_interfaces
+from .people import People
 from .serving import MAX_BODY
 from .state import EXTENSION, SandboxState
 
 
-def create_sandbox(config: SandboxConfig) -> Flask:
+def create_sandbox(config: SandboxConfig, people: People | None = None) -> Flask:
     """Return a Flask application that is an authentication server (docs/protocol.md).
 
     Serve it with ``open_server`` or ``running``: other servers cannot produce the faults of the
     connection, such as ``close`` and ``slow``.
+
+    :param people: who can sign in; by default the initial people, who are not saved.
     """
     app = Flask(
         __package__,
@@ -28,8 +31,9 @@ def create_sandbox(config: SandboxConfig) -> Flask:
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    state = app.extensions[EXTENSION] = SandboxState(config)
+    state = app.extensions[EXTENSION] = SandboxState(config, people or People())
     app.register_blueprint(browser.bp)
+    app.register_blueprint(sign_in.bp)
     app.register_blueprint(control.bp)
     add_interfaces(app, config.validity_path)
 

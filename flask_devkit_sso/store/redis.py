@@ -172,6 +172,20 @@ class RedisStore:
             )
         )
 
+    def eviction_policy(self) -> str | None:
+        """Return which records Redis deletes when its memory is full (``maxmemory-policy``), or
+        None if this cannot be found out."""
+
+        def ask(client: redis.Redis) -> object:
+            # Users that may not use CONFIG, as in a cloud, may often use INFO.
+            return client.info("memory").get("maxmemory_policy")
+
+        try:
+            policy = self._run(ask, is_read=True)
+        except StoreUnavailable:
+            return None
+        return policy if isinstance(policy, str) else None
+
     def _scan(self, scan: Callable[[redis.Redis, int], tuple[int, list[str]]]) -> dict[str, Row]:
         """Return the records whose names a scan finds, a few at a time: everybody waits for a long
         command."""

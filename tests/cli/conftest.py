@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from ..scripted import GET_TOKEN, GET_USER_INFO, REFRESH_TOKEN, ScriptedServer, fails
+from ..scripted import (
+    AUTHORIZE,
+    GET_TOKEN,
+    GET_USER_INFO,
+    REFRESH_TOKEN,
+    ScriptedServer,
+    fails,
+    registers,
+)
 from .place import Place
 from .terminal import Opener, Terminal
 
@@ -33,8 +41,9 @@ def at_terminal(place: Place) -> Iterator[Opener]:
 
 @pytest.fixture
 def refusing(server: ScriptedServer) -> ScriptedServer:
-    """A server that refuses made-up codes and tokens, as it has to."""
+    """A server that refuses made-up redirect URIs, codes and tokens, as it has to."""
     server.answers |= {
+        AUTHORIZE: registers(lambda uri: "made-up" not in uri),
         GET_TOKEN: fails("8202"),
         GET_USER_INFO: fails("8205"),
         REFRESH_TOKEN: fails("8206"),

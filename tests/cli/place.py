@@ -139,6 +139,15 @@ class Place:
         texts = [text.decode() for text in (done.stdout, done.stderr)]
         return subprocess.CompletedProcess(args, done.returncode, *texts)
 
+    def findings(self, *levels: str, **environment: str) -> list[str]:
+        """Return the lines of ``doctor`` that begin with one of these, by default errors and
+        warnings, without their fixes."""
+        done = self.run("doctor", **environment)
+        assert done.stderr == ""
+        lines = done.stdout.splitlines()
+        assert done.returncode == any(line.startswith("error ") for line in lines)
+        return [line for line in lines if line.startswith(levels or ("error ", "warning "))]
+
     @contextmanager
     def start(
         self,

@@ -18,6 +18,7 @@ from ..conftest import CLIENT_ID, REDIRECT_URI
 from ..processes import free_port
 from ..redis_server import RedisServer
 from ..scripted import (
+    AUTHORIZE,
     GET_TOKEN,
     GET_USER_INFO,
     LOGOUT,
@@ -27,6 +28,7 @@ from ..scripted import (
     ScriptedServer,
     closes,
     fails,
+    registers,
     says,
 )
 from .place import APP, CANARY, KEY, VALIDITY, Place, settings, validity
@@ -60,8 +62,10 @@ def test_without_any_problem(place: Place) -> None:
             "ok       redirect_uri: https://app.example.com/#/login points to a page of the "
             "application, and so to the landing page"
         ),
-        f"ok       store: {place.folder}/instance/devkit_sso.db is readable and writable",
-        f"ok       mode of {place.folder}/instance/devkit_sso.db: 0600",
+        (
+            f"ok       store: {place.folder}/instance/devkit_sso.db does not exist yet, and can be "
+            "created"
+        ),
         f"ok       mode of {place.folder}/instance: 0700",
         "ok       proxies: ignored (HTTPS_PROXY); the server is called directly",
         "ok       name 127.0.0.1: resolves to 127.0.0.1",
@@ -70,17 +74,26 @@ def test_without_any_problem(place: Place) -> None:
             f"ok       TLS of 127.0.0.1, port {port}: TLSv1.x, the certificate is valid until then "
             f"(trusted CAs: {ca_bundle})"
         ),
+        (
+            "ok       authorize: accepts the redirect_uri (sign-in page, HTTP 200), but not one "
+            "that nobody has registered (HTTP 400)"
+        ),
         "ok       getToken: right response to a made-up code (8202)",
         (
-            "note     not checked: the client secret and the redirect URI, if the server checks "
-            "the code first: sign in to find out, or run `flask devkit-sso check-server`"
+            "note     not checked: the client secret, if the server checks the code first: sign in "
+            "to find out, or run `flask devkit-sso check-server`"
         ),
         "ok       clock: differs from the server's by less than a minute",
         "ok       getUserInfo: right response to a made-up token (8205)",
         "ok       refreshToken: right response to a made-up token (8206)",
         "ok       logout: right response to a made-up token (8205)",
         "ok       user validity: right response to a made-up token (8205)",
+        (
+            "note     not checked: DEVKIT_SSO_VALIDITY_FIELD and DEVKIT_SSO_VALIDITY_KEY, if the "
+            "server checks the token first: sign in to find out"
+        ),
     ]
+    assert [path.name for path in place.file.parent.iterdir()] == [place.file.name]
 
 
 def test_on_invalid_or_missing_settings(place: Place) -> None:
@@ -119,12 +132,15 @@ def test_on_a_development_machine(place: Place, refusing: ScriptedServer) -> Non
     )
 
 
+NOWHERE = "http://127.0.0.1:1"
+"""The address of an application that is not running."""
+
 URIS = {
     "https://app.example.com/auth/callback": "error    redirect_uri: {} points to no page of the",
-    "https://app.example.com/portal/sso/callback": "warning  redirect_uri: {} points to the "
+    f"{NOWHERE}/portal/sso/callback": "warning  redirect_uri: {} points to the "
     "callback only if the application is mounted at /portal",
     "https://localhost:5000/#/login": "warning  redirect_uri: {} uses https on this machine",
-    "https://app.example.com/app/#/login": "warning  redirect_uri: {} points to no page of the",
+    f"{NOWHERE}/app/#/login": "warning  redirect_uri: {} points to no page of the",
     "https://app.example.com": "ok       redirect_uri: {} points to a page of the application",
 }
 
@@ -144,6 +160,7 @@ def test_on_stores(place: Place, refusing: ScriptedServer, redis_server: RedisSe
     done = place.run("doctor", **on_redis)
     assert done.returncode == 0, done.stdout
     assert "ok       store: Redis is readable and writable" in done.stdout
+    assert "ok       maxmemory-policy: noeviction" in done.stdout
     assert [key for key in redis_server.all_keys() if ":removed:" not in key] == []
     redis_server.stop()
     done = place.run("doctor", **on_redis)
@@ -234,6 +251,7 @@ def refuses_at(date: str) -> Callable[[Handler], None]:
 def test_on_responses_of_the_server(place: Place, server: ScriptedServer) -> None:
     past = datetime.now(UTC) - timedelta(hours=1)
     server.answers |= {
+        AUTHORIZE: registers(lambda uri: uri == REDIRECT_URI),
         GET_TOKEN: refuses_at(past.strftime("%a, %d %b %Y %H:%M:%S GMT")),
         GET_USER_INFO: says(b"<html>" + CANARY.encode(), 404),
         LOGOUT: closes,
@@ -242,7 +260,7 @@ def test_on_responses_of_the_server(place: Place, server: ScriptedServer) -> Non
     configured = settings(SERVER_URL=server.url, **validity(server.url))
     done = place.run("doctor", **configured)
     assert done.returncode == 1
-    found = done.stdout.partition("TLS of 127.0.0.1")[2].splitlines()[1:]
+    found = done.stdout.partition("authorize: ")[2].splitlines()[1:]
     assert [re.sub(r"\d+(?= seconds)", "N", line) for line in found] == [
         "error    getToken: 8204: the client_secret was refused: check DEVKIT_SSO_CLIENT_SECRET",
         (
@@ -278,7 +296,7 @@ def test_on_responses_of_the_server(place: Place, server: ScriptedServer) -> Non
             "server. `flask devkit-sso show` shows where each setting comes from"
         ),
     ]
-    assert server.paths == [GET_TOKEN, GET_USER_INFO, REFRESH_TOKEN, LOGOUT, VALIDITY]
+    assert server.paths[2:] == [GET_TOKEN, GET_USER_INFO, REFRESH_TOKEN, LOGOUT, VALIDITY]
     asked = server.seen[-1].json
     assert asked.pop("access_token") == "made-up-by-doctor"
     assert asked == {"client_id": CLIENT_ID, "users": ["made-up-by-doctor"]}
@@ -294,7 +312,8 @@ def test_on_responses_of_the_server(place: Place, server: ScriptedServer) -> Non
         "Fix: Run `flask devkit-sso register`, or have this client registered at the server",
         "warning  getUserInfo: 8500 instead of 8205: the server reported an internal error",
         "ok       logout: right response to a made-up token (2000)",
-        "ok       user validity: right response to a made-up token (8105)",
+        "warning  user validity: 8105 instead of 8205: the access_token parameter is missing",
+        "Fix: Check DEVKIT_SSO_VALIDITY_URL and DEVKIT_SSO_VALIDITY_FIELD. Run `flask",
     ):
         assert text in done.stdout
     unfinished = {key: value for key, value in configured.items() if not key.endswith("_FIELD")}
@@ -307,6 +326,7 @@ def test_on_the_connection_to_the_server(place: Place) -> None:
     done = place.run("doctor", **settings(SERVER_URL=f"https://{'x' * 64}.example"))
     assert done.returncode == 1
     assert f"error    name {'x' * 64}.example: DNS does not know it" in done.stdout
+    assert "authorize" not in done.stdout
     assert "connection" not in done.stdout.partition("error ")[2].splitlines()[0]
     port = free_port()
     done = place.run("doctor", **settings(SERVER_URL=f"http://127.0.0.1:{port}"))

@@ -5,20 +5,22 @@ test_front_end_docs runs the blocks of the front-end pages.
 
 from __future__ import annotations
 
+import ast
 import configparser
 import json
 import logging
 import os
 import re
 import shlex
-import sqlite3
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import pytest
 import requests
@@ -26,7 +28,7 @@ import trustme
 from flask import Flask
 from playwright.sync_api import Browser, expect
 
-from flask_devkit_sso import LoginRefused
+from flask_devkit_sso import LoginRefused, ServerError, ServerUnavailable
 from flask_devkit_sso.testing import login_as
 from pytest_devkit_sso import Sandbox
 
@@ -45,6 +47,9 @@ ELSEWHERE = {
     ("docs/bindings.md", "python"),
     ("docs/commands.md", "console"),
     ("docs/failures.md", "jinja"),
+    # make release runs the same commands.
+    ("docs/offline.md", "console"),
+    ("docs/offline.md", "text"),
     # make integration runs them.
     ("docs/deployment.md", "apache"),
     ("docs/deployment.md", "haproxy"),
@@ -54,11 +59,15 @@ ELSEWHERE = {
     ("docs/landing.md", "python"),
     ("docs/landing.md", "text"),
     ("docs/quickstart.md", "console"),
+    # test_public_names starts an application with it.
+    ("docs/settings.md", "python"),
     ("docs/sessions.md", "html"),
     ("docs/sessions.md", "js"),
     ("docs/sessions.md", "python"),
     ("docs/testing.md", "bash"),
     ("docs/testing.md", "python"),
+    ("docs/writing_a_server.md", "bash"),
+    ("docs/writing_a_server.md", "sql"),
 }
 """Blocks with a separate test, which fails if there are more of them."""
 
@@ -175,25 +184,59 @@ def shell_environment() -> dict[str, str]:
 def signs_in(names: dict[str, Any]) -> None:
     client = names["app"].test_client()
     assert client.get("/", headers={"Accept": "text/html"}).location == "/sso/authorize?next=/"
-    login_as(client, "ada")
+    login_as(client, "ada", role="Admin")
     assert client.get("/").text == "Hello ada"
+    assert client.get("/admin").text == "Only for Admin"
 
 
-def has_hooks(names: dict[str, Any]) -> None:
-    client = names["app"].test_client()
+def fail(error: Exception) -> NoReturn:
+    raise error
+
+
+def has_every_public_name(names: dict[str, Any]) -> None:
+    app: Flask = names["app"]
+    client = app.test_client()
     with pytest.raises(LoginRefused):
         login_as(client, "eve", role=None)
     assert client.get("/color").location == "/sso/authorize?next=/color"
+    assert client.get("/menu").json == {"sign_in": "/sso/authorize?next=/color"}
     login_as(client, "ada", uid="1001")
+    names["login_succeeded"].send(app, user=names["User"]("1001", "ada", "User"))
     assert client.get("/color").text == "green"
-    with closing(sqlite3.connect("accounts.db")) as connection:
-        rows = connection.execute("SELECT uid, name, color FROM account").fetchall()
-    assert rows == [("1001", "ada", "green")]
+    assert client.get("/menu").json == {"name": "ada", "sign_out": "/sso/logout"}
+    assert client.get("/profile").json["is_admin"] is False
+    assert client.get("/unread").json == {"unread": 3}
+    # Nobody listens at the server's address.
+    assert client.get("/files").json["error"] == "server_unavailable"
+
+    admin = app.test_client()
+    assert "Admin" in admin.get("/admin/help").text
+    login_as(admin, "bob", role="Admin", uid="1002")
+    ada, renamed = (names["User"]("1001", name, "User") for name in ("ada", "Ada"))
+    names["user_changed"].send(app, user=renamed, before=ada)
+    names["token_refreshed"].send(app, user=renamed)
+    assert admin.get("/people").json == ["Ada", "bob"]
+    assert client.post("/admin/people/1001/end-sessions").status_code == 403
+    assert admin.post("/admin/people/1001/end-sessions").json == {"ended": 1}
+    dismissed = app.test_cli_runner().invoke(args=["dismiss", "1001"])
+    assert dismissed.output == "0 sessions have ended.\n"
+    assert admin.post("/sso/logout", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 303
+
+    shown = client.get("/sso/callback?code=1&state=2")
+    assert (shown.status_code, shown.json["error"]) == (400, "login_unknown")
+    assert names["failures"]["login_unknown"] == 1
+    app.view_functions["menu"] = partial(fail, ServerError("why", "8500"))
+    assert client.get("/menu").json == {"error": "server_rejected", "server_code": "8500"}
+    app.view_functions["menu"] = partial(fail, ServerUnavailable("why"))
+    assert client.get("/menu").json == {"error": "server_unavailable"}
+    with pytest.raises(SystemExit, match="DEVKIT_SSO_TIMEOUT"):
+        names["create_another"]({"DEVKIT_SSO_TIMEOUT": "soon"})
 
 
 def is_healthy(names: dict[str, Any]) -> None:
     app: Flask = names["app"]
     app.add_url_rule("/other", "other", lambda: "other")
+    app.before_request(names["check_token"])
     client = app.test_client()
     assert client.get("/healthz").text == "ok"
     assert client.get("/static/none").status_code == 404
@@ -243,6 +286,7 @@ def has_an_audit_trail(names: dict[str, Any]) -> None:
 
 
 def has_a_factory(names: dict[str, Any]) -> None:
+    signs_in(names)
     client = names["create_app"]().test_client()
     login_as(client, "bob")
     assert client.get("/reports").text == "Hello bob"
@@ -255,7 +299,7 @@ def has_a_factory(names: dict[str, Any]) -> None:
 
 PROGRAMS: dict[str, Callable[[dict[str, Any]], None]] = {
     "README.md": signs_in,
-    "docs/api.md": has_hooks,
+    "docs/api.md": has_every_public_name,
     "docs/audit.md": has_an_audit_trail,
     "docs/deployment.md": is_healthy,
     "docs/failures.md": answers_by_itself,
@@ -268,7 +312,29 @@ PROGRAMS: dict[str, Callable[[dict[str, Any]], None]] = {
 def test_a_program(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = "\n".join(blocks(document, "python"))
     url = "http://127.0.0.1:9"
-    PROGRAMS[document](documents.run(program, monkeypatch, tmp_path, DEVKIT_SSO_SERVER_URL=url))
+    with calls_of(document) as called:
+        names = documents.run(
+            program, monkeypatch, tmp_path, name=document, DEVKIT_SSO_SERVER_URL=url
+        )
+        PROGRAMS[document](names)
+    written = {node.name for node in ast.walk(ast.parse(program)) if isinstance(node, FUNCTIONS)}
+    assert written - called == set(), "these examples are never run"
+
+
+@contextmanager
+def calls_of(file: str) -> Iterator[set[str]]:
+    """Yield the names of the functions of a file that have been called in this thread."""
+    called = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename == file:
+            called.add(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        yield called
+    finally:
+        sys.setprofile(None)
 
 
 def test_the_readme_begins_with_a_complete_program() -> None:
@@ -364,6 +430,8 @@ def the_readmes_program(folder: Path, *, leave_out: str = " ") -> Iterator[str]:
                 process.terminate()
                 process.wait(60)
 
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 PEOPLE = {"ada": "Only for Admin", "bob": "", "anybody": ""}
 """The people, and what each sees on the page for Admin."""

@@ -10,18 +10,16 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 
-from flask_devkit_sso.sandbox import SandboxConfig, create_sandbox, expiring, running
+from flask_devkit_sso.sandbox import SandboxConfig, expiring
 from flask_devkit_sso.sandbox.__main__ import main
-from flask_devkit_sso.sandbox.browser import authorization_response_url
+from flask_devkit_sso.sandbox.authorization_response import authorization_response_url
 from flask_devkit_sso.sandbox.serving import SandboxRequestHandler
 
 from .. import clock
@@ -29,115 +27,10 @@ from ..clock import advance
 from ..conftest import wait_until
 from ..processes import sandbox
 from ..threads import Background, at_once
+from .client import CLIENT_ID, CLIENT_SECRET, JSON, REDIRECT_URI, Client, a_client, answer_in
 
-CLIENT_ID = "20221017000000001"
-CLIENT_SECRET = "canary-client-secret-77c0"
-REDIRECT_URI = "http://127.0.0.1:5000/sso/callback"
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
-
-JSON = dict[str, Any]
-
-
-class Client:
-    """A browser and an application's server that use a sandbox."""
-
-    def __init__(
-        self, url: str, secret: str = CLIENT_SECRET, redirect_uri: str = REDIRECT_URI
-    ) -> None:
-        self.url = url
-        self.secret = secret
-        self.redirect_uri = redirect_uri
-        self.browser = requests.Session()
-
-    def authorize(self, **query: str | list[str] | None) -> requests.Response:
-        parameters = {
-            "client_id": CLIENT_ID,
-            "redirect_uri": self.redirect_uri,
-            "response_type": "code",
-        } | query
-        return self.browser.get(
-            self.url + "/sso/oauth2/authorize", params=parameters, allow_redirects=False, timeout=60
-        )
-
-    def submit(self, page: requests.Response, **fields: str) -> requests.Response:
-        token = re.search(r'name="form_token" value="([^"]+)"', page.text)
-        assert token, page.text
-        return self.browser.post(
-            self.url + "/sign-in",
-            data={"form_token": token[1], **fields},
-            allow_redirects=False,
-            timeout=60,
-        )
-
-    def response_url(self, username: str = "ada", **query: str) -> str:
-        answer = self.authorize(**query)
-        if answer.status_code == 200:
-            answer = self.submit(answer, username=username)
-        assert answer.status_code in (302, 303), answer.text
-        return answer.headers["Location"]
-
-    def code(self, username: str = "ada", **query: str) -> str:
-        return answer_in(self.response_url(username, **query))["code"]
-
-    def post(self, interface: str, body: object, **kwargs: Any) -> requests.Response:
-        path = interface if interface.startswith("/") else f"/sso/oauth2/{interface}"
-        return requests.post(
-            self.url + path, json=body, timeout=kwargs.pop("timeout", 60), **kwargs
-        )
-
-    def call(self, interface: str, **body: object) -> JSON:
-        answer = self.post(interface, {"client_id": CLIENT_ID, **body})
-        assert answer.status_code == 200
-        assert answer.headers["Content-Type"] == "application/json"
-        envelope: JSON = answer.json()
-        assert list(envelope) == ["code", "message", "messageArgs", "data"]
-        assert envelope["messageArgs"] == []
-        return envelope
-
-    def exchange(self, code: str, **more: object) -> JSON:
-        return self.call("getToken", **(self.token_request(code) | more))
-
-    def token_request(self, code: str) -> JSON:
-        return {
-            "client_id": CLIENT_ID,
-            "grant_type": "authorization_code",
-            "client_secret": self.secret,
-            "authorization_code": code,
-            "redirect_uri": self.redirect_uri,
-        }
-
-    def tokens(self, username: str = "ada") -> JSON:
-        data: JSON = self.exchange(self.code(username))["data"]
-        return data
-
-    def user(self, tokens: JSON) -> JSON:
-        return self.call("getUserInfo", access_token=tokens["access_token"])
-
-    def fail_next(self, interface: str, how: str, times: int = 1) -> None:
-        body = {"interface": interface, "how": how, "times": times}
-        assert self.post("/_sandbox/fail-next", body).status_code == 204
-
-    def calls(self) -> list[JSON]:
-        calls: list[JSON] = requests.get(self.url + "/_sandbox/calls", timeout=60).json()
-        return calls
-
-    def forget_calls(self) -> None:
-        assert requests.delete(self.url + "/_sandbox/calls", timeout=60).status_code == 204
-
-
-def answer_in(url: str) -> dict[str, str]:
-    """Return the parameters of an authorization response, wherever they are in the URL."""
-    query = url.rpartition("?")[2].partition("#")[0]
-    return {name: values[0] for name, values in parse_qs(query, strict_parsing=True).items()}
-
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let requests ignore the environment."""
-    monkeypatch.setenv("NO_PROXY", "*")
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -153,18 +46,6 @@ def client(shared: tuple[str, Path]) -> Iterator[Client]:
     yield client
     requests.delete(client.url + "/_sandbox/fail-next", timeout=60)
     client.browser.close()
-
-
-@contextmanager
-def a_client(redirect_uri: str = REDIRECT_URI, **config: Any) -> Iterator[Client]:
-    """Run another sandbox, in a thread."""
-    app = create_sandbox(
-        SandboxConfig(client_secret=CLIENT_SECRET, redirect_uris=(redirect_uri,), **config)
-    )
-    with running(app) as url:
-        client = Client(url, redirect_uri=redirect_uri)
-        yield client
-        client.browser.close()
 
 
 # The wire
@@ -999,7 +880,9 @@ def test_tls(tmp_path: Path) -> None:
             client.browser.close()
             client.browser = session
             answer = client.submit(client.authorize(), username="ada")
-            assert "; Secure;" in answer.headers["Set-Cookie"]
+            cookie = answer.headers["Set-Cookie"]
+            assert cookie.startswith("__Host-sandbox_")
+            assert "; Secure;" in cookie
             body = client.token_request(answer_in(answer.headers["Location"])["code"])
             url = client.url + "/sso/oauth2/getToken"
             assert session.post(url, json=body, timeout=60).json()["code"] == "2000"

@@ -156,6 +156,11 @@ def test_what_the_docs_allow_is_enough(primary: RedisServer, tmp_path: Path) -> 
     environment = settings(SERVER_URL="http://127.0.0.1:9", STORE_URL=url)
     done = place.run("doctor", **environment)
     assert "ok       store: Redis is readable and writable" in done.stdout
+    assert "note     maxmemory-policy: cannot tell, because" in done.stdout
+    primary.config(maxmemory_policy="allkeys-lru")
+    restricted(primary, *PERMISSIONS.split(), "+info")
+    done = place.run("doctor", **environment)
+    assert "warning  maxmemory-policy: allkeys-lru: " in done.stdout
     restricted(primary, *PERMISSIONS.split(), "-scan")
     done = place.run("doctor", **environment)
     assert (

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import redis
@@ -14,6 +15,7 @@ import redis
 from flask_devkit_sso import StoreUnavailable
 from flask_devkit_sso.store.redis import RedisStore
 
+from ..cli.place import Place, settings
 from ..conftest import AppMaker, carry_cookies, sign_in, wait_until
 from ..redis_server import RedisServer
 from ..sentinels import Sentinels
@@ -44,6 +46,15 @@ def test_everything_happens_at_the_primary(sentinels: Sentinels, make_app: AppMa
     for replica in sentinels.replicas():
         with replica.admin() as admin:
             assert "cmdstat_hmget" not in admin.info("commandstats")
+
+
+def test_doctor_looks_at_the_primarys_policy(sentinels: Sentinels, tmp_path: Path) -> None:
+    configured = settings(SERVER_URL="http://127.0.0.1:1", STORE_URL=sentinels.url)
+    primary, place = sentinels.primary(), Place(tmp_path)
+    primary.config(maxmemory_policy="allkeys-random")
+    assert "warning  maxmemory-policy: allkeys-random: " in place.run("doctor", **configured).stdout
+    primary.config(maxmemory_policy="noeviction")
+    assert "ok       maxmemory-policy: noeviction" in place.run("doctor", **configured).stdout
 
 
 def test_a_failover_under_load(sentinels: Sentinels) -> None:

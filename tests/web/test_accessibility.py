@@ -245,6 +245,13 @@ def test_the_sandbox_and_the_example(
         page.get_by_role("button", name="Sign in", exact=True).click()
         expect(page.get_by_role("alert")).to_be_visible()
         look(page, "sandbox-problem")
+        people = f"{sandbox}/_sandbox/people"
+        assert page.request.post(people, data={"username": "carol", "password": "x"}).ok
+        page.get_by_role("button", name="carol").click()
+        page.get_by_label("Password").fill("guess")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_have_text("The password is wrong.")
+        look(page, "sandbox-password")
         authorize = f"{sandbox}/sso/oauth2/authorize?client_id={config.client_id}"
         visit(f"{authorize}&redirect_uri=https://app.example/%23/somewhere/else", "sandbox-error")
         visit(f"{sandbox}/sso/oauth2/authorize", "sandbox-other-error")

@@ -146,6 +146,7 @@ def test_not_configured_logs_the_command(
     make_app(client_id=None).test_client().get("/sso/authorize")
     line = caplog.messages[-1]
     assert "DEVKIT_SSO_CLIENT_ID is missing. Run `flask devkit-sso register`" in line
+    assert "without a server, start `python -m flask_devkit_sso.sandbox`" in line
     assert caplog.records[-1].levelno == logging.ERROR
 
 
@@ -156,6 +157,7 @@ def test_the_hint_is_a_list(make_app: AppMaker) -> None:
     items = re.findall(r"<li lang=\"en\">(.*?)</li>", page)
     assert items[:2] == ["DEVKIT_SSO_CLIENT_ID is missing.", "DEVKIT_SSO_CLIENT_SECRET is missing."]
     assert items[2].startswith("Run `flask devkit-sso register`")
+    assert "start `python -m flask_devkit_sso.sandbox`" in items[3]
     assert "<li><code>docs/failures.md#not_configured</code></li>" in page
 
 
