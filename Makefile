@@ -10,7 +10,7 @@ MODE ?= kill
 SESSIONS ?= 1000000
 
 PACKAGES := chromium chromium-headless-shell fonts-noto-cjk redis-server
-INTEGRATION_PACKAGES := firefox-esr apache2-bin libapache2-mod-wsgi-py3 python3-venv nginx-light php-cli caddy postgresql pgbouncer
+INTEGRATION_PACKAGES := firefox-esr apache2-bin libapache2-mod-wsgi-py3 python3-venv nginx-light haproxy php-cli caddy postgresql pgbouncer
 PY := .venv/bin/python
 INTEGRATION_PY := .venv-integration/bin/python
 BENCH_PY := .venv-bench/bin/python

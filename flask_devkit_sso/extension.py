@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
 from flask import Blueprint, Flask, Request, Response, abort, has_request_context
-from werkzeug.exceptions import BadRequest, MethodNotAllowed, NotFound
+from werkzeug.exceptions import BadRequest
 
 from .config.problem import Problem, describe
 from .config.secret_key import CREATE_KEY
@@ -32,11 +32,10 @@ from .web.headers import watch_responses
 from .web.landing import landing_page
 from .web.place import find_place, find_route_problems, find_unreachable_rules, url_for
 from .web.request_user import current_access_token, current_user, find_uid
-from .web.requests import forget_query, is_ours
-from .web.responses import http_error
-from .web.returning import leads_to_us, return_url, safe_next
+from .web.requests import forget_query
+from .web.returning import return_url, safe_next
 from .web.urls import local_url
-from .web.verify import watch_verify
+from .web.verify import is_unknown, unknown_path, watch_verify
 from .web.view_checks import find_view_problems
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -217,16 +216,14 @@ class DevKitSSO:
         if response is not None:
             # The script reads the code in the browser.
             forget_query()
-        elif leads_to_us(state, here) and not is_ours(here):
-            # Neither a view nor an error handler of the application may see it: a proxy would take
-            # its response for ours.
-            error = here.routing_exception
-            return http_error(error if isinstance(error, MethodNotAllowed) else NotFound())
+        elif is_unknown(state, here):
+            return unknown_path(here)
         return response
 
-    def _prepare(self, app: Flask, here: Request) -> AppState:
+    def _prepare(self, app: Flask, here: Request, *, at_any_host: bool = False) -> AppState:
         """Do what precedes each request, and return the application's state.
 
+        :param at_any_host: whether to ignore TRUSTED_HOSTS.
         :raises HTTPException: if nothing may respond to the request.
         :raises ConfigError: if the application's views or routes are wrong.
         """
@@ -237,7 +234,7 @@ class DevKitSSO:
             # Browsers could take every address of this application for one of another site. A
             # proxy that passes X-Forwarded-Prefix on lets a client do this.
             abort(400)
-        if isinstance(here.routing_exception, BadRequest):
+        if isinstance(here.routing_exception, BadRequest) and not at_any_host:
             # TRUSTED_HOSTS does not contain the host. Flask raises it only after this function.
             raise here.routing_exception
         if not state.has_checked_views:

@@ -72,6 +72,9 @@ def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 120) -
     while process.poll() is None and time.monotonic() < until:
         try:
             requests.get(url, timeout=60)
+        except requests.exceptions.SSLError:
+            # It responds, but its certificate is not known here.
+            return
         except requests.ConnectionError:
             time.sleep(0.05)
         else:

@@ -8,6 +8,7 @@ import logging.config
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import flask_devkit_sso
 from flask_devkit_sso import DevKitSSO
 from flask_devkit_sso.audit import EVENTS, LIMIT, PERIOD
 from flask_devkit_sso.errors import REASONS
+from flask_devkit_sso.protocol.contract import Tokens
 
 from . import audit
 from .audit import FIELDS, Trail
@@ -203,6 +205,25 @@ def test_a_session_that_the_server_ends(
     ]
     # A job did it, for whatever request comes next.
     assert not any("remote_addr" in event for event in events)
+
+
+def test_a_session_that_cannot_be_refreshed(
+    app: Flask, server: ScriptedServer, trail: Trail
+) -> None:
+    """Servers must return a refresh token, so only another version could write such a record."""
+    client = app.test_client()
+    sign_in(client)
+    (name,) = session_names(app)
+    sessions = app.extensions["devkit_sso"].service.sessions
+    tokens = Tokens("t-1", None, time.time(), 60)
+    sessions.change(sessions.find(name), sessions.with_tokens(tokens))
+    trail.take()
+    advance(301)
+    assert client.get("/private").status_code == 302
+    assert REFRESH_TOKEN not in server.paths
+    (event,) = trail.events
+    assert (event["event"], event["reason"]) == ("session_ended", "no_refresh_token")
+    assert (event["uid"], event["session"]) == ("u-1", name)
 
 
 def test_an_invalid_user_and_every_session_of_theirs(

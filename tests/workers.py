@@ -329,6 +329,7 @@ class Tally:
     reads: int = 0
     lost: int = 0
     wrong: int = 0
+    undone: int = 0
     unanswered: int = 0
     errors: dict[int, int] = field(default_factory=dict)
     worst: float = 0.0
@@ -338,7 +339,8 @@ def load(url: str, seconds: float, people: int, faults: Callable[[], None]) -> T
     """Let people sign in, read pages and sign out repeatedly while ``faults`` runs.
 
     The tally counts ``lost`` (sessions that were lost after the login was confirmed), ``wrong``
-    (responses with another user or an ended session), and ``unanswered`` (requests without a
+    (responses with another user or an ended session), ``undone`` (those of
+    them with an ended session), and ``unanswered`` (requests without a
     response, because the worker was killed). ``worst`` is the longest time in seconds that a person
     waited for a successful response.
     """
@@ -389,6 +391,7 @@ def load(url: str, seconds: float, people: int, faults: Callable[[], None]) -> T
             alive = retry(copy.who)["username"] is not None
             with lock:
                 tally.wrong += alive
+                tally.undone += alive
             person.browser.close()
             copy.browser.close()
 

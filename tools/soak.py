@@ -192,6 +192,7 @@ def main() -> int:
         began = time.monotonic()
         tally = load(instance.url, options.seconds, PEOPLE, faults)
         seconds = time.monotonic() - began
+    mixed_up = tally.wrong - tally.undone
     rows: Rows = [
         ("store", options.store),
         ("seconds", f"{seconds:.0f}"),
@@ -202,14 +203,15 @@ def main() -> int:
         ("reads", tally.reads),
         ("reads/s", f"{tally.reads / seconds:.1f}"),
         ("lost", tally.lost),
-        ("wrong", tally.wrong),
+        ("mixed up", mixed_up),
+        ("logouts undone", tally.undone),
         ("no response", tally.unanswered),
         ("5xx", dict(sorted(tally.errors.items())) or 0),
         ("worst pause, s", f"{tally.worst:.2f}"),
     ]
-    is_right = not tally.wrong and not set(tally.errors) - {503}
+    is_right = not mixed_up and not set(tally.errors) - {503}
     if failovers is None:
-        is_right &= not tally.lost
+        is_right &= not tally.lost and not tally.undone
     else:
         is_right &= not failovers.lost_though_received
         rows += [

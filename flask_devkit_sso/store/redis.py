@@ -48,6 +48,9 @@ _UNREPLICATED: Final = (
 )
 _REPEAT: Final = "Do it again, and check the replicas"
 
+_LOOK_EVERY: Final = 1.0
+"""Seconds after which a process asks the Sentinels for the primary again."""
+
 _BATCH: Final = 250
 """How many records of an owner one operation reads or removes."""
 
@@ -76,7 +79,9 @@ class RedisStore:
         with process.reads.enter() as place:
             # Every request reads, and handing a call to another thread takes longer than Redis
             # takes to reply. On a connection that is open, the socket's timeout limits the read.
-            found = _translated(lambda: _read(process.idle, key))
+            if self._has_sentinels:
+                process.look_for_primary()
+            found = _translated(lambda: _read(process, key))
             if found is None:
                 found = self._in_thread(process, place, lambda client: _connect(client, key))
             place.answered = True
@@ -225,6 +230,22 @@ class _Process(ThreadedBulkheads):
         super().__init__("Redis")
         self.client = client
         self.idle: deque[Any] = deque()
+        self._look_at = 0.0
+
+    def look_for_primary(self) -> None:
+        """Ask the Sentinels in the background which server is the primary, every second.
+
+        Soon after a failover, one of them may still name the old primary. If that has restarted, it
+        accepts connections, and works for ten seconds as if it still were the primary.
+        """
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_EVERY
+            pool: Any = self.client.connection_pool
+            # The pool closes its own connections to another server. If the interpreter is shutting
+            # down, there is no thread.
+            with suppress(RuntimeError):
+                self.in_background(pool.get_master_address)
 
     def disconnect_idle(self) -> None:
         """Close all connections that are not in use."""
@@ -234,10 +255,15 @@ class _Process(ThreadedBulkheads):
                 self.idle.pop().disconnect()
 
 
-def _read(idle: deque[Any], key: str) -> _Found | None:
+def _read(process: _Process, key: str) -> _Found | None:
     """Read a record over an idle connection. Return None if there is none, or if it breaks."""
+    pool: Any = process.client.connection_pool
     try:
-        connection = idle.pop()
+        connection = process.idle.pop()
+        while not pool.owns_connection(connection):
+            # It leads to a server that was the primary before.
+            connection.disconnect()
+            connection = process.idle.pop()
     except IndexError:
         return None
     try:
@@ -252,7 +278,10 @@ def _read(idle: deque[Any], key: str) -> _Found | None:
 
 def _connect(client: redis.Redis, key: str) -> _Found:
     """Read a record over a new connection."""
-    connection: Any = client.connection_pool.make_connection()
+    pool: Any = client.connection_pool
+    # Not make_connection, which counts the connections for max_connections and would never forget
+    # this one: the pool does not learn when it is closed.
+    connection: Any = pool.connection_class(**pool.connection_kwargs)
     connection.connect()
     return _hmget(connection, key), connection
 
@@ -350,7 +379,9 @@ def _row(fields: Any) -> Row | None:
     except (ValueError, TypeError):
         # There is no such record, or it is not ours.
         return None
-    return Row(data, used) if data is not None and expires > time.time() else None
+    is_readable = data is not None and "\ufffd" not in data
+    # No comparison with NaN is true.
+    return Row(data or "", used) if is_readable and expires > time.time() else None
 
 
 def _call_id() -> str:

@@ -56,6 +56,8 @@ def create_client(url: str) -> redis.Redis:
     """
     options: dict[str, Any] = {
         "decode_responses": True,
+        # A damaged record must not keep those beside it from being read.
+        "encoding_errors": "replace",
         # Redis before version 6 and some proxies understand only this protocol.
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),

@@ -30,9 +30,12 @@ PERMISSIONS: Final = (
 
 
 def is_read_only(error: RedisError) -> bool:
-    """Return whether a server refuses a write because it is a replica."""
-    # redis-py turns this error into another one if there are Sentinels.
-    return _code(error) == "READONLY" or isinstance(error.__context__, ReadOnlyError)
+    """Return whether a server refuses a write because it is a replica, or because it has lost its
+    replicas (``min-replicas-to-write``), one of which may be the primary by now."""
+    # redis-py turns the first error into another one if there are Sentinels.
+    return _code(error) in ("READONLY", "NOREPLICAS") or isinstance(
+        error.__context__, ReadOnlyError
+    )
 
 
 def explain(error: RedisError) -> tuple[str, str]:
@@ -74,6 +77,8 @@ def explain(error: RedisError) -> tuple[str, str]:
                 "cannot be reached: check DEVKIT_SSO_STORE_URL, and whether Redis is running there",
                 "",
             )
+        case ResponseError() if _code(error) == "NOREPLICAS":
+            return "has too few replicas, as min-replicas-to-write demands", "Check the replicas"
         case ResponseError() if is_read_only(error):
             return "is a read-only replica", ""
         case ResponseError():

@@ -256,6 +256,7 @@ class SQLiteStore:
             factory=Connection,
         )
         connection.file = file
+        connection.text_factory = _text
         try:
             create_schema(connection)
             check_schema(connection)
@@ -292,6 +293,16 @@ class SQLiteStore:
                         os.fchown(descriptor, owner.st_uid, owner.st_gid)
             finally:
                 os.close(descriptor)
+
+
+def _text(value: bytes) -> str:
+    """Return a text of a record. A damaged one counts as unreadable, and does not keep the records
+    beside it from being read. SQLite's exception would quote it."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        # It is no JSON, and as a key it is the last one.
+        return "\U0010ffff"
 
 
 class _Process(Bulkheads):

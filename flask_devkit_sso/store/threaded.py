@@ -29,6 +29,13 @@ class ThreadedBulkheads(Bulkheads):
         self._name = name
         self._threads = ThreadPoolExecutor(2 * MAX_CALLS, thread_name_prefix="devkit-sso-store")
 
+    def in_background(self, call: Callable[[], object]) -> None:
+        """Let a thread make a call whose result and failure do not matter.
+
+        :raises RuntimeError: if the interpreter is shutting down.
+        """
+        self._threads.submit(call)
+
     def in_thread(
         self, place: Place, call: Callable[[], T], *, give_up: Callable[[], object] | None = None
     ) -> T:

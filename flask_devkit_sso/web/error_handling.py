@@ -31,22 +31,26 @@ def is_handling_error() -> bool:
 
 
 def watch_errors(app: Flask) -> None:
-    """Extend Flask's two methods that turn exceptions into responses."""
+    """Extend Flask's two methods that turn exceptions into responses.
+
+    The exception is their last argument. A class of the application's, or a later version of Flask,
+    may pass its context as the first one.
+    """
     handle_user_exception, handle_exception = app.handle_user_exception, app.handle_exception
 
-    def handle(error: Exception) -> Any:
+    def handle(*args: Any) -> Any:
         request.environ[_IS_HANDLING] = True
-        if _is_response(error):
+        if _is_response(error := args[-1]):
             # Without a status, it is a redirect, and no error handler applies.
-            return app.handle_http_exception(error) if error.code else error.response
-        return handle_user_exception(error)
+            return app.handle_http_exception(*args) if error.code else error.response
+        return handle_user_exception(*args)
 
-    def handle_unexpected(error: Exception) -> Any:
+    def handle_unexpected(*args: Any) -> Any:
         request.environ[_IS_HANDLING] = True
-        if _is_response(error):
+        if _is_response(args[-1]):
             # A function that runs after the view raised it. Flask would respond with 500.
-            return app.finalize_request(error, from_error_handler=True)
-        return handle_exception(error)
+            return app.finalize_request(*args, from_error_handler=True)  # type: ignore[misc]
+        return handle_exception(*args)
 
     app.handle_user_exception = handle  # type: ignore[assignment, method-assign]
     app.handle_exception = handle_unexpected  # type: ignore[assignment, method-assign]

@@ -10,7 +10,7 @@ from ..service import get_request, get_state
 from .place import is_landing_path
 from .request_user import has_loaded_user
 from .requests import ME, is_page_load
-from .responses import restore
+from .responses import is_cors, restore
 from .returning import close_headers
 
 
@@ -64,10 +64,6 @@ def _add_cache_headers(response: Response) -> Response:
         # Whatever the application adds to all its responses, such as with Flask-CORS.
         response.headers["Cache-Control"] = "no-store"
         for name, _ in list(response.headers):
-            if _is_cors(name):
+            if is_cors(name):
                 del response.headers[name]
     return response
-
-
-def _is_cors(header: str) -> bool:
-    return header.lower().startswith(("access-control-", "timing-allow-origin"))

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import flask
 from flask import Flask, Request, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, SecurityError
 from werkzeug.routing import MapAdapter
 
 from ..config.problem import Problem
@@ -56,8 +56,13 @@ def url_for(endpoint: str, **values: Any) -> str:
 
     It is a path, unless our routes are at another host than the current request.
     """
+    is_for_browsers = endpoint.startswith(OUR_ENDPOINTS) and flask.has_request_context()
+    if is_for_browsers and isinstance(request.routing_exception, SecurityError):
+        # Flask builds no URL for a request whose host is not in TRUSTED_HOSTS.
+        path = urls_at(get_app(), get_redirect_uri()).build(endpoint, values)
+        return quote(mount_point()) + path
     url = flask.url_for(endpoint, **values)
-    if not endpoint.startswith(OUR_ENDPOINTS) or not flask.has_request_context():
+    if not is_for_browsers:
         return url
     if url.startswith("/"):
         return url if request.script_root else quote(mount_point()) + url

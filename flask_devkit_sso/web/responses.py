@@ -77,6 +77,11 @@ def release(response: Response) -> Response:
     return response
 
 
+def is_cors(header: str) -> bool:
+    """Return whether a header lets scripts of other sites read a response or its timing."""
+    return header.lower().startswith(("access-control-", "timing-allow-origin"))
+
+
 def restore(response: Response, here: Request) -> Response:
     """Undo what the application's functions have done to a response of ours, or to its class.
 

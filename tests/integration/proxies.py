@@ -111,6 +111,25 @@ def apache_with(place: Place, configuration: str) -> list[str]:
     return ["/usr/sbin/apache2", "-f", str(main), "-DFOREGROUND"]
 
 
+def haproxy_with(place: Place, configuration: str) -> list[str]:
+    """Write HAProxy's configuration, and return its command."""
+    certificate, key = (place.folder / f"app.example.com.{kind}" for kind in ("pem", "key"))
+    both = place.folder / "haproxy.pem"
+    both.write_bytes(certificate.read_bytes() + key.read_bytes())
+    changes = {
+        "127.0.0.1:8000": place.app,
+        "bind :443 ": f"bind 127.0.0.1:{place.port} ",
+        "/etc/haproxy/app.example.com.pem": str(both),
+    }
+    for shown, real in changes.items():
+        assert shown in configuration
+        configuration = configuration.replace(shown, real)
+    file = place.folder / "haproxy.cfg"
+    file.write_text(configuration)
+    # Debian's own configuration names folders and a user as well.
+    return ["/usr/sbin/haproxy", "-db", "-f", str(file)]
+
+
 @contextmanager
 def running(command: list[str], url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with (

@@ -11,7 +11,7 @@ import requests
 from .. import processes
 from ..documents import blocks
 from ..processes import Person
-from .proxies import Place, apache_with, nginx_with, running, write_certificate
+from .proxies import Place, apache_with, haproxy_with, nginx_with, running, write_certificate
 from .recipes import serving
 
 DOCUMENT = "docs/deployment.md"
@@ -50,7 +50,12 @@ def apache(place: Place) -> list[str]:
     return apache_with(place, configuration)
 
 
-@pytest.mark.parametrize("configure", [root, nginx, apache])
+def haproxy(place: Place) -> list[str]:
+    (configuration,) = blocks(DOCUMENT, "haproxy")
+    return haproxy_with(place, configuration)
+
+
+@pytest.mark.parametrize("configure", [root, nginx, apache, haproxy])
 @pytest.mark.parametrize("fragment", ["", "#/login"])
 def test_people_sign_in_and_out(
     configure: Callable[[Place], list[str]], fragment: str, tmp_path: Path
@@ -66,8 +71,7 @@ def test_people_sign_in_and_out(
             tmp_path, port, app.url.removeprefix("http://"), plain_port=processes.free_port()
         )
         command = configure(place)
-        # This asks without TLS: the answer is an error, but it is an answer.
-        with running(command, f"http://127.0.0.1:{port}", tmp_path / "proxy.log"):
+        with running(command, origin, tmp_path / "proxy.log"):
             url = origin + prefix
             forged = {
                 "Accept": "text/html",
@@ -90,7 +94,7 @@ def test_people_sign_in_and_out(
             name, address, client = shown.text.split()
             assert name == "ada"
             if prefix:
-                # Only Apache passes the port of the tests on.
+                # nginx does not pass the port of the tests on.
                 assert address.replace(f":{port}", "") == "https://127.0.0.1/app/page"
                 assert client == "127.0.0.1"
             ours = [cookie for cookie in ada.browser.cookies if "devkit_sso" in cookie.name]

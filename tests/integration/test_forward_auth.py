@@ -109,9 +109,7 @@ def site(
         place = Place(folder, port, app.url.removeprefix("http://"), program)
         php = ["/usr/bin/php", "-S", program, str(folder / "reports.php")]
         stack.enter_context(running(php, f"http://{program}", folder / "php.log"))
-        # wait_for cannot check the certificate, so ask without TLS: the answer is an error.
-        command = configure(place)
-        stack.enter_context(running(command, f"http://127.0.0.1:{port}", folder / "proxy.log"))
+        stack.enter_context(running(configure(place), url, folder / "proxy.log"))
         yield Site(url, ca_bundle, app, place, configure)
 
 
@@ -193,7 +191,7 @@ def test_a_mistake_in_nginx_lets_nobody_pass(site: Site, asked: str) -> None:
         (folder / file.name).write_bytes(file.read_bytes())
     mistake = ("auth_request /_verify_admin;", f"auth_request {asked};")
     command = nginx(replace(site.place, folder=folder, port=port), mistake)
-    with running(command, f"http://127.0.0.1:{port}", folder / "proxy.log"):
+    with running(command, f"https://127.0.0.1:{port}", folder / "proxy.log"):
         ada = site.person("ada")
         assert ada.get(f"{site.url}/reports/").status_code == 200
         found = ada.get(f"https://127.0.0.1:{port}/reports/")

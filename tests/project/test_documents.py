@@ -52,6 +52,7 @@ ELSEWHERE = {
     ("docs/offline.md", "text"),
     # make integration runs them.
     ("docs/deployment.md", "apache"),
+    ("docs/deployment.md", "haproxy"),
     ("docs/forward_auth.md", "caddyfile"),
     ("docs/landing.md", "html"),
     ("docs/landing.md", "js"),

@@ -72,6 +72,34 @@ def test_a_failover_behind_one_address(primary: RedisServer, replica: RedisServe
     proxy.close()
 
 
+def test_an_isolated_primary_that_refuses_writes(
+    primary: RedisServer, replica: RedisServer
+) -> None:
+    """With min-replicas-to-write, a primary without replicas learns late that it is none."""
+    proxy = Proxy(primary)
+    store = RedisStore(proxy.url)
+    assert store.add("k", "1", expires=in_a_minute())
+    assert data_of(store, "k") == "1"
+    primary.wait_for_replica()
+    primary.config(min_replicas_to_write="2")
+    with replica.admin() as new:
+        new.replicaof("NO", "ONE")
+    proxy.switch(replica)
+    assert store.update("k", "2"), "no call fails"
+    assert data_of(store, "k") == "2"
+    proxy.close()
+
+
+def test_connections_that_end_often(primary: RedisServer) -> None:
+    """redis-py's pools allow 100 connections by default, and count them while they exist."""
+    store = RedisStore(primary.url)
+    with primary.admin() as admin:
+        for _ in range(110):
+            assert store.read("k") is None
+            admin.client_kill_filter(_type="normal", skipme=True)
+    assert store.add("k", "1", expires=in_a_minute())
+
+
 def test_a_removal_that_no_replica_confirms(
     primary: RedisServer,
     replica: RedisServer,

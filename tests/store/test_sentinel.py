@@ -118,6 +118,25 @@ def test_a_demoted_primary_is_not_read(sentinels: Sentinels) -> None:
         assert "cmdstat_hmget" not in admin.info("commandstats")
 
 
+def test_a_former_primary_that_does_not_know_it_is_not_read(sentinels: Sentinels) -> None:
+    """It continues where it was paused, and Sentinels demote it only ten seconds later."""
+    store = RedisStore(sentinels.url)
+    assert store.add("paused", "1", expires=in_a_minute())
+    assert data_of(store, "paused") == "1"
+    old = sentinels.primary()
+    old.wait_for_replica()
+    old.send_signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: sentinels.primary() is not old)
+        with sentinels.primary().admin() as admin:
+            admin.delete("devkit_sso:paused")
+    finally:
+        old.send_signal(signal.SIGCONT)
+    _retry(lambda: store.read("paused") is None)
+    assert not _is_replica(old), "it was read for too long"
+    wait_until(lambda: _is_replica(old))
+
+
 def _retry(call: object) -> None:
     def try_it() -> bool:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -22,6 +23,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from flask_devkit_sso import DevKitSSO, LoginFailed
+from flask_devkit_sso.store.open import open_store
 from flask_devkit_sso.store.sqlite import SQLiteStore
 
 from .. import forked
@@ -283,6 +285,33 @@ def test_read_only_redis_prevents_revalidation(
     assert client.get("/private").text == "private ada"
 
 
+def test_a_damaged_record_does_not_hide_the_others(
+    any_store: str, request: pytest.FixtureRequest
+) -> None:
+    """A pending logout that is not UTF-8 would otherwise keep all others from being reported."""
+    store = open_store(any_store, os.curdir)
+    for key in ("damaged", "good"):
+        assert store.add(key, f"data of {key}", expires=time.time() + 60, owner="o")
+    if any_store.startswith("sqlite"):
+        with closing(sqlite3.connect(any_store.removeprefix("sqlite:///"))) as connection:
+            connection.execute(
+                "UPDATE record SET data = CAST(x'ff7b7d' AS text) WHERE key = 'damaged'"
+            )
+            connection.commit()
+    else:
+        server: RedisServer = request.getfixturevalue("redis_server")
+        with server.admin() as admin:
+            admin.hset("devkit_sso:damaged", "data", b"\xff{}")
+    rows = store.of_owner("o")
+    assert rows["good"].data == "data of good"
+    damaged = [rows.get("damaged"), store.read("damaged")]
+    for row in filter(None, damaged):
+        with pytest.raises(ValueError, match="Expecting value"):
+            json.loads(row.data)
+    assert "data of good" in store.remove_owner("o")
+    assert store.of_owner("o") == {}
+
+
 @pytest.mark.parametrize("own_handler", [False, True])
 @pytest.mark.own_redis
 def test_a_store_failure_inside_a_view(
@@ -467,6 +496,7 @@ def test_a_file_system_without_shared_memory(tmp_path: Path) -> None:
     program = f"""
 import ctypes, errno, struct
 from pathlib import Path
+from flask_devkit_sso.store.open import open_store
 from flask_devkit_sso.store.sqlite import SQLiteStore
 MMAP, MAP_SHARED, ALLOW, FAIL = 9, 1, 0x7FFF0000, 0x00050000 | errno.ENODEV
 LOAD, EQUAL, ANY_BIT, RETURN = 0x20, 0x15, 0x45, 0x06

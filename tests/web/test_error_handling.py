@@ -152,3 +152,43 @@ def test_a_function_that_runs_after_the_view(app: Flask, tmp_path: Path) -> None
     client = sign_in_and_break_the_store(app, tmp_path)
     assert reason(client.get("/")) == "store_unavailable"
     assert client.get("/nowhere").status_code == 404
+
+
+class PassesContext(Flask):
+    """An application whose methods receive a context before the exception or the response."""
+
+    def full_dispatch_request(self) -> Response:
+        try:
+            result: Any = self.preprocess_request()
+            if result is None:
+                result = self.dispatch_request()
+        except HTTPException as error:
+            result = self.handle_user_exception("context", error)
+        return self.finalize_request("context", result)
+
+    def handle_user_exception(self, *args: Any) -> Any:
+        assert args[0] == "context"
+        return super().handle_user_exception(args[-1])
+
+    def handle_http_exception(self, *args: Any) -> Any:
+        return super().handle_http_exception(args[-1])
+
+    def handle_exception(self, *args: Any) -> Any:
+        return super().handle_exception(args[-1])
+
+    def finalize_request(self, *args: Any, from_error_handler: bool = False) -> Response:
+        return super().finalize_request(args[-1], from_error_handler)
+
+
+def test_methods_with_another_signature(make_app: AppMaker) -> None:
+    app = PassesContext("tests")
+    app.config.update(make_app().config)
+    DevKitSSO(app)
+    app.add_url_rule("/private", "private", login_required(lambda: "private"))
+    app.add_url_rule("/gone", "gone", lambda: abort(410))
+    client = app.test_client()
+    assert client.get("/private").location == "/sso/authorize?next=/private"
+    assert client.get("/private", headers=SCRIPT).status_code == 401
+    assert client.get("/gone").status_code == 410
+    app.after_request(login_required(lambda response: response))
+    assert client.get("/gone").location == "/sso/authorize?next=/gone"

@@ -226,24 +226,33 @@ def broken_session(app: Flask) -> None:
 def test_nobody_passes_while_anything_fails(make_app: AppMaker, fault: Any, testing: bool) -> None:
     app = make_app()
     catch_everything(app)
+    # It adds its headers to what Flask.handle_exception returns, too.
+    CORS(app, supports_credentials=True, origins="https://evil.example")
     client = app.test_client()
     login_as(client, "ada")
     app.config["TESTING"] = testing
     fault(app)
     # Settings that are assigned late are noticed within a second.
     advance(2)
-    response = verify(client, headers=PAGE)
+    response = verify(client, headers=PAGE | {"Origin": "https://evil.example"})
     assert response.status_code == 503
 
 
-def test_an_untrusted_host_is_refused(make_app: AppMaker) -> None:
-    app = make_app()
+def test_trusted_hosts_do_not_matter(make_app: AppMaker) -> None:
+    """Some proxies ask with the name of their own connection."""
+    app = make_app(redirect_uri="https://example.com/app/sso/callback")
     catch_everything(app)
-    app.config["TRUSTED_HOSTS"] = ["localhost"]
+    app.config["TRUSTED_HOSTS"] = ["example.com"]
     client = app.test_client()
-    response = client.get("/sso/verify", headers={"Host": "evil.example"})
-    check(response)
-    assert response.status_code == 400
+    response = verify(client, headers=PAGE | {"X-Original-URI": "/files/"})
+    assert response.status_code == 401
+    assert response.headers[LOGIN_URL] == "/app/sso/authorize?next=/files/"
+    assert 'href="/app/sso/static/devkit_sso.css"' in response.text
+    login_as(client, "ada")
+    assert verify(client, "?role=Admin", headers=PAGE).status_code == 403
+    assert verify(client).status_code == 204
+    for path in ("/sso/authorize", "/sso/verify%3Frole=Admin"):
+        assert client.get(path).status_code == 400, path
 
 
 def test_an_outage_of_the_server(app: Flask, server: ScriptedServer) -> None:
@@ -340,6 +349,32 @@ def test_no_view_of_the_application_is_below_the_prefix(
     for path in ("/sso", "/ssoverify", "/other/sso/verify", "/verify"):
         assert client.open(path, method=method).status_code == 200, path
     assert client.post("/sso/me").status_code == 404
+
+
+def no_route(endpoint: str | None, values: dict[str, Any] | None) -> None:
+    """Refuse paths, as an application does whose URLs begin with a language."""
+    abort(404)
+
+
+@pytest.mark.parametrize("testing", [True, False])
+@pytest.mark.parametrize("is_broken", [True, False], ids=["session", "preprocessor"])
+def test_no_error_page_of_the_application_answers_for_an_unknown_path(
+    app: Flask, testing: bool, is_broken: bool
+) -> None:
+    """Single-page applications often answer 404 with their first page and status 200."""
+    catch_everything(app)
+    if is_broken:
+        broken_session(app)
+    else:
+        app.url_value_preprocessor(no_route)
+    app.config["TESTING"] = testing
+    client = app.test_client()
+    for path in ("/sso/verify%3Frole=Admin", "/sso/", "/sso//verify"):
+        assert client.get(path).status_code == 404, path
+    if not testing:
+        # Elsewhere, the application may do as it likes.
+        assert client.get("/other").text == "index.html"
+        assert client.get("/sso/me").text == "index.html" or not is_broken
 
 
 def test_error_pages_of_the_application_do_not_see_other_methods(app: Flask) -> None:
