@@ -95,15 +95,17 @@ class Person:
     def get(self, url: str, *, follow: bool = True) -> requests.Response:
         return self.browser.get(url, allow_redirects=follow, timeout=60)
 
-    def response_url(self, authorize_url: str) -> str:
-        """Sign in at the sandbox if necessary; return the URL of its authorization response."""
+    def response_url(self, authorize_url: str, *, cancel: bool = False) -> str:
+        """Sign in at the sandbox if necessary, or cancel; return the URL of its authorization
+        response."""
         answer = self.get(authorize_url, follow=False)
         if answer.status_code == 200:
             token = re.search(r'name="form_token" value="([^"]+)"', answer.text)
             assert token, answer.text
             answer = self.browser.post(
                 "{0.scheme}://{0.netloc}/sign-in".format(urlsplit(authorize_url)),
-                data={"form_token": token[1], "username": self.username},
+                data={"form_token": token[1]}
+                | ({"cancel": "1"} if cancel else {"username": self.username}),
                 allow_redirects=False,
                 timeout=60,
             )

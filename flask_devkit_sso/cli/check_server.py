@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 from flask.cli import ScriptInfo
 
@@ -12,19 +10,40 @@ from ..config.settings import PREFIX
 from ..protocol.client import Client
 from ..protocol.transport import Transport
 from .check_server_authorize import check_authorize
+from .check_server_checks import AUTHORIZE, CHECKS, VALIDITY
+from .check_server_disabled import check_disabled_person
+from .check_server_fill import Answers
 from .check_server_login import check_login
+from .check_server_logout import check_cancelled_sign_in, check_logout
 from .check_server_person import Person
 from .check_server_refusals import check_refusals
+from .check_server_report import Report
 from .check_server_target import Target
 from .check_server_variations import check_pkce, check_varying_redirect_uri, check_wrong_parameters
-from .findings import Findings, list_problems
+from .check_server_visitors import Attended, NotBack, Unattended, Visitor, read_answers
+from .findings import list_problems
 from .loading import ENVIRONMENT, load_app, print_loading_error
-from .output import echo
 
 
 @click.command()
+@click.option(
+    "--as",
+    "name",
+    metavar="NAME",
+    help="Sign in as this person, by the server's own form, instead of asking for addresses.",
+)
+@click.option(
+    "--field",
+    "fields",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="With --as: the value of another field of the form. NAME=- reads it from standard input.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as a JSON object.")
 @click.pass_context
-def check_server(ctx: click.Context) -> None:
+def check_server(
+    ctx: click.Context, name: str | None, fields: tuple[str, ...], as_json: bool
+) -> None:
     """Test an authentication server.
 
     The command tests it against the protocol, interface by interface.
@@ -35,37 +54,87 @@ def check_server(ctx: click.Context) -> None:
     the environment (FLASK_DEVKIT_SSO_SERVER_URL and so on) are enough. The tests that need no
     person come first. Then the command prints URLs to open in a browser, and asks for the address
     that the server redirected the browser to. It does not show what you paste. Press Enter, or use
-    an empty standard input, to skip that part. At the end it names the DEVKIT_SSO_BINDING that
-    fits.
+    an empty standard input, to skip a part. With --as it opens the URLs itself and fills in the
+    server's form. At the end it names the DEVKIT_SSO_BINDING that fits.
 
-    What the protocol leaves open is a note. The exit status is 1 if something is wrong. The
-    sections are those of docs/protocol.md.
+    What the protocol leaves open is a note. What was not tested is listed too. The exit status is 1
+    if something is wrong. The sections are those of docs/protocol.md.
     """
-    target, binding = _load_target(ctx.ensure_object(ScriptInfo))
-    found = target.found
+    if fields and name is None:
+        raise click.UsageError("--field needs --as.")
+    answers = None if name is None else read_answers(name, fields)
+    found = Report(as_json=as_json)
+    target, binding = _load_target(ctx.ensure_object(ScriptInfo), found)
     found.section("Sections 2 to 6, without a person")
-    check_refusals(target)
+    is_reached = check_refusals(target)
+    if target.server.validity is None:
+        found.skip(VALIDITY, *CHECKS[VALIDITY], why=f"{PREFIX}VALIDITY_URL is not set")
     found.section("Section 1, without a person")
-    check_authorize(target)
+    is_reached = check_authorize(target) and is_reached
+    _note_http(target)
+    fitting = None
+    if is_reached:
+        fitting = _check_with_person(target, answers, binding)
+    else:
+        found.skip(AUTHORIZE, "sign_in", why="authorize or getToken does not respond as it should")
+    found.skip_the_rest()
+    if as_json:
+        found.print_json(fitting)
+    ctx.exit(1 if found.has_errors else 0)
+
+
+def _note_http(target: Target) -> None:
+    if target.server.authorize_url.startswith("http:"):
+        target.found.note(
+            AUTHORIZE,
+            "vendor_product",
+            "this test uses http. The vendor's documentation requires https for every interface",
+        )
+
+
+def _check_with_person(target: Target, answers: Answers | None, binding: str) -> str | None:
+    """Run the tests that need a sign-in, and return the binding that fits, if it is known."""
+    found = target.found
     found.section("Sections 1 to 6, with a person")
-    echo(
-        "Stop the application first: its landing page would remove the code from the address.\n"
-        "Open each URL in the same browser, and sign in if you are asked to. Then copy the whole\n"
-        "address that the server redirected you to, and paste it here."
-    )
-    person = Person(target, _ask)
+    try:
+        visitor = _visitor(target, answers)
+    except NotBack as error:
+        found.error(AUTHORIZE, "sign_in", error.text, error.fix)
+        return None
+    person = Person(target, visitor)
     returns_state, accepts_nonce = check_login(target, person), False
     if returns_state is not None:
         accepts_nonce = check_varying_redirect_uri(target, person)
         check_pkce(target, person)
         check_wrong_parameters(target, person)
+        # Before the sign-in of the tests above is ended, nothing may depend on its end.
+        check_logout(target, person)
+        check_cancelled_sign_in(target, person, returns_state=returns_state)
+        check_disabled_person(target, person)
     person.sign_out()
     found.section("Binding")
-    echo(_recommend_binding(returns_state, accepts_nonce, binding))
-    ctx.exit(1 if found.error_count else 0)
+    fitting, text = _recommend_binding(returns_state, accepts_nonce, binding)
+    found.tell(text)
+    return fitting
 
 
-def _load_target(info: ScriptInfo) -> tuple[Target, str]:
+def _visitor(target: Target, answers: Answers | None) -> Visitor:
+    """Return who signs in.
+
+    :raises NotBack: if ``--as`` may send nothing to this server.
+    """
+    found = target.found
+    if answers is not None:
+        return Unattended(target.transport, target.server.authorize_url, answers)
+    found.tell(
+        "Stop the application first: its landing page would remove the code from the address.\n"
+        "Open each URL in the same browser, and sign in if you are asked to. Then copy the whole\n"
+        "address that the server redirected you to, and paste it here."
+    )
+    return Attended(found.tell, to_stderr=found.as_json)
+
+
+def _load_target(info: ScriptInfo, found: Report) -> tuple[Target, str]:
     """Return the server and the current binding.
 
     :raises click.ClickException: if the settings are wrong or not enough.
@@ -76,7 +145,7 @@ def _load_target(info: ScriptInfo) -> tuple[Target, str]:
     if loaded_app.app or not (server and redirect_uri):
         print_loading_error(loaded_app)
     if loaded_app.app is None:
-        echo(f"These tests use the settings in the environment ({ENVIRONMENT}_…).")
+        found.tell(f"These tests use the settings in the environment ({ENVIRONMENT}_…).")
     if loaded.errors:
         raise click.ClickException(
             f"There are problems with the settings:\n{list_problems(loaded.errors)}"
@@ -89,21 +158,15 @@ def _load_target(info: ScriptInfo) -> tuple[Target, str]:
         )
     transport = Transport(trust=settings.trust, timeout=settings.timeout)
     client = Client(server, transport)
-    return Target(Findings(), server, redirect_uri, transport, client), settings.binding
+    return Target(found, server, redirect_uri, transport, client), settings.binding
 
 
-def _ask(prompt: str) -> str:
-    """Ask for an address. Return "" if there is none, or nobody to ask."""
-    if sys.stdin.isatty():
-        typed: str = click.prompt(prompt, default="", show_default=False, hide_input=True)
-        return typed.strip()
-    echo(f"{prompt}:")
-    return sys.stdin.readline().strip()
-
-
-def _recommend_binding(returns_state: bool | None, accepts_nonce: bool, current: str) -> str:
+def _recommend_binding(
+    returns_state: bool | None, accepts_nonce: bool, current: str
+) -> tuple[str | None, str]:
+    """Return the binding that fits, if it is known, and a sentence about it."""
     if returns_state is None:
-        return f"Without a login it is unknown which {PREFIX}BINDING fits."
+        return None, f"Without a login it is unknown which {PREFIX}BINDING fits."
     if returns_state:
         fitting, why = "state", "the server returns state"
     elif accepts_nonce:
@@ -113,4 +176,4 @@ def _recommend_binding(returns_state: bool | None, accepts_nonce: bool, current:
         fitting = "confirm"
         why = "the server neither returns state nor accepts a redirect_uri that varies"
     now = "the current value" if current == fitting else f"the current value is {current}"
-    return f"{PREFIX}BINDING={fitting} fits, because {why} ({now})."
+    return fitting, f"{PREFIX}BINDING={fitting} fits, because {why} ({now})."

@@ -8,7 +8,8 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from ..errors import ServerError, ServerUnavailable
 from ..protocol import authorization
-from .check_server_target import AUTHORIZE, DOCTOR_HINT, MADE_UP, Target
+from .check_server_checks import AUTHORIZE
+from .check_server_target import DOCTOR_HINT, MADE_UP, Target
 from .findings import describe_error
 
 _UNREGISTERED: Final = "https://unregistered.invalid/callback"
@@ -36,46 +37,66 @@ class Redirect:
         return self.parameters["code"][0]
 
 
-def check_authorize(target: Target) -> None:
-    """Check how authorize responds to somebody who is not signed in."""
+def check_authorize(target: Target) -> bool:
+    """Check how authorize responds to somebody who is not signed in.
+
+    :return: whether it responds at all.
+    """
     found, client_id, uri = target.found, target.server.client_id, target.redirect_uri
-    outcome = _request(target, client_id, uri)
+    outcome = _request(target, "login_page", client_id, uri)
     if outcome is None:
-        return
+        return False
     if outcome.kind == "redirect back":
         found.error(
-            AUTHORIZE, f"redirects the registered client back without a login ({outcome.text})"
+            AUTHORIZE,
+            "login_page",
+            f"redirects the registered client back without a login ({outcome.text})",
         )
     elif outcome.kind == "refusal":
         found.error(
             AUTHORIZE,
+            "login_page",
             f"refuses the registered client ({outcome.text})",
             "Check that this redirect_uri is registered",
         )
     else:
-        found.ok(AUTHORIZE, f"starts a login for the registered client ({outcome.text})")
-    for fault, wrong_id, wrong_uri in (
-        ("an unknown client", MADE_UP, uri),
-        ("an unregistered redirect_uri", client_id, _UNREGISTERED),
-        ("a redirect_uri with one more character", client_id, f"{uri}x"),
+        text = f"starts a login for the registered client ({outcome.text})"
+        found.ok(AUTHORIZE, "login_page", text)
+    for check, fault, wrong_id, wrong_uri in (
+        ("unknown_client", "an unknown client", MADE_UP, uri),
+        (
+            "unregistered_redirect_uri",
+            "an unregistered redirect_uri",
+            client_id,
+            _UNREGISTERED,
+        ),
+        (
+            "longer_redirect_uri",
+            "a redirect_uri with one more character",
+            client_id,
+            f"{uri}x",
+        ),
     ):
-        outcome = _request(target, wrong_id, wrong_uri)
+        outcome = _request(target, check, wrong_id, wrong_uri)
         if outcome is None:
-            return
+            return False
         if outcome.kind == "redirect back" and wrong_uri == _UNREGISTERED:
-            found.error(AUTHORIZE, f"redirects to {fault}", "Show an error page instead")
+            found.error(AUTHORIZE, check, f"redirects to {fault}", "Show an error page instead")
         elif outcome.kind == "redirect back":
-            found.note(AUTHORIZE, f"redirects back for {fault} ({outcome.text})")
+            found.note(AUTHORIZE, check, f"redirects back for {fault} ({outcome.text})")
         elif outcome.kind == "refusal":
-            found.ok(AUTHORIZE, f"refuses {fault} ({outcome.text})")
+            found.ok(AUTHORIZE, check, f"refuses {fault} ({outcome.text})")
         else:
             found.note(
-                AUTHORIZE, f"{outcome.text} for {fault}: only a person can see if it is a refusal"
+                AUTHORIZE,
+                check,
+                f"{outcome.text} for {fault}: only a person can see if it is a refusal",
             )
+    return True
 
 
-def _request(target: Target, client_id: str, redirect_uri: str) -> _Outcome | None:
-    """Send an authorization request. Without a response, print the error and return None."""
+def _request(target: Target, check: str, client_id: str, redirect_uri: str) -> _Outcome | None:
+    """Send an authorization request. Without a response, report the error and return None."""
     url = authorization.authorization_url(
         target.server.authorize_url,
         client_id=client_id,
@@ -85,7 +106,7 @@ def _request(target: Target, client_id: str, redirect_uri: str) -> _Outcome | No
     try:
         response = target.transport.get(url)
     except (ServerUnavailable, ServerError) as error:
-        target.found.error(AUTHORIZE, describe_error(error), DOCTOR_HINT)
+        target.found.error(AUTHORIZE, check, describe_error(error), DOCTOR_HINT)
         return None
     text = f"HTTP {response.status}"
     if 300 <= response.status <= 399:

@@ -1,63 +1,118 @@
-"""A person who signs in at the server for ``check-server`` and pastes addresses."""
+"""A person who signs in at the server for ``check-server``."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 from ..errors import ServerError, ServerUnavailable
 from ..protocol.error_codes import SUCCESS
 from .check_server_authorize import Redirect, parse_redirect
-from .check_server_target import AUTHORIZE, Target
-from .output import echo
+from .check_server_target import Target
+from .check_server_visitors import NotBack, Visitor
+
+ERRORS: Final = (
+    "invalid_request",
+    "unauthorized_client",
+    "access_denied",
+    "unsupported_response_type",
+    "invalid_scope",
+    "server_error",
+    "temporarily_unavailable",
+)
+"""RFC 6749 section 4.1.2.1. Nothing else that the server sends as an ``error`` may be shown."""
 
 
 class Person:
-    """Opens authorization requests in a browser.
+    """Makes authorization requests, and exchanges the codes.
 
-    :param ask: asks for the address that the server redirected to; it returns "" if there is none.
     :ivar access_tokens: the access tokens that the server has issued during the test.
     """
 
-    def __init__(self, target: Target, ask: Callable[[str], str]) -> None:
+    def __init__(self, target: Target, visitor: Visitor) -> None:
         self._target = target
-        self._ask = ask
+        self.visitor = visitor
         self.access_tokens: list[str] = []
 
     def authorize(
         self,
         purpose: str,
         redirect_uri: str,
+        subject: str,
+        check: str,
         *,
         state: str | None = None,
         code_verifier: str | None = None,
+        refusal: str = "",
     ) -> Redirect | None:
         """Open an authorization request, and return the redirect back if it has one code.
 
-        Without such a redirect, print why and return None.
+        Without such a redirect, report it for the check and return None.
+
+        :param refusal: a note instead of an error if the server does not redirect back.
+        """
+        url = self.url(redirect_uri, state=state, code_verifier=code_verifier)
+        redirect = self.come_back(
+            lambda: self.visitor.sign_in(url, redirect_uri, purpose),
+            redirect_uri,
+            subject,
+            check,
+            refusal=refusal,
+        )
+        if redirect is None or len(redirect.parameters.get("code", [])) == 1:
+            return redirect
+        if refusal and "error" in redirect.parameters:
+            self._target.found.note(subject, check, refusal)
+            return None
+        self._target.found.error(subject, check, f"redirects back with {describe(redirect)}")
+        return None
+
+    def come_back(
+        self,
+        visit: Callable[[], str],
+        redirect_uri: str,
+        subject: str,
+        check: str,
+        *,
+        refusal: str = "",
+    ) -> Redirect | None:
+        """Return what the address contains that a visit leads to.
+
+        Without such an address, report it for the check and return None.
         """
         found = self._target.found
-        url = self._target.client.authorization_url(
-            redirect_uri=redirect_uri, state=state, code_verifier=code_verifier
-        )
-        echo(f"\nOpen this URL for {purpose}:\n  {url}")
-        address = self._ask("The address that you were redirected to (not shown)")
-        if not address:
-            found.note(AUTHORIZE, f"no address given for {purpose.partition(' (')[0]}")
+        try:
+            address = visit()
+        except NotBack as error:
+            if error.level == "skipped":
+                found.skip(subject, check, why=error.text)
+            elif refusal:
+                found.note(subject, check, refusal)
+            else:
+                report = found.error if error.level == "error" else found.warning
+                report(subject, check, error.text, error.fix)
             return None
         redirect = parse_redirect(address, redirect_uri)
         if redirect is None:
             found.error(
-                AUTHORIZE,
+                subject,
+                check,
                 "the address is not the redirect_uri with parameters",
                 "Add code to the end of the redirect_uri, or as a query before its fragment",
             )
-            return None
-        if len(redirect.parameters.get("code", [])) != 1:
-            found.error(AUTHORIZE, f"redirects back with {_describe(redirect)}")
-            return None
         return redirect
+
+    def look(self, redirect_uri: str, why: str) -> str | None:
+        """Open authorize without signing in, as :meth:`Visitor.look` does."""
+        return self.visitor.look(self.url(redirect_uri), redirect_uri, why)
+
+    def url(
+        self, redirect_uri: str, *, state: str | None = None, code_verifier: str | None = None
+    ) -> str:
+        return self._target.client.authorization_url(
+            redirect_uri=redirect_uri, state=state, code_verifier=code_verifier
+        )
 
     def exchange(
         self, redirect: Redirect, redirect_uri: str, *, code_verifier: str | None = None
@@ -81,9 +136,8 @@ class Person:
                 self._target.client.logout(token)
 
 
-def _describe(redirect: Redirect) -> str:
+def describe(redirect: Redirect) -> str:
     if "error" not in redirect.parameters:
         return f"{len(redirect.parameters.get('code', []))} codes"
-    # Nothing else that the server sent may be shown.
     error = "".join(redirect.parameters["error"])
-    return f"an error ({error})" if re.fullmatch(r"[a-z_]{3,40}", error) else "an error"
+    return f"an error ({error})" if error in ERRORS else "an error"

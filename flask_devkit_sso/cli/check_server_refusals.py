@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..errors import ServerError, ServerUnavailable
@@ -12,16 +11,17 @@ from ..protocol import contract
 from ..protocol.contract import RawResponse
 from ..protocol.envelope import NotAnEnvelope, parse_envelope
 from ..protocol.error_codes import SUCCESS, invalid, missing
+from .check_server_checks import GET_TOKEN, GET_USER_INFO, LOGOUT, REFRESH_TOKEN, VALIDITY
+from .check_server_report import Report
 from .check_server_target import DOCTOR_HINT, MADE_UP, Target
-from .findings import Findings, describe_error
+from .findings import describe_error
 
 
 @dataclass(frozen=True)
 class _Interface:
     """A POST interface, with a request in which one parameter is made up."""
 
-    section: int
-    name: str
+    subject: str
     url: str
     parameters: Mapping[str, str] = field(repr=False)
     made_up: str
@@ -29,8 +29,8 @@ class _Interface:
     """What the request contains as well, for which the protocol has no error code."""
 
     @property
-    def subject(self) -> str:
-        return f"{self.section}. {self.name}"
+    def name(self) -> str:
+        return self.subject.partition(" ")[2]
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,27 @@ class _Refusal:
 
 
 class _NoEnvelope(Exception):
-    """The interface returned no envelope. The reason has been printed."""
+    """The interface returned no envelope. The reason has been reported."""
+
+    def __init__(self, *, is_unreachable: bool = False) -> None:
+        super().__init__()
+        self.is_unreachable = is_unreachable
 
 
-def check_refusals(target: Target) -> None:
+def check_refusals(target: Target) -> bool:
+    """Check each interface.
+
+    :return: whether getToken responds at all.
+    """
+    is_reached = True
     for interface in _interfaces(target):
-        with suppress(_NoEnvelope):
+        try:
             responses = _check_codes(target, interface)
             _check_envelopes(target.found, interface, responses)
+        except _NoEnvelope as error:
+            if interface.subject == GET_TOKEN and error.is_unreachable:
+                is_reached = False
+    return is_reached
 
 
 def _interfaces(target: Target) -> Iterator[_Interface]:
@@ -64,13 +77,13 @@ def _interfaces(target: Target) -> Iterator[_Interface]:
     }
     access = client | {"access_token": MADE_UP}
     refresh = client | {"refresh_token": MADE_UP}
-    yield _Interface(2, "getToken", server.token_url, token, "authorization_code")
-    yield _Interface(3, "getUserInfo", server.user_info_url, access, "access_token")
-    yield _Interface(4, "refreshToken", server.refresh_url, refresh, "refresh_token")
+    yield _Interface(GET_TOKEN, server.token_url, token, "authorization_code")
+    yield _Interface(GET_USER_INFO, server.user_info_url, access, "access_token")
+    yield _Interface(REFRESH_TOKEN, server.refresh_url, refresh, "refresh_token")
     if server.validity is not None:
         url, users = server.validity.url, {server.validity.field: [MADE_UP]}
-        yield _Interface(5, "user validity", url, access, "access_token", users)
-    yield _Interface(6, "logout", server.logout_url, access, "access_token")
+        yield _Interface(VALIDITY, url, access, "access_token", users)
+    yield _Interface(LOGOUT, server.logout_url, access, "access_token")
 
 
 def _refusals(interface: _Interface) -> Iterator[_Refusal]:
@@ -101,19 +114,22 @@ def _check_codes(target: Target, interface: _Interface) -> list[RawResponse]:
         )
         if code == expected:
             right.append(code)
-        elif code == SUCCESS and interface.name == "logout" and expected == other:
+        elif code == SUCCESS and subject == LOGOUT and expected == other:
             found.note(
                 subject,
+                "error_codes",
                 "reports success for a made-up token, so success proves nothing",
             )
         elif code == SUCCESS:
-            found.error(subject, f"reports success if {fault}", f"Return {expected}")
+            found.error(subject, "error_codes", f"reports success if {fault}", f"Return {expected}")
         elif code == other:
-            found.note(subject, f"{code} instead of {expected} if {fault}; both are allowed")
+            found.note(
+                subject, "error_codes", f"{code} instead of {expected} if {fault}; both are allowed"
+            )
         else:
-            found.error(subject, f"{code} if {fault}", f"Return {expected}")
+            found.error(subject, "error_codes", f"{code} if {fault}", f"Return {expected}")
     if right:
-        found.ok(subject, f"returns {', '.join(right)} as required")
+        found.ok(subject, "error_codes", f"returns {', '.join(right)} as required")
     return responses
 
 
@@ -122,11 +138,12 @@ def _post(target: Target, interface: _Interface, parameters: Mapping[str, str]) 
         body = json.dumps({**parameters, **interface.rest}).encode()
         return target.transport.post(interface.url, body)
     except (ServerUnavailable, ServerError) as error:
-        target.found.error(interface.subject, describe_error(error), DOCTOR_HINT)
-        raise _NoEnvelope from None
+        target.found.error(interface.subject, "error_codes", describe_error(error), DOCTOR_HINT)
+        is_unreachable = isinstance(error, ServerUnavailable)
+        raise _NoEnvelope(is_unreachable=is_unreachable) from None
 
 
-def _read_code(found: Findings, subject: str, response: RawResponse) -> str:
+def _read_code(found: Report, subject: str, response: RawResponse) -> str:
     """Return the code of an envelope. Success with an HTTP error status is printed as an error, but
     counts as success."""
     try:
@@ -136,10 +153,18 @@ def _read_code(found: Findings, subject: str, response: RawResponse) -> str:
         if code is not None:
             return code
         if not _reports_success(response.body):
-            found.error(subject, describe_error(error), "Return an envelope for every request")
+            found.error(
+                subject,
+                "error_codes",
+                describe_error(error),
+                "Return an envelope for every request",
+            )
             raise _NoEnvelope from None
         found.error(
-            subject, describe_error(error), "Report success with HTTP 200 and a data object"
+            subject,
+            "error_codes",
+            describe_error(error),
+            "Report success with HTTP 200 and a data object",
         )
     return SUCCESS
 
@@ -151,7 +176,7 @@ def _reports_success(body: bytes) -> bool:
         return False
 
 
-def _check_envelopes(found: Findings, interface: _Interface, responses: list[RawResponse]) -> None:
+def _check_envelopes(found: Report, interface: _Interface, responses: list[RawResponse]) -> None:
     """Print what is wrong with the envelopes ("Common to all"), each error once."""
     errors, notes = set(), set()
     for response in responses:
@@ -170,10 +195,11 @@ def _check_envelopes(found: Findings, interface: _Interface, responses: list[Raw
     for text in sorted(errors):
         found.error(
             interface.subject,
+            "envelope",
             f"envelope: {text}",
             'Return {"code": "…", "message": "…", "data": {}}',
         )
     statuses = sorted({response.status for response in responses})
     notes.add(f"HTTP status of error responses: {', '.join(map(str, statuses))}")
     for text in sorted(notes):
-        found.note(interface.subject, text)
+        found.note(interface.subject, "envelope", text)

@@ -10,16 +10,22 @@ from ..config.settings import PREFIX
 from ..errors import ServerError, ServerUnavailable
 from ..protocol import authorization, contract
 from ..protocol.error_codes import SUCCESS, invalid
+from .check_server_checks import AUTHORIZE, GET_TOKEN
 from .check_server_person import Person
-from .check_server_target import AUTHORIZE, GET_TOKEN, MADE_UP, Target
+from .check_server_target import MADE_UP, Target
 from .findings import describe_error
 
 
 def check_varying_redirect_uri(target: Target, person: Person) -> bool:
     """Return whether the binding ``redirect_uri`` would work."""
     uri = authorization.add_nonce(target.redirect_uri, secrets.token_urlsafe(24))
-    purpose = "a redirect_uri that varies (press Enter if the server refuses it)"
-    redirect = person.authorize(purpose, uri)
+    redirect = person.authorize(
+        "a redirect_uri that varies (press Enter if the server refuses it)",
+        uri,
+        AUTHORIZE,
+        "varying_redirect_uri",
+        refusal="refuses a redirect_uri that varies",
+    )
     if redirect is None:
         return False
     result = person.exchange(redirect, uri)
@@ -27,13 +33,20 @@ def check_varying_redirect_uri(target: Target, person: Person) -> bool:
     if result != SUCCESS:
         refusal = result or "no envelope"
         text = f"accepts a redirect_uri that varies, but getToken does not ({refusal})"
-    target.found.note(AUTHORIZE, text)
+    target.found.note(AUTHORIZE, "varying_redirect_uri", text)
     return result == SUCCESS
 
 
 def check_pkce(target: Target, person: Person) -> None:
     uri, verifier = target.redirect_uri, secrets.token_urlsafe(32)
-    redirect = person.authorize("PKCE", uri, code_verifier=verifier)
+    redirect = person.authorize(
+        "PKCE",
+        uri,
+        GET_TOKEN,
+        "pkce",
+        code_verifier=verifier,
+        refusal=f"authorize refuses a request with PKCE: {PREFIX}PKCE must be off",
+    )
     if redirect is None:
         return
     if person.exchange(redirect, uri, code_verifier=secrets.token_urlsafe(32)) == SUCCESS:
@@ -45,13 +58,15 @@ def check_pkce(target: Target, person: Person) -> None:
             "refuses a wrong code_verifier, and then the right one: the refusal used the code up, "
             f"or PKCE is unknown. Try {PREFIX}PKCE with care"
         )
-    target.found.note(GET_TOKEN, text)
+    target.found.note(GET_TOKEN, "pkce", text)
 
 
 def check_wrong_parameters(target: Target, person: Person) -> None:
     """Send a valid code with wrong parameters: getToken has to check those too."""
     found, server, uri = target.found, target.server, target.redirect_uri
-    redirect = person.authorize("a code that is sent with wrong parameters", uri)
+    check = "wrong_parameters"
+    purpose = "a code that is sent with wrong parameters"
+    redirect = person.authorize(purpose, uri, GET_TOKEN, check)
     if redirect is None:
         return
     parameters = {
@@ -68,10 +83,13 @@ def check_wrong_parameters(target: Target, person: Person) -> None:
             response = target.transport.post(server.token_url, body)
             tokens = contract.token_response(response, time.time())
         except ServerError as error:
-            target.check_refusal(GET_TOKEN, f"a wrong {name}", error.server_code, invalid(name))
+            what = f"a wrong {name}"
+            target.check_refusal(GET_TOKEN, check, what, error.server_code, invalid(name))
         except ServerUnavailable as error:
-            found.error(GET_TOKEN, describe_error(error))
+            found.error(GET_TOKEN, check, describe_error(error))
         else:
             person.access_tokens.append(tokens.access_token)
-            found.error(GET_TOKEN, f"accepts a wrong {name}", f"Refuse it with {invalid(name)}")
+            found.error(
+                GET_TOKEN, check, f"accepts a wrong {name}", f"Refuse it with {invalid(name)}"
+            )
             return

@@ -1,4 +1,4 @@
-"""Prints the findings of ``doctor`` and ``check-server`` line by line, and lists problems."""
+"""Prints the findings of ``doctor`` line by line, and lists problems."""
 
 from __future__ import annotations
 
@@ -37,9 +37,13 @@ class Findings:
         self._print("error", subject, text, fix)
 
     def _print(self, level: str, subject: str, text: str, fix: str = "") -> None:
-        echo(f"{level:8} {subject}: {text}")
-        if fix:
-            echo(f"{'':8} Fix: {fix}")
+        print_finding(level, subject, text, fix)
+
+
+def print_finding(level: str, subject: str, text: str, fix: str = "") -> None:
+    echo(f"{level:8} {subject}: {text}")
+    if fix:
+        echo(f"{'':8} Fix: {fix}")
 
 
 def describe_error(error: ServerError | ServerUnavailable) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -69,19 +70,27 @@ class Connections:
         return Call(deadline, may_connect=may_connect)
 
     def send(
-        self, call: Call, url: str, body: bytes | None, *, repeatable: bool
+        self,
+        call: Call,
+        url: str,
+        body: bytes | None,
+        *,
+        headers: Mapping[str, str] | None,
+        repeatable: bool,
     ) -> RawResponse | None:
         """Send a POST, or a GET without a body, and read the response.
 
+        :param headers: what to send as well as, or instead of, the usual headers.
         :return: None if there is no open connection, and the call may not open one.
         """
         time_left = call.start()
+        usual = _PAGE_HEADERS if body is None else _HEADERS
         try:
             response = self._latest_pool().request(
                 "GET" if body is None else "POST",
                 url,
                 body=body,
-                headers=_PAGE_HEADERS if body is None else _HEADERS,
+                headers={**usual, **(headers or {})},
                 # The connection limits each read itself (_TimedResponse).
                 timeout=urllib3.Timeout(connect=time_left, read=None),
                 retries=_RETRY_ONCE if repeatable else False,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -65,6 +66,7 @@ class Transport:
         url: str,
         body: bytes,
         *,
+        headers: Mapping[str, str] | None = None,
         repeatable: bool = False,
         background: bool = False,
         place: Place | None = None,
@@ -72,6 +74,7 @@ class Transport:
     ) -> RawResponse:
         """Send a JSON body and return the response, whatever its status.
 
+        :param headers: what to send as well as, or instead of, the usual headers.
         :param repeatable: whether to send the request once more if the connection breaks without a
             response. Do not set it for a request that uses something up, such as an authorization
             code.
@@ -84,20 +87,21 @@ class Transport:
         :raises ServerError: if the response is larger than 1 MiB.
         """
         if place is not None:
-            return self._send(place, url, body, repeatable=repeatable)
+            return self._send(place, url, body, headers=headers, repeatable=repeatable)
         bulkhead = self._interface(url).bulkhead
         wait = deadline - time.monotonic()
         with bulkhead.enter(background=background, wait=wait) as place:
             place.deadline = min(place.deadline, deadline)
-            return self._send(place, url, body, repeatable=repeatable)
+            return self._send(place, url, body, headers=headers, repeatable=repeatable)
 
-    def get(self, url: str) -> RawResponse:
+    def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> RawResponse:
         """Request a page as a browser without cookies does.
 
+        :param headers: as for :meth:`post`.
         :raises ServerError, ServerUnavailable: as :meth:`post`.
         """
         with self._interface(url).bulkhead.enter() as place:
-            return self._send(place, url, None, repeatable=True)
+            return self._send(place, url, None, headers=headers, repeatable=True)
 
     def reserve(self, url: str) -> Place:
         """Take a place for a call before something is used up for it, and pass it to :meth:`post`.
@@ -120,7 +124,15 @@ class Transport:
         for url in urls:
             self._interface(url).bulkhead.check()
 
-    def _send(self, place: Place, url: str, body: bytes | None, *, repeatable: bool) -> RawResponse:
+    def _send(
+        self,
+        place: Place,
+        url: str,
+        body: bytes | None,
+        *,
+        headers: Mapping[str, str] | None,
+        repeatable: bool,
+    ) -> RawResponse:
         connections = self._process.get().connections
         call = connections.call(place.deadline, may_connect=False)
         # What was done since the place was reserved says nothing about the server.
@@ -129,12 +141,12 @@ class Transport:
             raise ServerUnavailable("No time is left for the call to the server.")
         was_answered, place.answered = place.answered, False
         try:
-            response = connections.send(call, url, body, repeatable=repeatable)
+            response = connections.send(call, url, body, headers=headers, repeatable=repeatable)
             if response is None:
                 place.answered = was_answered
                 is_first = not call.was_sent
                 response = self._send_in_thread(
-                    place, url, body, repeatable=repeatable and is_first
+                    place, url, body, headers=headers, repeatable=repeatable and is_first
                 )
         except ServerError:
             place.answered = True
@@ -147,13 +159,19 @@ class Transport:
         return response
 
     def _send_in_thread(
-        self, place: Place, url: str, body: bytes | None, *, repeatable: bool
+        self,
+        place: Place,
+        url: str,
+        body: bytes | None,
+        *,
+        headers: Mapping[str, str] | None,
+        repeatable: bool,
     ) -> RawResponse:
         connections = self._process.get().connections
         call = connections.call(place.deadline, may_connect=True)
         try:
             future = self._interface(url).threads.submit(
-                connections.send, call, url, body, repeatable=repeatable
+                connections.send, call, url, body, headers=headers, repeatable=repeatable
             )
             place.answered = False
             response = _result(future, place.deadline)

@@ -18,7 +18,7 @@ from flask_devkit_sso.testing import login_as
 
 from .. import forked, processes
 from ..conftest import AppMaker, wait_until
-from ..scripted import GET_TOKEN, ScriptedServer, hangs
+from ..scripted import GET_TOKEN, ScriptedServer, hangs, says
 from .place import APP, CANARY, KEY, OPTIONS, Place, Running, settings
 from .terminal import Opener
 
@@ -197,10 +197,10 @@ def test_an_interrupt_while_the_server_hangs(
 def test_an_interrupt_while_check_server_waits_for_an_address(
     place: Place, refusing: ScriptedServer
 ) -> None:
-    refusing.answers["/sso/oauth2/authorize"] = hangs
+    refusing.answers["/sso/oauth2/authorize"] = says(b"")
     reading, writing = os.pipe()
     try:
-        environment = settings(SERVER_URL=refusing.url, TIMEOUT="0.1")
+        environment = settings(SERVER_URL=refusing.url)
         with place.start("check-server", stdin=reading, environment=environment) as running:
             wait_until(lambda: "redirected to (not shown)" in running.shown())
             interrupt(running)

@@ -83,8 +83,6 @@ def test_check_server_in_the_ci_of_a_server(tmp_path: Path) -> None:
             check=False,
         )
 
-    if "--as" not in run("flask devkit-sso check-server --help").stdout:
-        pytest.skip("check-server has no --as yet")
     (script,) = blocks(PAGE, "bash")
     password = "canary password"
     with processes.sandbox("--client-secret", CANARY) as exported:
