@@ -14,7 +14,9 @@ from .check_server_report import Report
 
 MADE_UP: Final = "made-up-by-check-server"
 
-DOCTOR_HINT: Final = "Run `flask devkit-sso doctor` for details"
+DOCTOR_HINT: Final = (
+    "Check that the server is running. `flask devkit-sso doctor` finds out why it cannot be reached"
+)
 
 
 @dataclass(frozen=True)
