@@ -45,5 +45,5 @@ class Target:
                 f"refuses {what} with {code}, not {expected}: the code may be used up",
             )
         else:
-            refusal = code or "no envelope"
-            self.found.error(subject, check, f"refuses {what} with {refusal}", f"Return {expected}")
+            text = f"refuses {what} with {code}" if code else f"returns no envelope for {what}"
+            self.found.error(subject, check, text, f"Return {expected}")

@@ -80,7 +80,9 @@ class Attended:
         return None if answer == "page" else answer
 
     def cancel(self, url: str, redirect_uri: str) -> str:
-        self._tell(f"\nOpen this URL, and cancel the sign-in on the page:\n  {url}")
+        self._tell(
+            f"\nOpen this URL in a private window, and cancel the sign-in on the page:\n  {url}"
+        )
         return self._ask("The address that you were redirected to (not shown)")
 
     def require_account_changes(self) -> None:
