@@ -16,6 +16,8 @@ from .faulty_server import PASSWORD, SIGN_IN, TEXT, URI, FaultyServer
 from .place import CANARY, Place, settings, validity
 from .server_check import check_server
 
+pytestmark = pytest.mark.slow
+
 FAULTS = {
     "code used twice": [("error", "getToken", "code_used_twice")],
     "sign-in after logout": [("error", "logout", "sign_in_ends")],
