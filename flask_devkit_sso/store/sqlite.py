@@ -332,7 +332,10 @@ class MemoryStore(SQLiteStore):
         with self._lock:
             if self._only is None:
                 self._only = sqlite3.connect(
-                    ":memory:", isolation_level=None, check_same_thread=False
+                    ":memory:",
+                    isolation_level=None,
+                    check_same_thread=False,
+                    factory=Connection,
                 )
                 create_schema(self._only)
             yield self._only
