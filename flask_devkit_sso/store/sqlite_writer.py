@@ -18,7 +18,8 @@ would sleep for longer and longer, up to 0.1 seconds, and others would overtake 
 class Connection(sqlite3.Connection):
     """A connection with the device and inode of its file.
 
-    It is closed once nobody refers to it. From Python 3.13 on, an open one causes a ResourceWarning.
+    It is closed once nobody refers to it. Dropping an open one causes a ResourceWarning from Python
+    3.13 on.
     """
 
     file: tuple[int, int] | None = None
