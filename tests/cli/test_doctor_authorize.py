@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from .. import processes
-from ..conftest import CLIENT_ID, REDIRECT_URI
+from ..conftest import CLIENT_ID
 from ..scripted import (
     AUTHORIZE,
     GET_TOKEN,
@@ -24,7 +24,7 @@ from ..scripted import (
     registers,
     says,
 )
-from .place import APP, CANARY, Place, settings
+from .place import APP, CANARY, REDIRECT_URI, Place, settings
 
 pytestmark = pytest.mark.slow
 
