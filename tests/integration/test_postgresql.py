@@ -32,6 +32,7 @@ from ..store.test_stores import (  # noqa: F401 - the tests of every store, with
     check_refused_url,
     check_restart,
     in_a_minute,
+    test_a_dropped_store_closes_its_connections,
     test_a_record,
     test_a_record_expires,
     test_a_touch_extends_a_record_and_its_owners_index,
