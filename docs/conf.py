@@ -1,5 +1,8 @@
 from importlib.metadata import version as installed_version
 
+from pygments.lexers import TextLexer
+from sphinx.application import Sphinx
+
 project = "Flask-DevKit-SSO"
 author = "Flask-DevKit-SSO contributors"
 copyright = "2026, Flask-DevKit-SSO contributors"
@@ -10,3 +13,8 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"{project} {release}"
 myst_heading_anchors = 4
+
+
+def setup(app: Sphinx) -> None:
+    # Pygments does not know the language of HAProxy's configuration.
+    app.add_lexer("haproxy", TextLexer)

@@ -87,7 +87,9 @@ def changes(root: Path, pair: Pair) -> Iterator[str]:
         return
     english, chinese = hashes(root, pair)
     if english != found[1]:
-        commit = f"$(git log -1 --format=%H -S{found[1]} -- {pair.chinese})"
+        # The record may have come with a merge, and later merges contain it too.
+        log = f"git log -m --reverse --format=%H -S{found[1]} -- {pair.chinese}"
+        commit = f"$({log} | head -n 1)"
         yield (
             f"{pair.english} has changed, and {pair.chinese} may be out of date. To see what has"
             f" changed, run\n    git diff {commit} -- {pair.english}\n  Change the Chinese page in"

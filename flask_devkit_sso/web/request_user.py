@@ -75,13 +75,13 @@ def _load(state: AppState, here: Request) -> RequestUser:
     known = vars(here)[_USER] = RequestUser(state.hooks)
     if state.session_service is None:
         return known
-    cookies = here.cookies
-    cookie = state.find_session_cookie(cookies)
+    # No variable has the cookie's value: an error tracker would record it.
+    cookie = state.find_session_cookie(here.cookies)
     if cookie is not None:
         sessions = state.session_service.sessions
         try:
             known.session = sessions.load(
-                cookies[cookie], is_use=lambda: not is_passive(get_app(), here)
+                here.cookies[cookie], is_use=lambda: not is_passive(get_app(), here)
             )
         except StoreUnavailable as error:
             raise as_login_failed(error)  # noqa: B904 - its cause is set

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def change(root: Path, page: str, old: str, new: str) -> None:
     ("page", "old", "new", "says"),
     [
         (QUICKSTART, "an empty folder", "a new folder", f"{QUICKSTART} has changed, and {CHINESE}"),
-        (QUICKSTART, "an empty folder", "a new folder", "git diff $(git log -1"),
+        (QUICKSTART, "an empty folder", "a new folder", "git diff $(git log "),
         (CHINESE, "空目录", "新目录", f"{CHINESE} has changed, and {QUICKSTART} has not"),
         (CHINESE, "flask run\n", "flask run --debug\n", "code block 4 is not that of"),
         (CHINESE, "## 常见问题", "### 常见问题", "has other headings"),
@@ -82,6 +83,35 @@ def test_a_difference_is_reported(pages: Path, page: str, old: str, new: str, sa
     assert faults(pages, "quickstart") == []
     change(pages, page, old, new)
     assert says in "\n".join(faults(pages, "quickstart"))
+
+
+def test_the_printed_command_shows_what_has_changed_since_a_merge(pages: Path) -> None:
+    from tools.translations import pairs, write_record
+
+    def run(command: str) -> str:
+        return subprocess.run(
+            ["/bin/sh", "-ec", command], cwd=pages, capture_output=True, text=True, check=True
+        ).stdout
+
+    (_, pair) = pairs(pages)
+    run(
+        "git init -q -b main && git config user.name A && git config user.email a@example.com"
+        " && git add . && git commit -qm first && git checkout -qb other"
+    )
+    change(pages, QUICKSTART, "an empty folder", "a new folder")
+    run("git commit -qam second && git checkout -q main && git commit -q --allow-empty -m third")
+    run("git merge -q --no-commit other")
+    write_record(pages, pair)
+    run("git add . && git commit -qm merge && git checkout -qb late main~1")
+    run("git commit -q --allow-empty -m fourth && git merge -q --no-ff -m late main")
+    change(pages, QUICKSTART, "a new folder", "a clean folder")
+    run("git commit -qam fifth")
+    found = "\n".join(faults(pages, "quickstart"))
+    command = re.findall(r"^ +(git diff .*)", found, re.MULTILINE)
+    assert len(command) == 1
+    diff = run(command[0])
+    assert "a clean folder" in diff
+    assert "an empty folder" not in diff
 
 
 def test_recording_ends_the_report_and_renews_the_date(pages: Path) -> None:
