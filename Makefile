@@ -14,7 +14,7 @@ INTEGRATION_PACKAGES := firefox-esr apache2-bin libapache2-mod-wsgi-py3 python3-
 PY := .venv/bin/python
 INTEGRATION_PY := .venv-integration/bin/python
 BENCH_PY := .venv-bench/bin/python
-SUITE := pytest -n 3 --dist loadgroup -m "not hours"
+SUITE := pytest -n 4 --dist loadgroup -m "not hours"
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PIP := $(PY) $(PIP_INSTALL)
 

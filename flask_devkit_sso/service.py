@@ -250,7 +250,7 @@ class AppState:
         if self._needs_redirect_uri and self.redirect_uri is None:
             more = (HOST_MATCHING,)
         found = self.loaded.missing(*more)
-        if not self.has_secret_key:
+        if not self._app.config.get("SECRET_KEY"):
             found.append(Problem(is_missing("SECRET_KEY"), CREATE_KEY))
         return found
 

@@ -18,4 +18,4 @@ cd "$work"
 venv/bin/python -c '
 import flask_devkit_sso, sys
 assert flask_devkit_sso.__file__.startswith(sys.prefix), flask_devkit_sso.__file__'
-venv/bin/python -m pytest -n 3 --dist loadgroup -m "not browser and not checkout and not slow"
+venv/bin/python -m pytest -n 4 --dist loadgroup -m "not browser and not checkout and not slow"

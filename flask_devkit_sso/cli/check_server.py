@@ -9,7 +9,7 @@ from ..config.credentials import REGISTER_COMMAND
 from ..config.settings import PREFIX
 from ..protocol.client import Client
 from ..protocol.transport import Transport
-from .check_server_authorize import check_authorize
+from .check_server_authorize import Attempt, check_authorize
 from .check_server_checks import AUTHORIZE, CHECKS, VALIDITY
 from .check_server_disabled import check_disabled_person
 from .check_server_fill import Answers
@@ -19,7 +19,12 @@ from .check_server_person import Person
 from .check_server_refusals import check_refusals
 from .check_server_report import Report
 from .check_server_target import Target
-from .check_server_variations import check_pkce, check_varying_redirect_uri, check_wrong_parameters
+from .check_server_variations import (
+    check_pkce,
+    check_undecided,
+    check_varying_redirect_uri,
+    check_wrong_parameters,
+)
 from .check_server_visitors import Attended, NotBack, Unattended, Visitor, read_answers
 from .findings import list_problems
 from .loading import ENVIRONMENT, load_app, print_loading_error
@@ -70,11 +75,13 @@ def check_server(
     if target.server.validity is None:
         found.skip(VALIDITY, *CHECKS[VALIDITY], why=f"{PREFIX}VALIDITY_URL is not set")
     found.section("Section 1, without a person")
-    is_reached = check_authorize(target) and is_reached
+    # Only after a sign-in can --as see whether a page is a refusal.
+    undecided: list[Attempt] = []
+    is_reached = check_authorize(target, None if answers is None else undecided) and is_reached
     _note_http(target)
     fitting = None
     if is_reached:
-        fitting = _check_with_person(target, answers, binding)
+        fitting = _check_with_person(target, answers, undecided, binding)
     else:
         found.skip(AUTHORIZE, "sign_in", why="authorize or getToken does not respond as it should")
     found.skip_the_rest()
@@ -92,8 +99,13 @@ def _note_http(target: Target) -> None:
         )
 
 
-def _check_with_person(target: Target, answers: Answers | None, binding: str) -> str | None:
-    """Run the tests that need a sign-in, and return the binding that fits, if it is known."""
+def _check_with_person(
+    target: Target, answers: Answers | None, undecided: list[Attempt], binding: str
+) -> str | None:
+    """Run the tests that need a sign-in, and return the binding that fits, if it is known.
+
+    :param undecided: requests that authorize has to refuse, and may have refused.
+    """
     found = target.found
     found.section("Sections 1 to 6, with a person")
     try:
@@ -102,17 +114,24 @@ def _check_with_person(target: Target, answers: Answers | None, binding: str) ->
         found.error(AUTHORIZE, "sign_in", error.text, error.fix)
         return None
     person = Person(target, visitor)
-    returns_state, accepts_nonce = check_login(target, person), False
-    if returns_state is not None:
-        accepts_nonce = check_varying_redirect_uri(target, person)
-        check_pkce(target, person)
-        check_wrong_parameters(target, person)
-        # Before the sign-in of the tests above is ended, nothing may depend on its end.
-        check_logout(target, person)
-        check_cancelled_sign_in(target, person, returns_state=returns_state)
-        check_disabled_person(target, person)
+    login, accepts_nonce = check_login(target, person), False
+    if login is not None:
+        if isinstance(visitor, Unattended):
+            check_undecided(target, visitor, undecided)
+        # Without tokens, no response of getToken would show anything new.
+        if login.has_tokens:
+            accepts_nonce = check_varying_redirect_uri(target, person)
+            check_pkce(target, person)
+            check_wrong_parameters(target, person)
+            # Before the sign-in of the tests above is ended, nothing may depend on its end.
+            check_logout(target, person)
+        check_cancelled_sign_in(target, person, returns_state=login.returns_state)
+        if login.has_tokens:
+            check_disabled_person(target, person)
     person.sign_out()
     found.section("Binding")
+    is_known = login is not None and (login.has_tokens or login.returns_state)
+    returns_state = login.returns_state if login is not None and is_known else None
     fitting, text = _recommend_binding(returns_state, accepts_nonce, binding)
     found.tell(text)
     return fitting

@@ -12,15 +12,15 @@ from .check_server_checks import AUTHORIZE
 from .check_server_target import DOCTOR_HINT, MADE_UP, Target
 from .findings import describe_error
 
-_UNREGISTERED: Final = "https://unregistered.invalid/callback"
+UNREGISTERED: Final = "https://unregistered.invalid/callback"
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How authorize responds: it redirects to the redirect URI, refuses, or does something else,
-    such as showing its login page."""
+    """How authorize responds: it redirects to the redirect URI, refuses, fails, or does something
+    else, such as showing its login page."""
 
-    kind: Literal["redirect back", "refusal", "other"]
+    kind: Literal["redirect back", "refusal", "failure", "other"]
     text: str
 
 
@@ -37,9 +37,21 @@ class Redirect:
         return self.parameters["code"][0]
 
 
-def check_authorize(target: Target) -> bool:
+@dataclass(frozen=True)
+class Attempt:
+    """An authorization request that the server has to refuse."""
+
+    check: str
+    fault: str
+    client_id: str
+    redirect_uri: str
+
+
+def check_authorize(target: Target, undecided: list[Attempt] | None) -> bool:
     """Check how authorize responds to somebody who is not signed in.
 
+    :param undecided: receives the requests for which authorize shows a page that may be a refusal.
+        Without a list they become notes.
     :return: whether it responds at all.
     """
     found, client_id, uri = target.found, target.server.client_id, target.redirect_uri
@@ -52,6 +64,8 @@ def check_authorize(target: Target) -> bool:
             "login_page",
             f"redirects the registered client back without a login ({outcome.text})",
         )
+    elif outcome.kind == "failure":
+        found.error(AUTHORIZE, "login_page", f"fails ({outcome.text})", "Read the server's log")
     elif outcome.kind == "refusal":
         found.error(
             AUTHORIZE,
@@ -68,7 +82,7 @@ def check_authorize(target: Target) -> bool:
             "unregistered_redirect_uri",
             "an unregistered redirect_uri",
             client_id,
-            _UNREGISTERED,
+            UNREGISTERED,
         ),
         (
             "longer_redirect_uri",
@@ -80,12 +94,17 @@ def check_authorize(target: Target) -> bool:
         outcome = _request(target, check, wrong_id, wrong_uri)
         if outcome is None:
             return False
-        if outcome.kind == "redirect back" and wrong_uri == _UNREGISTERED:
+        if outcome.kind == "redirect back" and wrong_uri == UNREGISTERED:
             found.error(AUTHORIZE, check, f"redirects to {fault}", "Show an error page instead")
         elif outcome.kind == "redirect back":
             found.note(AUTHORIZE, check, f"redirects back for {fault} ({outcome.text})")
         elif outcome.kind == "refusal":
             found.ok(AUTHORIZE, check, f"refuses {fault} ({outcome.text})")
+        elif outcome.kind == "failure":
+            text = f"fails for {fault} ({outcome.text})"
+            found.warning(AUTHORIZE, check, text, "Show an error page with HTTP 400 instead")
+        elif undecided is not None:
+            undecided.append(Attempt(check, fault, wrong_id, wrong_uri))
         else:
             found.note(
                 AUTHORIZE,
@@ -114,6 +133,8 @@ def _request(target: Target, check: str, client_id: str, redirect_uri: str) -> _
         if location.startswith(redirect_uri) or parse_redirect(location, redirect_uri):
             return _Outcome("redirect back", text)
         return _Outcome("other", f"{text} to another page")
+    if response.status >= 500:
+        return _Outcome("failure", text)
     return _Outcome("refusal" if response.status >= 400 else "other", text)
 
 

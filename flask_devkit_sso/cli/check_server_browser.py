@@ -34,12 +34,18 @@ class Stopped(Exception):
 
     :ivar text: why, in our own words.
     :ivar fix: what to do about it.
+    :ivar is_unreachable: whether the server did not respond, so that this is no refusal.
     """
 
-    def __init__(self, text: str, fix: str = "") -> None:
+    def __init__(self, text: str, fix: str = "", *, is_unreachable: bool = False) -> None:
         super().__init__(text)
         self.text = text
         self.fix = fix
+        self.is_unreachable = is_unreachable
+
+
+class NoForm(Stopped):
+    """The page has no form to go on with."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,9 @@ class Visit:
                 return address
             url = self._allowed_url(address)
             response = self._send(url, body, headers)
+            if response.status >= 500:
+                text = f"fails (HTTP {response.status})"
+                raise Stopped(text, "Read the server's log")
             if not (300 <= response.status <= 399 and response.headers.get("Location")):
                 return Page(url, response.status, _parse(response))
             address = _join(url, response.headers["Location"])
@@ -167,7 +176,7 @@ class Visit:
             else:
                 response = browser.transport.post(url, body, headers=sent)
         except (ServerError, ServerUnavailable) as error:
-            raise Stopped(describe_error(error)) from None
+            raise Stopped(describe_error(error), is_unreachable=True) from None
         browser.keep_cookies(url, response)
         return response
 

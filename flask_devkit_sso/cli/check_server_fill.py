@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from .check_server_browser import Page, Stopped, Submission
+from .check_server_browser import NoForm, Page, Stopped, Submission
 from .check_server_forms import Field, Form, Link
 
 _USERNAME: Final = re.compile(r"user|login|account|name|mail|uid|用户|账号|帐号", re.IGNORECASE)
@@ -49,8 +49,14 @@ class Filler:
         """
         plans = [_Plan(form, self._answers) for form in page.content.forms]
         plan = max(plans, key=lambda plan: plan.score, default=None)
+        if (plan is None or plan.score == 0) and self._done:
+            raise NoForm(
+                f"shows a page (HTTP {page.status}) after the sign-in form, so it refuses this "
+                "person",
+                _refusal_hint(page.status),
+            )
         if plan is None or plan.score == 0:
-            raise Stopped(
+            raise NoForm(
                 f"shows a page (HTTP {page.status}) without a form that --as could fill in",
                 "A form must work without JavaScript, and have a text field, or a button or choice "
                 "with the name as its value. Otherwise run the command without --as",
@@ -60,10 +66,13 @@ class Filler:
         if key in self._done or (secret and self._has_sent_secret):
             raise Stopped(
                 f"shows its sign-in form again (HTTP {page.status}), so it refuses this person",
-                f"Check the name and the values. {FIELD_HINT}",
+                _refusal_hint(page.status),
             )
         if plan.lacks_password:
-            raise Stopped("asks for a password, which no --field gives", FIELD_HINT)
+            raise Stopped(
+                "asks for a password in a field that no --field names",
+                f'{FIELD_HINT}. NAME is what the HTML calls the field: name="…"',
+            )
         if secret and plan.method != "post":
             raise Stopped("has a sign-in form that sends the password by GET", 'Use method="post"')
         if plan.method not in ("get", "post") or plan.form.encoding in _OTHER_ENCODINGS:
@@ -77,6 +86,13 @@ class Filler:
         return plan.submission()
 
 
+def _refusal_hint(status: int) -> str:
+    if status == _TOO_MANY_REQUESTS:
+        return "Wait until the server accepts another attempt: it limits guesses"
+    return f"Check the name, the values, and that the account is enabled. {FIELD_HINT}"
+
+
+_TOO_MANY_REQUESTS: Final = 429
 _OTHER_ENCODINGS: Final = ("multipart/form-data", "text/plain")
 
 

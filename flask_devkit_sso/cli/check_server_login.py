@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import ServerError, ServerUnavailable
@@ -21,11 +22,28 @@ from .findings import describe_error
 
 _VENDOR_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{5,31}")
 
+# What the data of each response contains, for the fix of one that the package cannot use.
+_TOKENS: Final = '"access_token": "…", "expires_in": 3600, "refresh_token": "…"'
+_USER: Final = '"uid": "…", "username": "…", "role": "User"'
+_NEW_TOKENS: Final = '"access_token": "…", "expires_in": 3600'
 
-def check_login(target: Target, person: Person) -> bool | None:
+
+@dataclass(frozen=True)
+class Login:
+    """What a login showed.
+
+    :ivar returns_state: whether the server returns ``state``.
+    :ivar has_tokens: whether getToken exchanged the code.
+    """
+
+    returns_state: bool
+    has_tokens: bool
+
+
+def check_login(target: Target, person: Person) -> Login | None:
     """Test a login and everything that its tokens are for.
 
-    :return: whether the server returns ``state``, or None if the person did not come back.
+    :return: what it showed, or None if the person did not come back.
     """
     state = secrets.token_urlsafe(24)
     redirect = person.authorize("a login", target.redirect_uri, AUTHORIZE, "sign_in", state=state)
@@ -39,7 +57,7 @@ def check_login(target: Target, person: Person) -> bool | None:
         # A server may revoke what came from the code, and end the sign-in. So this is the last use
         # of these tokens, but there are still some to try the code with.
         _check_used_code(target, person, redirect, access_token)
-    return returns_state
+    return Login(returns_state, has_tokens=tokens is not None)
 
 
 def _check_redirect(target: Target, redirect: Redirect, state: str) -> bool:
@@ -99,13 +117,26 @@ def exchange(
         response = target.transport.post(server.token_url, body)
         tokens = contract.token_response(response, time.time())
     except (ServerUnavailable, ServerError) as error:
-        found.error(subject, check, describe_error(error))
+        found.error(subject, check, describe_error(error), _fix(error, "code", _TOKENS))
         return None
     person.access_tokens.append(tokens.access_token)
     if check == "exchange":
         found.ok(GET_TOKEN, check, "exchanges the code for tokens")
         _check_expires_in(target, GET_TOKEN, response)
     return tokens
+
+
+def _fix(error: ServerUnavailable | ServerError, what: str, data: str) -> str:
+    """Return what to do about a response that should have reported success.
+
+    :param what: what the request contained.
+    :param data: the names and values that the response's ``data`` needs.
+    """
+    if isinstance(error, ServerUnavailable) or error.server_code == "8500":
+        return "Read the server's log"
+    if error.server_code is None:
+        return f'Return {{"code": "2000", "message": "…", "data": {{{data}}}}}'
+    return f"Accept the {what}: it was issued just now, and everything sent with it is right"
 
 
 def _check_expires_in(target: Target, subject: str, response: RawResponse) -> None:
@@ -124,14 +155,18 @@ def _check_expires_in(target: Target, subject: str, response: RawResponse) -> No
         target.found.error(subject, "envelope", "envelope: code is not a string")
 
 
-def _check_user_and_refresh(target: Target, person: Person, tokens: Tokens) -> str:
-    """Check getUserInfo, user validity and refreshToken. Return the newest access token."""
+def _check_user_and_refresh(target: Target, person: Person, tokens: Tokens) -> str | None:
+    """Check getUserInfo, user validity and refreshToken.
+
+    :return: the newest access token, or None if getUserInfo accepts none.
+    """
     found, client = target.found, target.client
     try:
         user = client.user_info(tokens.access_token)
     except (ServerUnavailable, ServerError) as error:
-        found.error(GET_USER_INFO, "user", describe_error(error))
-        return tokens.access_token
+        fix = _fix(error, "access token", _USER)
+        found.error(GET_USER_INFO, "user", describe_error(error), fix)
+        return None
     found.ok(GET_USER_INFO, "user", "returns uid and username")
     if user.role is None:
         found.error(
@@ -157,7 +192,8 @@ def _check_refresh(target: Target, person: Person, tokens: Tokens, user: UserInf
         refreshed = _refresh(target, person, tokens, is_first=True)
         user_afterwards = target.client.user_info(refreshed.access_token)
     except (ServerUnavailable, ServerError) as error:
-        found.error(REFRESH_TOKEN, "refresh", describe_error(error))
+        fix = _fix(error, "token", _NEW_TOKENS)
+        found.error(REFRESH_TOKEN, "refresh", describe_error(error), fix)
         return tokens.access_token
     if user_afterwards.uid != user.uid:
         found.error(REFRESH_TOKEN, "refresh", "the new access token belongs to another user")
@@ -209,7 +245,9 @@ def _refresh(target: Target, person: Person, tokens: Tokens, *, is_first: bool) 
     return new
 
 
-def _check_used_code(target: Target, person: Person, redirect: Redirect, access_token: str) -> None:
+def _check_used_code(
+    target: Target, person: Person, redirect: Redirect, access_token: str | None
+) -> None:
     found = target.found
     result = person.exchange(redirect, target.redirect_uri)
     if result == SUCCESS:
@@ -221,6 +259,8 @@ def _check_used_code(target: Target, person: Person, redirect: Redirect, access_
         )
         return
     target.check_refusal(GET_TOKEN, "code_used_twice", "a used code", result, INVALID_CODE)
+    if access_token is None:
+        return
     try:
         target.client.user_info(access_token)
     except ServerError as error:

@@ -87,7 +87,7 @@ class Person:
         except NotBack as error:
             if error.level == "skipped":
                 found.skip(subject, check, why=error.text)
-            elif refusal:
+            elif refusal and not error.is_unreachable:
                 found.note(subject, check, refusal)
             else:
                 report = found.error if error.level == "error" else found.warning

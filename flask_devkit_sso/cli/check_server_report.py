@@ -44,7 +44,9 @@ class Report:
         self._findings: list[Finding] = []
 
     def section(self, title: str) -> None:
-        self.tell(f"\n{title}")
+        """Print a heading, unless the findings below it are in the JSON report."""
+        if not self.as_json:
+            self.tell(f"\n{title}")
 
     def tell(self, text: str) -> None:
         """Print something that is not a finding."""

@@ -14,7 +14,9 @@ from .check_server_report import Report
 
 MADE_UP: Final = "made-up-by-check-server"
 
-DOCTOR_HINT: Final = "Run `flask devkit-sso doctor` for details"
+DOCTOR_HINT: Final = (
+    "Check that the server is running. `flask devkit-sso doctor` finds out why it cannot be reached"
+)
 
 
 @dataclass(frozen=True)
@@ -43,5 +45,5 @@ class Target:
                 f"refuses {what} with {code}, not {expected}: the code may be used up",
             )
         else:
-            refusal = code or "no envelope"
-            self.found.error(subject, check, f"refuses {what} with {refusal}", f"Return {expected}")
+            text = f"refuses {what} with {code}" if code else f"returns no envelope for {what}"
+            self.found.error(subject, check, text, f"Return {expected}")

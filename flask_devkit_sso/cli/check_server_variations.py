@@ -10,10 +10,49 @@ from ..config.settings import PREFIX
 from ..errors import ServerError, ServerUnavailable
 from ..protocol import authorization, contract
 from ..protocol.error_codes import SUCCESS, invalid
+from .check_server_authorize import UNREGISTERED, Attempt, parse_redirect
 from .check_server_checks import AUTHORIZE, GET_TOKEN
 from .check_server_person import Person
 from .check_server_target import MADE_UP, Target
+from .check_server_visitors import NotBack, Unattended
 from .findings import describe_error
+
+
+def check_undecided(target: Target, visitor: Unattended, attempts: list[Attempt]) -> None:
+    """Find out, as somebody who can sign in, whether authorize refuses what it has to refuse."""
+    found = target.found
+    for attempt in attempts:
+        uri, check, fault = attempt.redirect_uri, attempt.check, attempt.fault
+        url = authorization.authorization_url(
+            target.server.authorize_url,
+            client_id=attempt.client_id,
+            redirect_uri=uri,
+            state=MADE_UP,
+        )
+        try:
+            address = visitor.attempt(url, uri)
+        except NotBack as error:
+            found.skip(AUTHORIZE, check, why=error.text)
+            continue
+        if address is None:
+            found.ok(AUTHORIZE, check, f"refuses {fault}")
+            continue
+        redirect = parse_redirect(address, uri)
+        has_code = redirect is not None and "code" in redirect.parameters
+        if check == "longer_redirect_uri":
+            # A server that does this may be one that the binding redirect_uri is for.
+            found.warning(
+                AUTHORIZE,
+                check,
+                f"redirects to {fault} after a sign-in",
+                "Compare the whole redirect_uri with the registered one, byte for byte",
+            )
+        elif has_code or uri == UNREGISTERED:
+            what = "issues a code for" if has_code else "redirects back for"
+            fix = "Show an error page instead, and no sign-in form"
+            found.error(AUTHORIZE, check, f"{what} {fault} after a sign-in", fix)
+        else:
+            found.note(AUTHORIZE, check, f"redirects back for {fault}")
 
 
 def check_varying_redirect_uri(target: Target, person: Person) -> bool:
@@ -38,7 +77,7 @@ def check_varying_redirect_uri(target: Target, person: Person) -> bool:
 
 
 def check_pkce(target: Target, person: Person) -> None:
-    uri, verifier = target.redirect_uri, secrets.token_urlsafe(32)
+    found, uri, verifier = target.found, target.redirect_uri, secrets.token_urlsafe(32)
     redirect = person.authorize(
         "PKCE",
         uri,
@@ -51,14 +90,17 @@ def check_pkce(target: Target, person: Person) -> None:
         return
     if person.exchange(redirect, uri, code_verifier=secrets.token_urlsafe(32)) == SUCCESS:
         text = f"does not check PKCE: {PREFIX}PKCE would have no effect"
-    elif person.exchange(redirect, uri, code_verifier=verifier) == SUCCESS:
+    elif (right := person.exchange(redirect, uri, code_verifier=verifier)) == SUCCESS:
         text = f"checks PKCE: you can switch {PREFIX}PKCE on"
+    elif right is None:
+        found.skip(GET_TOKEN, "pkce", why="getToken returns no envelope to a request with PKCE")
+        return
     else:
         text = (
             "refuses a wrong code_verifier, and then the right one: the refusal used the code up, "
             f"or PKCE is unknown. Try {PREFIX}PKCE with care"
         )
-    target.found.note(GET_TOKEN, "pkce", text)
+    found.note(GET_TOKEN, "pkce", text)
 
 
 def check_wrong_parameters(target: Target, person: Person) -> None:

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import click
 
 from ..protocol.transport import Transport
-from .check_server_browser import Browser, Page, Stopped, Visit
+from .check_server_browser import Browser, NoForm, Page, Stopped, Visit
 from .check_server_fill import FIELD_HINT, Answers, Filler, find_cancel
 from .output import echo
 
@@ -19,15 +19,22 @@ class NotBack(Exception):
 
     :ivar level: ``skipped`` if nothing was tested, otherwise how bad it is.
     :ivar text: for ``skipped``, why nothing was tested; otherwise, what authorize does.
+    :ivar is_unreachable: whether the server did not respond, so that this is no refusal.
     """
 
     def __init__(
-        self, level: Literal["skipped", "warning", "error"], text: str, fix: str = ""
+        self,
+        level: Literal["skipped", "warning", "error"],
+        text: str,
+        fix: str = "",
+        *,
+        is_unreachable: bool = False,
     ) -> None:
         super().__init__(text)
         self.level = level
         self.text = text
         self.fix = fix
+        self.is_unreachable = is_unreachable
 
 
 class Visitor(Protocol):
@@ -73,7 +80,9 @@ class Attended:
         return None if answer == "page" else answer
 
     def cancel(self, url: str, redirect_uri: str) -> str:
-        self._tell(f"\nOpen this URL, and cancel the sign-in on the page:\n  {url}")
+        self._tell(
+            f"\nOpen this URL in a private window, and cancel the sign-in on the page:\n  {url}"
+        )
         return self._ask("The address that you were redirected to (not shown)")
 
     def require_account_changes(self) -> None:
@@ -128,7 +137,25 @@ class Unattended:
         except Stopped as error:
             # If nothing was submitted, the server refuses the request and not the person.
             self._has_failed = submitted > 0
-            raise NotBack("error", error.text, error.fix) from None
+            raise NotBack(
+                "error", error.text, error.fix, is_unreachable=error.is_unreachable
+            ) from None
+        return page
+
+    def attempt(self, url: str, redirect_uri: str) -> str | None:
+        """Open a request that the server has to refuse, and sign in if it asks for it.
+
+        :return: the address that it redirects to, or None if it shows a page instead.
+        """
+        visit, filler = Visit(self._browser, redirect_uri), Filler(self._answers)
+        try:
+            page = visit.open(url)
+            while isinstance(page, Page):
+                page = visit.submit(page, filler.fill(page))
+        except NoForm:
+            return None
+        except Stopped as error:
+            raise NotBack("skipped", f"authorize {error.text}") from None
         return page
 
     def look(self, url: str, redirect_uri: str, why: str) -> str | None:

@@ -141,7 +141,9 @@ def _compare(found: Findings, ours: _Outcome, nobodys: _Outcome) -> None:
 
 def _print_unknown(found: Findings, why: str) -> None:
     found.note(
-        _SUBJECT, f"cannot tell whether it accepts the redirect_uri, {why}. Sign in to find out"
+        _SUBJECT,
+        f"cannot tell whether it accepts the redirect_uri, {why}. Sign in to find out, or run "
+        "`flask devkit-sso check-server --as NAME`",
     )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from flask import Flask
 
+from ..config.loading import APP_CONFIG
 from ..config.problem import without_repeated_fixes
 from ..service import AppState
 from .doctor_store import find_credentials_files, format_mode
@@ -23,7 +24,11 @@ def check_settings(found: Findings, loaded_app: LoadedApp) -> None:
     for problem in loaded_app.warnings():
         found.warning("settings", problem.text, problem.fix)
     if not problems and not loaded.settings.missing:
-        sources = " and ".join(sorted(set(loaded.origins.values()))) or "the defaults"
+        origins = set(loaded.origins.values())
+        if loaded_app.app is None:
+            # Without an application, they were read from the environment into a configuration.
+            origins = {"the environment" if name == APP_CONFIG else name for name in origins}
+        sources = " and ".join(sorted(origins)) or "the defaults"
         found.ok("settings", f"complete and valid, from {sources}")
     for name, path in find_credentials_files(loaded).items():
         found.ok(name, f"{path}, mode {format_mode(path.stat().st_mode)}")

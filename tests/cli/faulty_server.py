@@ -70,11 +70,23 @@ class FaultyServer(ScriptedServer):
 
     def authorize(self, handler: Handler) -> None:
         query = {k: v[0] for k, v in parse_qs(urlsplit(handler.path).query).items()}
-        registered = query.get("client_id") == CLIENT_ID
+        registered = query.get("client_id") == CLIENT_ID or self.fault == "any client"
         uri = query.get("redirect_uri", "")
-        if self.fault == "redirects anywhere" and uri != URI and registered:
+        if self.fault == "any redirect_uri" and registered:
+            is_known = True
+        else:
+            is_known = registered and uri == URI
+        if self.fault == "HTTP 500 of authorize" or (
+            self.fault == "HTTP 500 for unknown clients" and not registered
+        ):
+            says(TEXT.encode(), 500)(handler)
+        elif "code_challenge" in query and self.fault == "stops for PKCE":
+            handler.close_connection = True
+        elif self.fault == "redirects anywhere" and uri != URI and registered:
             self.back(handler, query, error="invalid_request")
-        elif not registered or uri != URI:
+        elif not is_known and self.fault == "refusals with HTTP 200":
+            html(handler, TEXT)
+        elif not is_known:
             says(TEXT.encode(), 400)(handler)
         elif self.cookie(handler) in self.signed_in and (
             not self.disabled or self.fault == "code for a disabled person"
@@ -115,6 +127,8 @@ class FaultyServer(ScriptedServer):
             return self.cancelled(handler, query)
         if (form.get("account"), form.get("password")) != ("ada", PASSWORD):
             return self.page(handler, query)
+        if self.fault in ("403", "429"):
+            return says(TEXT.encode(), int(self.fault))(handler)
         cookie = self.new("cookie")
         self.signed_in.add(cookie)
         self.back_with_code(handler, query, cookie)
@@ -143,8 +157,7 @@ class FaultyServer(ScriptedServer):
     ) -> None:
         if "state" in query:
             parameters["state"] = query["state"] + "x" * (self.fault == "changed state")
-        head, _, fragment = query["redirect_uri"].partition("#")
-        headers = {"Location": f"{head}#{fragment}?{urlencode(parameters)}"}
+        headers = {"Location": f"{query['redirect_uri']}?{urlencode(parameters)}"}
         if cookie:
             headers["Set-Cookie"] = f"session={cookie}; Path=/; Secure; HttpOnly; SameSite=Lax"
         is_post = handler.command == "POST"
@@ -186,12 +199,17 @@ class FaultyServer(ScriptedServer):
                 result = "8201"
             result = result or interface(body)
             code, data = (result, {}) if isinstance(result, str) else ("2000", result)
-            says({"code": code, "message": TEXT, "messageArgs": [], "data": data})(handler)
+            envelope = {"code": code, "message": TEXT, "messageArgs": [], "data": data}
+            (says(envelope) if code else says(TEXT.encode(), 404))(handler)
 
         return answer
 
     def get_token(self, body: dict[str, Any]) -> dict[str, Any] | str:
         code = self.codes.get(body["authorization_code"])
+        if self.fault == "HTTP 404 with a code_verifier" and "code_verifier" in body:
+            return ""
+        if code is not None and self.fault == "8500 of getToken":
+            return "8500"
         if code is None or (code["was_used"] and self.fault != "code used twice"):
             return "8202"
         for name, value, number in (
@@ -224,6 +242,10 @@ class FaultyServer(ScriptedServer):
             return "8205"
         if self.disabled and self.fault != "user info of a disabled person":
             return "8205"
+        if self.fault == "8500 of getUserInfo":
+            return "8500"
+        if self.fault == "no uid":
+            return {"userId": "u-1", "username": TEXT, "role": "Admin"}
         role = "Root" if self.fault == "unknown role" else "Admin"
         return {"uid": "u-1", "username": TEXT, "role": role}
 

@@ -426,10 +426,7 @@ def test_on_a_server_that_uses_codes_up(place: Place) -> None:
         "error    6. logout: The server returned 8500: the server reported an internal error",
         "error    1. authorize: returns a code for a cancelled sign-in",
         "warning  3. getUserInfo: still returns a disabled person",
-        (
-            "error    5. user validity: refuses the access token of a disabled person with no "
-            "envelope"
-        ),
+        "error    5. user validity: returns no envelope for the access token of a disabled person",
         "error    4. refreshToken: still refreshes the tokens of a disabled person",
         "error    1. authorize: issues a code for a disabled person",
     ]

@@ -16,6 +16,8 @@ from .faulty_server import PASSWORD, SIGN_IN, TEXT, URI, FaultyServer
 from .place import CANARY, Place, settings, validity
 from .server_check import check_server
 
+pytestmark = pytest.mark.slow
+
 FAULTS = {
     "code used twice": [("error", "getToken", "code_used_twice")],
     "sign-in after logout": [("error", "logout", "sign_in_ends")],
@@ -45,6 +47,22 @@ FAULTS = {
     "unknown role": [("error", "getUserInfo", "role")],
     "wrong client_secret": [("error", "getToken", "wrong_parameters")],
     "wrong redirect_uri": [("error", "getToken", "wrong_parameters")],
+    "no uid": [("error", "getUserInfo", "user")],
+    "8500 of getUserInfo": [("error", "getUserInfo", "user")],
+    "8500 of getToken": [("error", "getToken", "exchange")],
+    "HTTP 500 of authorize": [
+        ("error", "authorize", "login_page"),
+        ("error", "authorize", "sign_in"),
+        ("warning", "authorize", "longer_redirect_uri"),
+        ("warning", "authorize", "unknown_client"),
+        ("warning", "authorize", "unregistered_redirect_uri"),
+    ],
+    "HTTP 500 for unknown clients": [("warning", "authorize", "unknown_client")],
+    "any client": [("error", "authorize", "unknown_client")],
+    "any redirect_uri": [
+        ("error", "authorize", "unregistered_redirect_uri"),
+        ("warning", "authorize", "longer_redirect_uri"),
+    ],
     "redirects anywhere": [("error", "authorize", "unregistered_redirect_uri")],
 }
 DISABLED = {
@@ -95,7 +113,13 @@ def run_json(
     done = place.run("check-server", "--json", *arguments, stdin=stdin, **given)
     for secret in (TEXT, PASSWORD, "canary-code", "canary-access", "canary-refresh"):
         assert secret not in done.stdout + done.stderr
+    assert "Section" not in done.stderr, "its findings are in the report"
     return done.returncode, json.loads(done.stdout)
+
+
+def of(report: dict[str, Any], check: str) -> list[dict[str, Any]]:
+    """Return the findings of a check."""
+    return [item for item in report["findings"] if item["check"] == check]
 
 
 def wrong(report: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -191,9 +215,68 @@ def test_a_person_who_is_refused_is_tried_once(
     has_password = len(arguments) == 2
     text = "shows its sign-in form again (HTTP 200), so it refuses this person"
     assert sign_in["text"] == (
-        text if has_password else "asks for a password, which no --field gives"
+        text if has_password else "asks for a password in a field that no --field names"
     )
     assert [seen.path for seen in faulty.seen].count(SIGN_IN) == has_password
+
+
+@pytest.mark.parametrize(("fault", "fix"), [("403", "Check the name"), ("429", "Wait until")])
+def test_a_person_who_is_refused_by_another_page(
+    place: Place, faulty: FaultyServer, fault: str, fix: str
+) -> None:
+    faulty.reset(fault)
+    status, report = run_json(place, faulty.url, *ARGUMENTS)
+    assert (status, wrong(report)) == (1, [("error", "authorize", "sign_in")])
+    (sign_in,) = of(report, "sign_in")
+    text = f"shows a page (HTTP {fault}) after the sign-in form, so it refuses this person"
+    assert sign_in["text"] == text
+    assert sign_in["fix"].startswith(fix)
+    assert [seen.path for seen in faulty.seen].count(SIGN_IN) == 1
+
+
+def test_a_refusal_with_a_success_status_is_recognized(place: Place, faulty: FaultyServer) -> None:
+    """Without ``--as``, only a person can see it."""
+    faulty.reset("refusals with HTTP 200")
+    _, report = run_json(place, faulty.url, *ARGUMENTS)
+    assert wrong(report) == []
+    for check in ("unknown_client", "unregistered_redirect_uri", "longer_redirect_uri"):
+        assert [item["level"] for item in of(report, check)] == ["ok"]
+    done = place.run("check-server", stdin="", **environment(faulty.url))
+    assert done.stdout.count("only a person can see if it is a refusal") == 3
+
+
+def test_nothing_is_said_about_what_needs_tokens(place: Place, faulty: FaultyServer) -> None:
+    faulty.reset("8500 of getToken")
+    _, report = run_json(place, faulty.url, *ARGUMENTS)
+    for check in ("pkce", "wrong_parameters", "logout", "varying_redirect_uri", "revocation"):
+        assert [item["level"] for item in of(report, check)] == ["skipped"]
+    assert [item["level"] for item in of(report, "cancelled_sign_in")] == ["ok"]
+    assert report["binding"] == "state"
+
+
+@pytest.mark.parametrize(
+    ("fault", "level"), [("HTTP 404 with a code_verifier", "skipped"), ("stops for PKCE", "error")]
+)
+def test_a_failure_is_no_verdict_on_pkce(
+    place: Place, faulty: FaultyServer, fault: str, level: str
+) -> None:
+    faulty.reset(fault)
+    _, report = run_json(place, faulty.url, *ARGUMENTS)
+    (pkce,) = of(report, "pkce")
+    assert pkce["level"] == level
+    assert "PKCE must be off" not in pkce["text"]
+
+
+def test_errors_about_responses_say_what_to_return(place: Place, faulty: FaultyServer) -> None:
+    faulty.reset("no uid")
+    _, report = run_json(place, faulty.url, *ARGUMENTS)
+    (user,) = of(report, "user")
+    assert user["fix"] == (
+        'Return {"code": "2000", "message": "…", "data": '
+        '{"uid": "…", "username": "…", "role": "User"}}'
+    )
+    # Without a user, nothing shows whether the tokens of a used code still work.
+    assert [item["level"] for item in of(report, "revocation")] == ["skipped"]
 
 
 def test_what_a_report_on_a_server_that_does_not_respond_says(place: Place) -> None:
@@ -203,6 +286,7 @@ def test_what_a_report_on_a_server_that_does_not_respond_says(place: Place) -> N
     assert done.returncode == 1
     assert "skipped  1. authorize: sign_in: not tested, because authorize or" in done.stdout
     assert "Open this URL" not in done.stdout
+    assert "Fix: Check that the server is running." in done.stdout
 
 
 def test_plain_http_beyond_loopback_is_not_used(place: Place, faulty: FaultyServer) -> None:

@@ -116,6 +116,14 @@ def test_on_invalid_or_missing_settings(place: Place) -> None:
     assert "error    application: could not be loaded: ZeroDivisionError in" in done.stdout
 
 
+def test_without_an_application(place: Place, refusing: ScriptedServer) -> None:
+    (place.folder / "app.py").unlink()
+    done = place.run("doctor", **settings(SERVER_URL=refusing.url))
+    assert done.returncode == 1
+    assert "ok       settings: complete and valid, from the environment\n" in done.stdout
+    assert "ok       getToken: right response" in done.stdout
+
+
 def test_on_a_development_machine(place: Place, refusing: ScriptedServer) -> None:
     environment = settings(SERVER_URL=refusing.url, STORE_URL="memory://") | {
         "FLASK_SECRET_KEY": "dev"

@@ -128,7 +128,7 @@ def test_doctor_does_not_claim_that_authorize_accepts_the_redirect_uri(
     assert place.findings(*levels, **settings(SERVER_URL=refusing.url)) == [
         (
             f"note     authorize: cannot tell whether it accepts the redirect_uri, {why}. Sign in "
-            "to find out"
+            "to find out, or run `flask devkit-sso check-server --as NAME`"
         )
     ]
 

@@ -107,6 +107,7 @@ def create_app():
     done = place.run("show")
     assert done.returncode == 1
     assert text in done.stdout + done.stderr
+    assert ("SECRET_KEY is missing" in done.stdout) is (name != "key"), "it is wrong, not missing"
     assert "DEVKIT_SSO_CLIENT_ID is missing" in done.stdout
     done = place.register()
     assert done.returncode == 0, done.stderr

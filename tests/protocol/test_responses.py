@@ -97,7 +97,7 @@ INVALID: list[Any] = [
     PLAIN[:-1],
     *(PLAIN[:-1] + b',"x":%s}' % number for number in (b"NaN", b"Infinity", b"-Infinity")),
     PLAIN[:-1] + b',"x":%s}' % (b"9" * 5000),
-    PLAIN[:-1] + b',"x":%s1%s}' % (b"[" * 50_000, b"]" * 50_000),
+    PLAIN[:-1] + b',"x":%s1%s}' % (b"[" * 500_000, b"]" * 500_000),
     b"",
     b"<html>hello</html>",
     b"\xff\xfe",

@@ -182,14 +182,24 @@ def certificate_of(
     ca: trustme.CA,
     *names: x509.GeneralName,
     key: CertificateIssuerPrivateKeyTypes | None = None,
+    names_issuers_key: bool = False,
 ) -> trustme.LeafCert:
-    """Issue a certificate without the extensions that trustme adds."""
+    """Issue a certificate without the extensions that trustme adds.
+
+    :param names_issuers_key: whether it has the extension that Python 3.13 and later require.
+    """
     issuer = x509.load_pem_x509_certificate(ca.cert_pem.bytes())
     ca_key = serialization.load_pem_private_key(ca.private_key_pem.bytes(), None)
     key = key or ec.generate_private_key(ec.SECP256R1())
     builder = x509.CertificateBuilder()
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    if names_issuers_key:
+        identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        builder = builder.add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier.value),
+            critical=False,
+        )
     certificate = (
         builder.subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]))
         .issuer_name(issuer.subject)
@@ -217,7 +227,7 @@ def test_a_common_name_is_not_enough(
     serve: Callable[[trustme.LeafCert], TLSServer],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    server = serve(certificate_of(ca))
+    server = serve(certificate_of(ca, names_issuers_key=True))
     url = server.url.replace("127.0.0.1", "localhost")
     client = make_app(server_url=url, ca_bundle=ca_bundle).test_client()
     assert reason(come_back(client, start(client)["state"])) == "server_unavailable"

@@ -517,3 +517,36 @@ def test_a_session_on_the_server_gets_a_new_id(
     client.post("/sso/logout", headers=SAME)
     assert data_of(client) == {}
     assert data_of_old_ids() == [{}] * 4
+
+
+@pytest.mark.parametrize("has_key", [True, False])
+def test_a_session_that_flask_keeps_works_as_without_the_extension(
+    make_app: AppMaker, has_key: bool
+) -> None:
+    """It is opened and saved in a shorter way as long as it has no cookie and nobody uses it."""
+    plain = Flask("plain")
+    plain.secret_key = SECRET_KEY
+    ours = make_app()
+    found: list[list[Any]] = []
+    for app in (plain, ours):
+        app.add_url_rule("/untouched", "untouched", lambda: "")
+        app.add_url_rule("/read", "read", lambda: session.get("cart", ""))
+        app.add_url_rule("/changed", "changed", lambda: session.update(cart="a") or "")
+        app.add_url_rule("/cleared", "cleared", lambda: f"{session.pop('cart', None)}")
+        # The extension extends the session's interface at the first request.
+        app.test_client().get("/untouched")
+        app.config["SECRET_KEY"] = SECRET_KEY if has_key else None
+        app.testing = False
+        client = app.test_client()
+        seen: list[Any] = []
+        for path in ("/untouched", "/read", "/changed", "/untouched", "/read", "/cleared", "/read"):
+            response = client.get(path)
+            # The error page of an application with the extension depends on the user.
+            vary = response.status_code == 200 and response.headers.getlist("Vary")
+            seen.append((response.status_code, response.text, vary))
+            seen.append((changes_session(response), bool(value_of(client))))
+        client.set_cookie("session", "not.a.session")
+        seen.append((client.get("/read").text, value_of(client)))
+        found.append(seen)
+    assert found[0] == found[1]
+    assert any(status == 500 for status, *_ in found[0][::2]) is not has_key
