@@ -122,11 +122,11 @@ def test_a_response_to_no_login_of_this_browser(
 def test_the_warning_names_keys_that_differ_between_workers(
     make_app: AppMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app, other = make_app(), make_app()
+    app, other = make_app(binding="state"), make_app(binding="state")
     other.secret_key = "the-key-of-another-worker-51f0"
     client = app.test_client()
-    sign_in(client)
-    begin(client, "state", "/private")
+    _, mine = (begin(client, "state", "/private") for _ in range(2))
+    answer_with(client, False, code=CODE, **mine)
     theirs = begin(other.test_client(), "state", "/private")
     caplog.clear()
     assert answer_with(client, False, code="C", **theirs) == SIGNED_IN
