@@ -148,9 +148,12 @@ import gc
 import os
 import sys
 import time
+import warnings
 from flask_devkit_sso.store.open import open_store
 
 gc.disable()
+# From Python 3.12 on, a fork with other threads causes a warning.
+warnings.simplefilter("ignore", DeprecationWarning)
 
 
 def descriptors():
