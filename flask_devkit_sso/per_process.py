@@ -31,14 +31,19 @@ TLS context: a child would inherit the locks that Python and OpenSSL hold in the
 wait for ever at its own first login."""
 
 
+_of_parents: Final[list[object]] = []
+"""Values of parent processes whose owner was dropped in this process."""
+
+
 class PerProcess(Generic[T]):
     """A value that each process creates for itself at its first use.
 
-    The parent's value stays referenced in a forked child, so that nothing closes its sockets
-    there.
+    A parent's value stays referenced in a forked child, even if the owner is dropped there, so that
+    nothing closes its sockets and files in the child.
 
     :param create: called once in each process. If two threads need the first value at the same
-        time, both call it, and one of the results is dropped.
+        time, both call it, and one of the results is dropped. It must not refer to the owner of
+        this object: the value of a dropped owner is to be closed at once.
     """
 
     def __init__(self, create: Callable[[], T]) -> None:
@@ -53,3 +58,8 @@ class PerProcess(Generic[T]):
         except KeyError:
             # setdefault needs no lock, which a fork could leave locked for ever.
             return self._by_pid.setdefault(pid, self._create())
+
+    def __del__(self) -> None:
+        by_pid = self._by_pid
+        by_pid.pop(os.getpid(), None)
+        _of_parents.extend(by_pid.values())

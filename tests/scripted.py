@@ -70,6 +70,10 @@ class Handler(BaseHTTPRequestHandler):
         super().setup()
         self.number = self.server.count_connection()
 
+    def finish(self) -> None:
+        self.server.count_end()
+        super().finish()
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -183,7 +187,7 @@ class ScriptedServer(ThreadingHTTPServer):
             self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.scheme = "https" if tls else "http"
         self.seen: list[Seen] = []
-        self.connections = 0
+        self.connections = self.open_connections = 0
         self._lock = threading.Lock()
         self.stopping = threading.Event()
         self.answers: dict[str, Callable[[Handler], None]] = {
@@ -208,7 +212,12 @@ class ScriptedServer(ThreadingHTTPServer):
     def count_connection(self) -> int:
         with self._lock:
             self.connections += 1
+            self.open_connections += 1
             return self.connections
+
+    def count_end(self) -> None:
+        with self._lock:
+            self.open_connections -= 1
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Ignore clients that gave up."""

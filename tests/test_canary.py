@@ -50,9 +50,9 @@ def test_secrets_do_not_leak(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.DEBUG)
-    for name in ("urllib3", "authlib", "flask_devkit_sso"):
-        logging.getLogger(name).setLevel(logging.DEBUG)
+    for name in (None, "urllib3", "authlib", "flask_devkit_sso"):
+        # caplog restores the level after the test.
+        caplog.set_level(logging.DEBUG, logger=name)
     app = make_app(pkce=True)
     app.debug = True
     tracebacks: list[str] = []

@@ -1,7 +1,7 @@
 """The check of ``doctor`` whether the redirect URI leads to the application.
 
-What the application is mounted at depends on servers and proxies that the settings do not show. In
-doubt, the running application is asked at the address that browsers use.
+What the application is mounted at depends on servers and proxies that the settings do not show. So
+the running application is asked at the address that browsers use.
 """
 
 from __future__ import annotations
@@ -28,6 +28,16 @@ from ..web.place import urls_at
 from .findings import Findings
 
 _SUBJECT: Final = "redirect_uri"
+_UNKNOWN: Final = "cannot tell whether requests get there"
+
+
+_ROOT: Final = (
+    "If a proxy strips a path, begin the path of the redirect URI with it, and set "
+    "APPLICATION_ROOT to it"
+)
+_RESTART: Final = (
+    "Start the application if it is not running, and restart it if you have changed its settings"
+)
 
 
 class _Seen(Enum):
@@ -75,7 +85,7 @@ def _check_callback(
     fix = (
         "Use the path of the callback behind the path at which a server mounts the application "
         f"or that a proxy strips. The callback is {callback}, because {PREFIX}URL_PREFIX is "
-        f"{settings.url_prefix}. Restart the application if you have changed its settings"
+        f"{settings.url_prefix}. {_RESTART}"
     )
     # A server may add another path in front of these.
     if mounts and not any(mount.endswith(path) for path in mounts):
@@ -86,23 +96,19 @@ def _check_callback(
             f"Use the path {mounts[0]}{callback}",
         )
         return
-    is_known = mount in (mounts or [root])
-    seen, text = _Seen.UNKNOWN, ""
-    # A proxy may strip a part of this prefix, too.
-    if not is_known or "/" in settings.url_prefix[1:]:
-        script = f"{redirect_uri.site}{quote(mount)}{settings.url_prefix}/landing.js"
-        seen, text = _look(script, json.dumps([{"redirectUri": uri}]), settings)
-    if seen is _Seen.SOMETHING_ELSE:
-        found.error(_SUBJECT, f"{uri} does not lead to the application's {name} ({text})", fix)
-    elif seen is _Seen.APPLICATION:
+    script = f"{redirect_uri.site}{quote(mount)}{settings.url_prefix}/landing.js"
+    seen, why = _look(script, json.dumps([{"redirectUri": uri}]), settings)
+    if seen is _Seen.APPLICATION:
         found.ok(_SUBJECT, f"{uri} leads to the {name} of the running application")
-    elif is_known:
-        found.ok(_SUBJECT, f"{uri} points to the {name}")
+    elif seen is _Seen.SOMETHING_ELSE:
+        found.error(_SUBJECT, f"{uri} does not lead to the application's {name} ({why})", fix)
+    elif mount in (mounts or [root]):
+        found.note(_SUBJECT, f"{uri} points to the {name}; {_UNKNOWN}, because {why}")
     else:
         found.warning(
             _SUBJECT,
             f"{uri} points to the {name} only if the application is mounted at {mount or '/'}; "
-            f"cannot tell, because it does not respond there now ({text})",
+            f"cannot tell, because {why}",
             fix,
         )
 
@@ -116,10 +122,8 @@ def _check_page(
     """
     uri, path = redirect_uri.uri, redirect_uri.path
     below = [mount for mount in mounts if f"{path}/".startswith(f"{mount}/")]
-    if any(_is_served(app, redirect_uri, path.removeprefix(mount) or "/") for mount in below):
-        found.ok(_SUBJECT, f"{uri} points to a page of the application, and so to the landing page")
-        return
-    if "#" not in uri:
+    is_page = any(_is_served(app, redirect_uri, path.removeprefix(m) or "/") for m in below)
+    if not is_page and "#" not in uri:
         found.error(
             _SUBJECT,
             f"{uri} points to no page of the application",
@@ -127,26 +131,29 @@ def _check_page(
             f"({PREFIX}URL_PREFIX is {settings.url_prefix})",
         )
         return
-    fix = "If a proxy strips a path, set APPLICATION_ROOT to it"
     # A front end of another server loads the script, too.
-    seen, text = _look(uri.partition("#")[0], "landing.js", settings)
+    seen, why = _look(uri.partition("#")[0], "landing.js", settings)
     if seen is _Seen.APPLICATION:
         found.ok(_SUBJECT, f"{uri} leads to the landing page")
     elif seen is _Seen.SOMETHING_ELSE:
+        no_page = "" if is_page else "points to no page of the application, and "
         found.error(
             _SUBJECT,
-            f"{uri} points to no page of the application, and does not lead to the landing page "
-            f"({text})",
-            f"{fix}. If another server serves the front end, its page has to load "
-            f"{settings.url_prefix}/landing.js",
+            f"{uri} {no_page}does not lead to the landing page ({why})",
+            f"{_ROOT}. If another server serves the front end, its page has to load "
+            f"{settings.url_prefix}/landing.js. {_RESTART}",
+        )
+    elif is_page:
+        found.note(
+            _SUBJECT, f"{uri} points to a page of the application; {_UNKNOWN}, because {why}"
         )
     else:
         found.warning(
             _SUBJECT,
             f"{uri} points to no page of the application; cannot tell whether another server leads "
-            f"to the landing page, because there is no response now ({text})",
+            f"to the landing page, because {why}",
             "Ignore this if another server serves the front end, or mounts the application below a "
-            f"path. {fix}",
+            f"path. {_ROOT}",
         )
 
 
@@ -167,18 +174,20 @@ def _look(url: str, expected: str, settings: Settings) -> tuple[_Seen, str]:
     """Request a page as a browser does that comes back from the server, but without a response.
 
     :param expected: what the page contains if it is the application's.
-    :return: what is there, and why that is known or not.
+    :return: what is there, and the status of the response, or why nobody can tell.
     """
     transport = Transport(trust=Trust(settings.ca_bundle), timeout=settings.timeout)
     try:
         response = transport.get(url)
     except (ServerUnavailable, ServerError):
-        return _Seen.UNKNOWN, "no response"
-    text = f"HTTP {response.status}"
-    if 200 <= response.status <= 299 and expected.encode() in response.body:
-        return _Seen.APPLICATION, text
-    is_wrong = 200 <= response.status <= 299 or response.status in (404, 405, 410)
-    return _Seen.SOMETHING_ELSE if is_wrong else _Seen.UNKNOWN, text
+        return _Seen.UNKNOWN, "there is no usable response now"
+    status = f"HTTP {response.status}"
+    is_success = 200 <= response.status <= 299
+    if is_success and expected.encode() in response.body:
+        return _Seen.APPLICATION, status
+    if is_success or response.status in (404, 405, 410):
+        return _Seen.SOMETHING_ELSE, status
+    return _Seen.UNKNOWN, f"the response there is {status}"
 
 
 def _check_host(found: Findings, app: Flask, redirect_uri: RedirectURI) -> None:

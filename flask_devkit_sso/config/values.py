@@ -70,6 +70,12 @@ def url(
         raise InvalidValue("is not a valid URL") from None
     if parts.scheme not in ("http", "https") or not host:
         raise InvalidValue(f"must be an absolute URL, like {example}")
+    labels = host.removesuffix(".").split(".")
+    if len(host) > 253 or not all(0 < len(label) <= 63 for label in labels):
+        raise InvalidValue(
+            "contains a host name that cannot exist: between its dots are 1 to 63 characters, "
+            "together at most 253"
+        )
     if parts.username is not None or "\\" in found:
         raise InvalidValue("must not contain a user name or a backslash")
     if "*" in found:

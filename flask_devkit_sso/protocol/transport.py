@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..bulkhead import Bulkhead, Pace, Place
@@ -57,9 +58,9 @@ class Transport:
     """
 
     def __init__(self, *, trust: Trust, timeout: float) -> None:
-        self._trust = trust
         self._timeout = timeout
-        self._process = PerProcess(self._create_process)
+        # Not a method: in a cycle, connections would stay open until it is collected.
+        self._process = PerProcess(partial(_create_process, trust))
 
     def post(
         self,
@@ -218,22 +219,23 @@ class Transport:
             ),
         )
 
-    def _create_process(self) -> _Process:
-        # Most workers start long before their first call to the server, and urllib3 takes time and
-        # memory. No deadline has begun yet.
-        try:
-            with no_fork:
-                from .http_call import Connections
 
-                # The file was readable when the application started, but this is the first call.
-                connections = Connections(self._trust, MAX_CALLS)
-        except OSError as error:
-            is_file = self._trust.ca_bundle is not None
-            name = "DEVKIT_SSO_CA_BUNDLE" if is_file else "The system's CA certificates"
-            raise ServerUnavailable(
-                f"{name} cannot be read ({type(error).__name__}). The next call tries again."
-            ) from None
-        return _Process(connections, Pace(), {})
+def _create_process(trust: Trust) -> _Process:
+    # Most workers start long before their first call to the server, and urllib3 takes time and
+    # memory. No deadline has begun yet.
+    try:
+        with no_fork:
+            from .http_call import Connections
+
+            # The file was readable when the application started, but this is the first call.
+            connections = Connections(trust, MAX_CALLS)
+    except OSError as error:
+        is_file = trust.ca_bundle is not None
+        name = "DEVKIT_SSO_CA_BUNDLE" if is_file else "The system's CA certificates"
+        raise ServerUnavailable(
+            f"{name} cannot be read ({type(error).__name__}). The next call tries again."
+        ) from None
+    return _Process(connections, Pace(), {})
 
 
 def _result(future: Future[RawResponse | None], deadline: float) -> RawResponse | None:

@@ -50,7 +50,7 @@ class PostgreSQLStore:
 
     def __init__(self, url: str) -> None:
         self.connections = Connections(url)
-        self._process = PerProcess(lambda: _Process(self._delete_expired))
+        self._process = PerProcess(_Process)
 
     def add(self, key: str, data: str, *, expires: float, owner: str | None = None) -> bool:
         statement = (
@@ -180,16 +180,16 @@ class PostgreSQLStore:
             result = process.in_thread(place, call, give_up=call.give_up)
             place.answered = True
         if time.monotonic() >= process.clean_at:
-            process.upkeep.start()
+            process.upkeep.start(self._delete_expired)
         return result
 
 
 class _Process(ThreadedBulkheads):
     """What one process has."""
 
-    def __init__(self, delete_expired: Callable[[], Iterator[float]]) -> None:
+    def __init__(self) -> None:
         super().__init__("PostgreSQL")
-        self.upkeep = Upkeep(delete_expired, (StoreUnavailable,))
+        self.upkeep = Upkeep((StoreUnavailable,))
         # At random, so that processes that live only for a few seconds do their part, too.
         self.clean_at = time.monotonic() + random.uniform(0, EVERY)  # noqa: S311
 

@@ -22,6 +22,7 @@ from psycopg import conninfo, errors, pq
 from ..config.redirect_uri import is_loopback
 from ..errors import ConfigError, StoreUnavailable
 from ..per_process import PerProcess
+from .postgresql_hosts import responding_first
 from .postgresql_schema import create_schema, explain
 
 T = TypeVar("T")
@@ -151,8 +152,8 @@ class Connections:
 
         :raises psycopg.Error: if it cannot be made.
         """
+        parameters = responding_first(self._parameters)
         # PgBouncer does not support prepared statements in all of its modes.
-        parameters: dict[str, Any] = self._parameters
         return Connection.connect(autocommit=True, prepare_threshold=None, **parameters)
 
 

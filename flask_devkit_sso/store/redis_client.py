@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -89,9 +90,25 @@ def _sentinel_pool(url: str, options: dict[str, Any]) -> SentinelConnectionPool:
         if name.startswith(("ssl", "socket_", "retry", "protocol", "decode_"))
     }
     addresses = [_address(host) for host in hosts.split(",")]
-    sentinels = Sentinel(addresses, sentinel_kwargs=shared | sentinel_options)  # type: ignore[no-untyped-call]
+    sentinels = _Sentinels(addresses, sentinel_kwargs=shared | sentinel_options)  # type: ignore[no-untyped-call]
     # Replicas may lag behind, so everything is read from the primary.
     return SentinelConnectionPool(unquote(service), sentinels, is_master=True, **options)  # type: ignore[no-untyped-call]
+
+
+class _Sentinels(Sentinel):
+    """The Sentinels that a URL names. Several threads may ask them at the same time.
+
+    redis-py moves the one that has responded to the beginning of its list. Two threads that do so
+    at the same time would remove a Sentinel from the list for ever.
+    """
+
+    def discover_master(self, service_name: str) -> Any:
+        mine = copy.copy(self)
+        mine.sentinels = list(self.sentinels)
+        try:
+            return super(_Sentinels, mine).discover_master(service_name)  # type: ignore[no-untyped-call]
+        finally:
+            self.sentinels = mine.sentinels
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sqlite3
 import threading
 import time
@@ -15,22 +14,11 @@ from typing import Any, Final
 
 from ..errors import StoreUnavailable
 from ..per_process import PerProcess
-from .base import DEADLINE, Bulkheads, Row
-from .sqlite_schema import (
-    UnusableFile,
-    check_schema,
-    create_schema,
-    explain,
-    refuse_foreign_file,
-    use_wal,
-)
-from .sqlite_upkeep import (
-    DELETE_EXPIRED,
-    MAX_WAL_BYTES,
-    MAX_WAL_PAGES,
-    SQLiteUpkeep,
-)
-from .sqlite_writer import POLL, Connection, Writer, Written, execute, is_busy
+from .base import Bulkheads, Row
+from .sqlite_file import SQLiteFile
+from .sqlite_schema import UnusableFile, create_schema, explain
+from .sqlite_upkeep import DELETE_EXPIRED, SQLiteUpkeep
+from .sqlite_writer import POLL, Connection, Writer, Written, execute
 
 _FAILURES: Final = (sqlite3.Error, OSError, UnusableFile)
 
@@ -43,9 +31,6 @@ class SQLiteStore:
     :param path: the file. It is created with mode 0600 at the first use, its folder with 0700.
     """
 
-    _OPENING: Final = 0.5
-    """How many seconds of the deadline opening the file may take."""
-
     _BATCH: Final = 100
     """Maximum number of records that one transaction removes for an owner."""
 
@@ -57,8 +42,9 @@ class SQLiteStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # A forked child must not close its parent's connections to the same file.
-        self._process = PerProcess(lambda: _Process(self))
+        # A forked child must not close its parent's connections to the same file. The function does
+        # not refer to the store: in a cycle, connections would stay open until it is collected.
+        self._process = PerProcess(lambda: _Process(path))
 
     def add(self, key: str, data: str, *, expires: float, owner: str | None = None) -> bool:
         count, _ = self._write(
@@ -191,132 +177,39 @@ class SQLiteStore:
         """
         now = time.monotonic()
         if now >= process.look_at:
-            self._look(process)
+            process.file.look()
             process.look_at = now + self._LOOK_EVERY
             process.upkeep.start_if_due(now)
         with suppress(IndexError):
             while True:
                 connection = process.idle.pop()
-                if connection.file == process.file:
+                if connection.file == process.file.id:
                     return connection
                 connection.close()
-        return self._open(process)
+        return process.file.open()
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         why, fix = explain(error)
         return StoreUnavailable(f"The session store {self.path} cannot be used: {why}", fix)
 
-    def _look(self, process: _Process) -> tuple[int, int] | None:
-        """Return the device and inode of the file, and let reads use that file."""
-        process.file = self._file()
-        return process.file
-
-    def _file(self) -> tuple[int, int] | None:
-        try:
-            status = self.path.stat()
-        except FileNotFoundError:
-            return None
-        return status.st_dev, status.st_ino
-
-    def _open(self, process: _Process) -> Connection:
-        """Open the file.
-
-        While another process is creating it, SQLite reports it as locked without waiting, so try
-        again for a while.
-        """
-        until = time.monotonic() + self._OPENING
-        while True:
-            try:
-                connection = self._try_to_open(process)
-            except sqlite3.OperationalError as error:
-                if not is_busy(error) or time.monotonic() > until:
-                    raise
-            else:
-                process.file = connection.file
-                return connection
-            time.sleep(0.02)
-
-    def _open_existing(self) -> Connection | None:
-        """Open the file, unless it does not exist."""
-        return self._connect() if self._file() else None
-
-    def _try_to_open(self, process: _Process) -> Connection:
-        with process.creating:
-            self._create_file()
-        return self._connect()
-
-    def _connect(self) -> Connection:
-        file = self._file()
-        refuse_foreign_file(self.path)
-        connection = sqlite3.connect(
-            self.path,
-            timeout=self._OPENING / 2,
-            isolation_level=None,
-            check_same_thread=False,
-            factory=Connection,
-        )
-        connection.file = file
-        connection.text_factory = _text
-        try:
-            create_schema(connection)
-            check_schema(connection)
-            use_wal(connection)
-            connection.execute("PRAGMA synchronous = NORMAL")
-            # Overwrite deleted records, because they name people. Only some builds of SQLite do so
-            # by default.
-            connection.execute("PRAGMA secure_delete = ON")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {MAX_WAL_PAGES}")
-            connection.execute(f"PRAGMA journal_size_limit = {MAX_WAL_BYTES}")
-            connection.execute(f"PRAGMA busy_timeout = {(DEADLINE - self._OPENING) * 1000:.0f}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _create_file(self) -> None:
-        """Create the file and its folder if they do not exist.
-
-        Call this while no other thread of the process opens the file: closing the descriptor
-        releases all locks that the process has on the file.
-        """
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            # SQLite would create a file with the umask's mode. Create it here, also if the path is
-            # a link to a file that does not exist. The WAL files get the same mode.
-            path = Path(os.path.realpath(self.path))
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-            try:
-                if os.name == "posix" and os.geteuid() == 0:
-                    # If root runs a command, the application must still be able to use the file.
-                    owner = path.parent.stat()
-                    with suppress(OSError):
-                        os.fchown(descriptor, owner.st_uid, owner.st_gid)
-            finally:
-                os.close(descriptor)
-
-
-def _text(value: bytes) -> str:
-    """Return a text of a record. A damaged one counts as unreadable, and does not keep the records
-    beside it from being read. SQLite's exception would quote it."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        # It is no JSON, and as a key it is the last one.
-        return "\U0010ffff"
-
 
 class _Process(Bulkheads):
-    """What one process has: what writes to the file, idle connections for reads, a lock for
-    creating the file, and the file as it was when a read last looked."""
+    """What one process has: the file, what writes to it, idle connections for reads, and when a
+    read looks again whether the file was replaced."""
 
-    def __init__(self, store: SQLiteStore) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__()
-        self.writer = Writer(lambda: store._look(self), lambda: store._open(self))
-        self.upkeep = SQLiteUpkeep(store._open_existing, self.writer.lock, _FAILURES)
+        self.file = SQLiteFile(path)
+        self.writer = Writer(self.file.look, self.file.open)
+        self.upkeep = SQLiteUpkeep(self.file.open_existing, self.writer.lock, _FAILURES)
         self.idle: deque[Connection] = deque()
-        self.creating = threading.Lock()
-        self.file: tuple[int, int] | None = None
         self.look_at = -math.inf
+
+    def __del__(self) -> None:
+        # Python's connections refer to themselves, so they would not be closed by being dropped.
+        self.writer.close()
+        for connection in self.idle:
+            connection.close()
 
 
 class MemoryStore(SQLiteStore):

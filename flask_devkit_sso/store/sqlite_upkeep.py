@@ -70,7 +70,7 @@ class SQLiteUpkeep:
     ) -> None:
         self._connect = connect
         self._lock = lock
-        self._upkeep = Upkeep(self._steps, failures)
+        self._upkeep = Upkeep(failures)
         self._mark = secrets.token_hex(8)
         self._written = 0
         # At random, so that processes that live only for a few seconds do their part, too.
@@ -86,7 +86,7 @@ class SQLiteUpkeep:
         :param now: what ``time.monotonic`` returns.
         """
         if self._written >= CHECKPOINT_AFTER or now >= self._look_at:
-            self._upkeep.start()
+            self._upkeep.start(self._steps)
 
     def _steps(self) -> Iterator[float]:
         now = time.monotonic()

@@ -69,7 +69,7 @@ class Writer:
                         raise
                 time.sleep(POLL)
         except BaseException:
-            self._close()
+            self.close()
             raise
         finally:
             self.lock.release()
@@ -77,12 +77,13 @@ class Writer:
     def _current(self) -> Connection:
         """Return a connection to the file that is there now, in case that it was replaced."""
         if self._connection is None or self._connection.file != self._find_file():
-            self._close()
+            self.close()
             self._connection = self._connect()
             self._connection.execute("PRAGMA busy_timeout = 0")
         return self._connection
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the connection. The next write opens another one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -19,25 +19,25 @@ _step: Final = create_fork_lock()
 class Upkeep:
     """Does the work of one store in one process, in a thread that ends when the work is done.
 
-    :param steps: does the work in steps. Between two of them, it yields for how many seconds to
-        pause.
     :param failures: the exceptions that a store that cannot be used raises.
     """
 
-    def __init__(
-        self, steps: Callable[[], Iterator[float]], failures: tuple[type[Exception], ...]
-    ) -> None:
-        self._steps = steps
+    def __init__(self, failures: tuple[type[Exception], ...]) -> None:
         self._failures = failures
         self._running = threading.Lock()
 
-    def start(self) -> None:
-        """Start the work, unless it is in progress."""
+    def start(self, work: Callable[[], Iterator[float]]) -> None:
+        """Start the work, unless it is in progress.
+
+        :param work: does it in steps. Between two of them, it yields for how many seconds to pause.
+        """
         if not self._running.acquire(blocking=False):
             return
         # A daemon, so that it does not delay the end of the process. A step that is cut off is a
         # transaction that has not happened.
-        thread = threading.Thread(target=self._run, name="devkit-sso-upkeep", daemon=True)
+        thread = threading.Thread(
+            target=self._run, args=(work,), name="devkit-sso-upkeep", daemon=True
+        )
         try:
             thread.start()
         except RuntimeError:
@@ -45,9 +45,9 @@ class Upkeep:
             # fail because of that.
             self._running.release()
 
-    def _run(self) -> None:
+    def _run(self, work: Callable[[], Iterator[float]]) -> None:
         try:
-            steps = self._steps()
+            steps = work()
             while True:
                 with _step:
                     pause = next(steps, None)

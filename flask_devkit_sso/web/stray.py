@@ -61,8 +61,9 @@ def ignore_stray(response: AuthorizationResponse, error: LoginFailed) -> str:
         log.warning(
             "a response that belongs to no pending login was ignored (%s): uid %r stays signed in. "
             "Somebody may have tried to sign this person in to another account, see "
-            "docs/failures.md#stray-responses",
+            "docs/failures.md#stray-responses%s",
             error.reason,
             session.user.uid,
+            f". {error.hint}" if error.hint else "",
         )
     return safe_next(service.sessions.next_url(session)) if is_own else signed_in_url()

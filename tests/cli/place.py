@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from .. import forked
-from ..conftest import CLIENT_ID, REDIRECT_URI
+from ..conftest import CLIENT_ID
 
 CANARY = "canary-of-the-command-5b0e"
 OLD_CANARY = "canary-of-the-old-file-19d4"
+NOWHERE = "http://127.0.0.1:1"
+"""The address of an application that is not running."""
+
+REDIRECT_URI = f"{NOWHERE}/sso/callback"
 GOOD_APP = """
 from flask import Flask
 from flask_devkit_sso import DevKitSSO

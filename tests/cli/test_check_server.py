@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from .. import processes
-from ..conftest import CLIENT_ID, REDIRECT_URI
+from ..conftest import CLIENT_ID
 from ..processes import Person, free_port
 from ..scripted import (
     ADA,
@@ -25,7 +25,7 @@ from ..scripted import (
     fails,
     says,
 )
-from .place import CANARY, VALIDITY, Place, settings, validity
+from .place import CANARY, REDIRECT_URI, VALIDITY, Place, settings, validity
 from .server_check import at_any_server, at_sandbox, check_server
 from .terminal import Opener
 

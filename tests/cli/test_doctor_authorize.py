@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from .. import processes
-from ..conftest import CLIENT_ID, REDIRECT_URI
+from ..conftest import CLIENT_ID
 from ..scripted import (
     AUTHORIZE,
     GET_TOKEN,
@@ -24,7 +24,7 @@ from ..scripted import (
     registers,
     says,
 )
-from .place import APP, CANARY, Place, settings
+from .place import APP, CANARY, REDIRECT_URI, Place, settings
 
 pytestmark = pytest.mark.slow
 
@@ -169,7 +169,7 @@ def test_authorize_accepts_the_redirect_uri(
     ]
 
 
-def test_nobody_is_signed_in_and_nothing_reaches_the_application(
+def test_nobody_is_signed_in_and_no_code_reaches_the_application(
     place: Place, refusing: ScriptedServer
 ) -> None:
     application = ScriptedServer()
@@ -183,10 +183,12 @@ def test_nobody_is_signed_in_and_nothing_reaches_the_application(
         shared = settings(SERVER_URL=refusing.url, REDIRECT_URI=f"{refusing.url}/#/login")
         refusing.answers[AUTHORIZE] = redirects("/in")
         assert place.findings(**shared) == []
-        assert application.seen == []
+        # This is the check of the redirect URI.
+        assert [(seen.method, seen.path) for seen in application.seen] == [("GET", "/")]
     finally:
         application.stop()
     assert {seen.path.partition("?")[0] for seen in refusing.seen} == {
+        "/",
         AUTHORIZE,
         GET_TOKEN,
         GET_USER_INFO,
@@ -194,7 +196,7 @@ def test_nobody_is_signed_in_and_nothing_reaches_the_application(
         LOGOUT,
     }
     for seen in refusing.seen:
-        assert (seen.method == "GET") is seen.path.startswith(AUTHORIZE)
+        assert (seen.method == "GET") is (seen.path == "/" or seen.path.startswith(AUTHORIZE))
         assert "cookie" not in seen.headers
         assert b"c-1" not in seen.body
 

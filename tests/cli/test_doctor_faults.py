@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from ..conftest import CLIENT_ID, REDIRECT_URI
+from ..conftest import CLIENT_ID
 from ..processes import unprivileged
 from ..redis_server import RedisServer
 from ..scripted import (
@@ -24,7 +24,7 @@ from ..scripted import (
     fails,
     says,
 )
-from .place import CANARY, KEY, VALIDITY, Place, settings, validity
+from .place import CANARY, KEY, REDIRECT_URI, VALIDITY, Place, settings, validity
 
 # The other interfaces
 

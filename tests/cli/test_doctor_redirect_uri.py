@@ -11,6 +11,7 @@ import pytest
 from werkzeug.exceptions import NotFound
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.utils import redirect
 
 from ..conftest import new_app
 from ..scripted import (
@@ -94,6 +95,16 @@ WRONG = {
         {"APPLICATION_ROOT": "/portal"},
         "does not lead to the application's callback (HTTP 404)",
     ),
+    "none that the application knows of": (
+        "/sso/callback#/login",
+        {},
+        "does not lead to the application's landing page at the callback (HTTP 404)",
+    ),
+    "page, and none that the application knows of": (
+        "/#/login",
+        {},
+        "does not lead to the landing page (HTTP 404)",
+    ),
     "twice": (
         "/portal/sso/callback",
         {"DEVKIT_SSO_URL_PREFIX": "/portal/sso"},
@@ -136,7 +147,7 @@ def run_behind_a_proxy(
 def test_the_right_prefix_behind_a_proxy(place: Place, refusing: ScriptedServer, case: str) -> None:
     running, _ = run_behind_a_proxy(place, refusing, *RIGHT[case])
     assert len(running) == 1
-    assert running[0].startswith("ok       redirect_uri: URI ")
+    assert running[0].startswith("ok       redirect_uri: URI leads to the ")
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -145,3 +156,37 @@ def test_a_wrong_prefix_behind_a_proxy(place: Place, refusing: ScriptedServer, c
     running, stopped = run_behind_a_proxy(place, refusing, path, options)
     assert running == [f"error    redirect_uri: URI {expected}"]
     assert all(line.startswith("warning  redirect_uri: URI points to ") for line in stopped)
+
+
+UNKNOWN = {
+    "/sso/callback": (
+        "note     redirect_uri: URI points to the callback; cannot tell whether requests get "
+        "there, because "
+    ),
+    "/#/login": (
+        "note     redirect_uri: URI points to a page of the application; cannot tell whether "
+        "requests get there, because "
+    ),
+    "/other/sso/callback": (
+        "warning  redirect_uri: URI points to the callback only if the application is mounted at "
+        "/other; cannot tell, because "
+    ),
+    "/other/#/login": (
+        "warning  redirect_uri: URI points to no page of the application; cannot tell whether "
+        "another server leads to the landing page, because "
+    ),
+}
+
+
+@pytest.mark.parametrize("path", UNKNOWN)
+def test_a_response_that_does_not_tell(place: Place, refusing: ScriptedServer, path: str) -> None:
+    """For example, a proxy requires a sign-in of its own, or the application is not running."""
+    place.app(APP)
+    with proxy(redirect("/elsewhere"), "") as url:
+        configured = settings(SERVER_URL=refusing.url, REDIRECT_URI=url + path)
+        lines = place.findings("note     redirect_uri", "warning ", "error ", **configured)
+    stopped = place.findings("note     redirect_uri", "warning ", "error ", **configured)
+    assert [line.replace(url + path, "URI") for line in lines + stopped] == [
+        f"{UNKNOWN[path]}the response there is HTTP 302",
+        f"{UNKNOWN[path]}there is no usable response now",
+    ]

@@ -24,6 +24,7 @@ from ..clock import advance
 from ..conftest import AppMaker, sign_in, wait_until
 from ..postgresql_server import PostgreSQLServer, unprivileged
 from ..processes import free_port
+from ..protocol import test_addresses
 from ..redis_server import Proxy
 from ..store import test_scale
 from ..store.test_bulkheads import CALLERS, refuse
@@ -32,6 +33,7 @@ from ..store.test_stores import (  # noqa: F401 - the tests of every store, with
     check_refused_url,
     check_restart,
     in_a_minute,
+    test_a_dropped_store_closes_its_connections,
     test_a_record,
     test_a_record_expires,
     test_a_touch_extends_a_record_and_its_owners_index,
@@ -45,6 +47,8 @@ from ..store.test_stores import (  # noqa: F401 - the tests of every store, with
     test_sessions_can_be_listed_and_ended,
 )
 from ..threads import Background, at_once
+
+swallow = test_addresses.swallow
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,19 @@ def test_a_restart_fails_no_request(own_server: PostgreSQLServer, make_app: AppM
     ways = (signal.SIGINT, signal.SIGQUIT)
     app = make_app(store_url=own_server.url)
     check_restart(app, *[partial(own_server.restart, how) for how in ways])
+
+
+def test_a_host_that_swallows_packets_does_not_fail_the_first_call(
+    postgresql: PostgreSQLServer, swallow: Callable[[str, int], None]
+) -> None:
+    """As one that has lost its power does. Nor does one that refuses connections."""
+    port = free_port()
+    swallow("127.0.0.2", port)
+    _, _, address = postgresql.url.partition("@")
+    hosts = f"127.0.0.2:{port},127.0.0.1:{free_port()},{address}"
+    store = PostgreSQLStore(postgresql.url.replace(address, hosts))
+    assert store.add("s", "1", expires=in_a_minute())
+    assert store.read("s")
 
 
 def test_a_repeated_call_returns_the_lost_result(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import os
 import signal
@@ -24,7 +25,7 @@ from flask_devkit_sso.protocol.transport import Transport
 from flask_devkit_sso.protocol.trust import Trust
 
 from ..clock import advance
-from ..conftest import AppMaker, come_back, reason, sign_in, start
+from ..conftest import AppMaker, come_back, reason, sign_in, start, wait_until
 from ..scripted import (
     ADA,
     GET_TOKEN,
@@ -132,6 +133,19 @@ def client_of(server: ScriptedServer, timeout: float = 60) -> Client:
     urls = {name: server.url + path for name, path in INTERFACE_PATHS.items()}
     known = Server(client_id="id", client_secret="s", validity=None, **urls)
     return Client(known, Transport(trust=Trust(), timeout=timeout))
+
+
+def test_a_dropped_client_closes_its_connections(server: ScriptedServer) -> None:
+    """It does so before the garbage collector runs."""
+    client = client_of(server)
+    client.refresh(Tokens("a", "r", requested_at=time.time(), expires_in=60))
+    assert (server.connections, server.open_connections) == (1, 1)
+    gc.disable()
+    try:
+        del client
+        wait_until(lambda: server.open_connections == 0)
+    finally:
+        gc.enable()
 
 
 def test_a_refresh_is_not_sent_after_the_right_to_it_has_ended(server: ScriptedServer) -> None:

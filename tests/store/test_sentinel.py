@@ -8,15 +8,18 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from flask_devkit_sso import StoreUnavailable
 from flask_devkit_sso.store.redis import RedisStore
+from flask_devkit_sso.store.redis_client import create_client
 
 from ..cli.place import Place, settings
 from ..conftest import AppMaker, carry_cookies, sign_in, wait_until
+from ..processes import free_port
 from ..redis_server import RedisServer
 from ..sentinels import Sentinels
 from ..threads import Background, at_once
@@ -46,6 +49,21 @@ def test_everything_happens_at_the_primary(sentinels: Sentinels, make_app: AppMa
     for replica in sentinels.replicas():
         with replica.admin() as admin:
             assert "cmdstat_hmget" not in admin.info("commandstats")
+
+
+def test_no_sentinel_is_forgotten(sentinels: Sentinels) -> None:
+    """Threads that ask at the same time while the first one is down must not lose it."""
+    first, second = (f"127.0.0.1:{port}" for port in (sentinels.ports[0], free_port()))
+    pool: Any = create_client(sentinels.url.replace(first, second)).connection_pool
+
+    def asked() -> set[int]:
+        kept = pool.sentinel_manager.sentinels
+        return {client.connection_pool.connection_kwargs["port"] for client in kept}
+
+    every = asked()
+    assert len(every) == 3
+    assert len(set(at_once([pool.get_master_address] * 8))) == 1
+    assert asked() == every
 
 
 def test_doctor_looks_at_the_primarys_policy(sentinels: Sentinels, tmp_path: Path) -> None:

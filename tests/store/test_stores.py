@@ -27,7 +27,7 @@ from flask_devkit_sso.store.redis import RedisStore
 from flask_devkit_sso.store.sqlite import MemoryStore, SQLiteStore
 from flask_devkit_sso.testing import login_as
 
-from .. import clock
+from .. import clock, forked
 from ..clock import advance
 from ..conftest import CLIENT_SECRET, CODE, AppMaker, carry_cookies, cookies, sign_in, start
 from ..processes import free_port
@@ -141,6 +141,51 @@ def test_records_below_a_prefix(store: Store) -> None:
     for key in ("x:1", "x:2", "xy", "y:1"):
         store.add(key, key, expires=in_a_minute())
     assert sorted(store.below("x:")) == ["x:1", "x:2"]
+
+
+_DROP = """
+import gc
+import os
+import sys
+import time
+import warnings
+from flask_devkit_sso.store.open import open_store
+
+gc.disable()
+# From Python 3.12 on, a fork with other threads causes a warning.
+warnings.simplefilter("ignore", DeprecationWarning)
+
+
+def descriptors():
+    return {name for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
+
+
+store = open_store(sys.argv[1], ".")
+first = descriptors()
+assert store.add("k", "1", expires=time.time() + 60)
+assert store.read("k")
+used = descriptors() - first
+assert used
+pid = os.fork()
+if pid == 0:
+    del store
+    print("child", used - descriptors(), flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+assert store.read("k")
+del store
+until = time.monotonic() + 60
+while used & descriptors() and time.monotonic() < until:
+    time.sleep(0.01)
+print("parent", used & descriptors())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_dropped_store_closes_its_connections(any_store: str) -> None:
+    """It does so before the garbage collector runs, and only in the process that opened them."""
+    done = forked.run(["-c", _DROP, any_store])
+    assert (done.stdout, done.stderr) == ("child set()\nparent set()\n", "")
 
 
 def test_only_one_of_many_callers_adds_or_removes(store: Store) -> None:

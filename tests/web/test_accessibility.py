@@ -153,6 +153,15 @@ def test_the_other_pages(
     app.debug = True
     client.get("/sso/authorize")
     show_it("debug", client.get("/sso/callback?code=C", headers=html))
+    show_it("sign-in", app.test_client().get("/sso/verify", headers=html))
+
+    app = make_app(server_url=None)
+    app.debug = True
+    missing = app.test_client().get("/private", headers=html)
+    assert "<code>flask devkit-sso register</code>" in missing.text
+    assert "<code>python -m flask_devkit_sso.sandbox</code>" in missing.text
+    assert "`" not in missing.text
+    show_it("debug-not-configured", missing)
 
     client = make_app(binding="confirm").test_client()
     show_it("start", client.get("/sso/authorize", headers=html))

@@ -133,7 +133,7 @@ def test_state_missing_logs_the_fix(
         app.debug = debug
         client.get("/sso/authorize")
         page = client.get("/sso/callback?code=C", headers={**HTML, "Accept-Language": "zh"})
-        for word in (*others, "DEVKIT_SSO_BINDING", "`flask devkit-sso check-server`"):
+        for word in (*others, "DEVKIT_SSO_BINDING", "flask devkit-sso check-server"):
             assert word in caplog.messages[-1]
             assert (str(escape(word)) in page.text) == debug
         assert ("docs/failures.md#state_missing" in page.text) == debug
@@ -156,8 +156,8 @@ def test_the_hint_is_a_list(make_app: AppMaker) -> None:
     page = app.test_client().get("/private", headers=HTML).text
     items = re.findall(r"<li lang=\"en\">(.*?)</li>", page)
     assert items[:2] == ["DEVKIT_SSO_CLIENT_ID is missing.", "DEVKIT_SSO_CLIENT_SECRET is missing."]
-    assert items[2].startswith("Run `flask devkit-sso register`")
-    assert "start `python -m flask_devkit_sso.sandbox`" in items[3]
+    assert items[2].startswith("Run <code>flask devkit-sso register</code>,")
+    assert "start <code>python -m flask_devkit_sso.sandbox</code>" in items[3]
     assert "<li><code>docs/failures.md#not_configured</code></li>" in page
 
 

@@ -119,6 +119,22 @@ def test_a_response_to_no_login_of_this_browser(
     assert attacker.get(SIGNED_IN).location == "/sso/signed-out"
 
 
+def test_the_warning_names_keys_that_differ_between_workers(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, other = make_app(binding="state"), make_app(binding="state")
+    other.secret_key = "the-key-of-another-worker-51f0"
+    client = app.test_client()
+    _, mine = (begin(client, "state", "/private") for _ in range(2))
+    answer_with(client, False, code=CODE, **mine)
+    theirs = begin(other.test_client(), "state", "/private")
+    caplog.clear()
+    assert answer_with(client, False, code="C", **theirs) == SIGNED_IN
+    (record,) = caplog.records
+    assert "was ignored (state_mismatch)" in record.getMessage()
+    assert "check that all workers use the same SECRET_KEY" in record.getMessage()
+
+
 def test_confirm_trusts_the_tab_with_no_more_than_the_page(
     make_app: AppMaker, server: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
