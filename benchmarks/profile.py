@@ -156,10 +156,14 @@ def _run(
 
 @contextmanager
 def _interrupted(note: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    is_over = False
+
     def interrupt(number: int, frame: FrameType | None) -> None:
         note(number, frame)
-        # Only now, so that a busy machine does not interrupt this function.
-        signal.setitimer(signal.ITIMER_REAL, INTERVAL)
+        # Only now, so that a busy machine does not interrupt this function. Python may call it
+        # after the timer has been stopped.
+        if not is_over:
+            signal.setitimer(signal.ITIMER_REAL, INTERVAL)
 
     before = signal.signal(signal.SIGALRM, interrupt)
     # Not always at the same point of a request.
@@ -167,6 +171,7 @@ def _interrupted(note: Callable[[int, FrameType | None], None]) -> Iterator[None
     try:
         yield
     finally:
+        is_over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
