@@ -135,7 +135,9 @@ def test_an_unexpected_error(
     place.app(APP.replace("print(", "raise ValueError('canary-of-the-error', "))
     store = f"sqlite:///{tmp_path}/sessions.db"
     login_as(make_app(store_url=store, client_secret=CANARY).test_client(), "ada", uid="u-1")
-    environment = settings(STORE_URL=store, SERVER_URL=server.url)
+    environment = settings(
+        STORE_URL=store, SERVER_URL=server.url, REDIRECT_URI="http://localhost/sso/callback"
+    )
     done = place.run("sessions", "end", "u-1", **environment)
     assert done.returncode == 1
     assert "Error: The command failed unexpectedly: ValueError in" in done.stderr

@@ -26,7 +26,11 @@ def test_of_a_working_application(
 ) -> None:
     place.app(APP)
     app = make_app(store_url=any_store, client_secret=CANARY)
-    environment = settings(STORE_URL=any_store, SERVER_URL=server.url)
+    environment = settings(
+        STORE_URL=any_store,
+        SERVER_URL=server.url,
+        REDIRECT_URI="http://localhost/sso/callback",
+    )
     assert place.run("sessions", "list", **environment).stdout == "No sessions.\n"
 
     browsers = [app.test_client() for _ in range(4)]
