@@ -28,7 +28,7 @@ help:  ## list the targets
 demo: .venv/installed  ## start the example application and the sandbox it signs in at
 	$(PY) -m tools.demo --app-port $(APP_PORT) --sandbox-port $(SANDBOX_PORT)
 
-test: system lint suite docs test-lowest  ## run every check below
+test: system lint suite docs  ## lint, types, all tests and the docs
 
 lint: .venv/tools  ## ruff and mypy
 	$(PY) -m ruff check --quiet
@@ -75,7 +75,7 @@ release: .venv/tools  ## build and check what a release consists of; UPDATE=1 re
 	$(PY) -m tools.release
 	$(PY) -m tools.offline $(if $(UPDATE),--update)
 
-test-lowest: wheel  ## the core suite against the wheel, with the lowest versions that are declared
+test-lowest: wheel system  ## the core suite against the wheel, with the lowest versions that are declared
 	$(PY) tools/lowest.py > dist/lowest.txt
 	tools/core-suite.sh $(PY) --constraint dist/lowest.txt
 
