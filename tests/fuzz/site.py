@@ -30,7 +30,7 @@ SECRETS: Final = (
     "canary-refresh-token-9b2c",
     "canary-second-7d",
 )
-DOCUMENTED: Final = {200, 302, 303, 308, 401, 404, 405, *REASONS.values()}
+DOCUMENTED: Final = {200, 204, 302, 303, 308, 401, 404, 405, *REASONS.values()}
 
 
 class Site:
