@@ -70,7 +70,7 @@ def read(root: Path, page: str) -> str:
 
 
 def hashes(root: Path, pair: Pair) -> tuple[str, str]:
-    """Return the present hashes of both pages. What is recorded does not count."""
+    """Return the hashes of both pages as they are now, without the recorded hashes."""
     own = DATE.sub("", RECORD.sub("", read(root, pair.chinese)), count=1)
     english, chinese = (
         hashlib.sha256(text.rstrip().encode()).hexdigest()[:12]
