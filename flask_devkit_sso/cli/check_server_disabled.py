@@ -12,7 +12,6 @@ from .check_server_checks import AUTHORIZE, GET_USER_INFO, REFRESH_TOKEN, VALIDI
 from .check_server_person import Person
 from .check_server_target import Target
 from .check_server_visitors import NotBack
-from .findings import describe_error
 
 
 def check_disabled_person(target: Target, person: Person) -> None:
@@ -58,15 +57,14 @@ def _disable(target: Target, person: Person) -> tuple[UserInfo, Tokens]:
 def _check_interfaces(target: Target, person: Person, user: UserInfo, tokens: Tokens) -> None:
     found, check, client = target.found, "disabled_person", target.client
     validity = target.server.validity
-    try:
-        client.user_info(tokens.access_token)
-    except ServerError as error:
-        target.check_refusal(
-            GET_USER_INFO, check, "a disabled person", error.server_code, INVALID_ACCESS_TOKEN
-        )
-    except ServerUnavailable as error:
-        found.error(GET_USER_INFO, check, describe_error(error))
-    else:
+    still_returned = target.expect_refusal(
+        GET_USER_INFO,
+        check,
+        "a disabled person",
+        INVALID_ACCESS_TOKEN,
+        lambda: client.user_info(tokens.access_token),
+    )
+    if still_returned is not None:
         report = found.error if validity is None else found.warning
         report(
             GET_USER_INFO,
@@ -76,15 +74,14 @@ def _check_interfaces(target: Target, person: Person, user: UserInfo, tokens: To
         )
     if validity is not None:
         _check_validity(target, user, tokens)
-    try:
-        new = client.refresh(tokens)
-    except ServerError as error:
-        target.check_refusal(
-            REFRESH_TOKEN, check, "a disabled person", error.server_code, INVALID_REFRESH_TOKEN
-        )
-    except ServerUnavailable as error:
-        found.error(REFRESH_TOKEN, check, describe_error(error))
-    else:
+    new = target.expect_refusal(
+        REFRESH_TOKEN,
+        check,
+        "a disabled person",
+        INVALID_REFRESH_TOKEN,
+        lambda: client.refresh(tokens),
+    )
+    if new is not None:
         person.access_tokens.append(new.access_token)
         found.error(
             REFRESH_TOKEN,
@@ -97,18 +94,17 @@ def _check_interfaces(target: Target, person: Person, user: UserInfo, tokens: To
 
 def _check_validity(target: Target, user: UserInfo, tokens: Tokens) -> None:
     found, check = target.found, "disabled_person"
-    try:
-        is_valid = target.client.is_valid(user, tokens.access_token)
-    except ServerError as error:
-        what = "the access token of a disabled person"
-        target.check_refusal(VALIDITY, check, what, error.server_code, INVALID_ACCESS_TOKEN)
-    except ServerUnavailable as error:
-        found.error(VALIDITY, check, describe_error(error))
-    else:
-        if is_valid:
-            found.error(VALIDITY, check, "returns true for a disabled person", "Return false")
-        else:
-            found.ok(VALIDITY, check, "returns false for a disabled person")
+    is_valid = target.expect_refusal(
+        VALIDITY,
+        check,
+        "the access token of a disabled person",
+        INVALID_ACCESS_TOKEN,
+        lambda: target.client.is_valid(user, tokens.access_token),
+    )
+    if is_valid:
+        found.error(VALIDITY, check, "returns true for a disabled person", "Return false")
+    elif is_valid is not None:
+        found.ok(VALIDITY, check, "returns false for a disabled person")
 
 
 def _check_authorize(target: Target, person: Person) -> None:

@@ -42,32 +42,32 @@ def _sign_in(
 
 
 def _check_access_token(target: Target, tokens: Tokens) -> None:
-    found, check = target.found, "access_token_ends"
-    try:
-        target.client.user_info(tokens.access_token)
-    except ServerError as error:
-        what = "the access token afterwards"
-        target.check_refusal(LOGOUT, check, what, error.server_code, INVALID_ACCESS_TOKEN)
-    except ServerUnavailable as error:
-        found.error(LOGOUT, check, describe_error(error))
-    else:
-        found.error(LOGOUT, check, "the access token still works afterwards", "Invalidate it")
+    check = "access_token_ends"
+    user = target.expect_refusal(
+        LOGOUT,
+        check,
+        "the access token afterwards",
+        INVALID_ACCESS_TOKEN,
+        lambda: target.client.user_info(tokens.access_token),
+    )
+    if user is not None:
+        text = "the access token still works afterwards"
+        target.found.error(LOGOUT, check, text, "Invalidate it")
 
 
 def _check_refresh_token(target: Target, person: Person, tokens: Tokens) -> None:
-    found, check = target.found, "refresh_token_ends"
-    try:
-        new = target.client.refresh(tokens)
-    except ServerError as error:
-        what = "the refresh token afterwards"
-        target.check_refusal(LOGOUT, check, what, error.server_code, INVALID_REFRESH_TOKEN)
-    except ServerUnavailable as error:
-        found.error(LOGOUT, check, describe_error(error))
-    else:
+    check = "refresh_token_ends"
+    new = target.expect_refusal(
+        LOGOUT,
+        check,
+        "the refresh token afterwards",
+        INVALID_REFRESH_TOKEN,
+        lambda: target.client.refresh(tokens),
+    )
+    if new is not None:
         person.access_tokens.append(new.access_token)
-        found.warning(
-            LOGOUT, check, "the refresh token still works afterwards", "Invalidate it too"
-        )
+        text = "the refresh token still works afterwards"
+        target.found.warning(LOGOUT, check, text, "Invalidate it too")
 
 
 def _check_sign_in(target: Target, person: Person) -> None:
