@@ -9,7 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from itsdangerous import BadData, URLSafeSerializer
@@ -164,7 +164,7 @@ class Keys:
             :func:`~flask_devkit_sso.session.records.serialize`.
         """
         opened = self.unseal(previous) if previous else None
-        return self.seal(serialize(asdict(tokens), previous=opened or ""))
+        return self.seal(serialize(vars(tokens), previous=opened or ""))
 
     def unseal_tokens(self, sealed: str) -> Tokens | None:
         """Decrypt tokens. Return None if their key is not configured here, or if another version
