@@ -130,13 +130,11 @@ class Sessions:
             created_at=now,
             last_used=now,
             verified_at=verified_at,
-            refresh_at=verified_at,
-            sealed_tokens=None,
+            refresh_at=tokens.refresh_at if tokens else verified_at,
+            sealed_tokens=self._keys.seal_tokens(tokens) if tokens else None,
             login=login,
             sealed_next=self._keys.seal(next_url) if next_url else "",
         )
-        if tokens is not None:
-            session = self.with_tokens(tokens)(session)
         self._store.add(
             session.key,
             _serialize(session),
