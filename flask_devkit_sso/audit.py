@@ -66,7 +66,6 @@ MAX_ADDRESS: Final = 64
 """Maximum length of a client's address. Behind ProxyFix, a client may be able to choose it."""
 
 _log: Final = logging.getLogger("flask_devkit_sso.audit")
-_log.addHandler(logging.NullHandler())
 # Otherwise the level of flask_devkit_sso or of the root logger would silence it.
 _log.setLevel(logging.INFO)
 _log.propagate = False
@@ -173,6 +172,9 @@ def _write_left_out(counts: dict[str, int]) -> None:
 def _write(**fields: Any) -> None:
     # logging.config lets the children of a logger that it names propagate again.
     _log.propagate = False
+    if not _log.handlers:
+        # Nobody has switched the audit trail on.
+        return
     now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
     line = {"time": now.replace("+00:00", "Z"), **fields}
     _log.info("%s", json.dumps(line, ensure_ascii=True))

@@ -154,7 +154,8 @@ class Bulkhead:
             self._places[place] = None
             return place
         with self._lock:
-            self._wait(place, min(place.deadline, now + wait))
+            if not self._is_idle():
+                self._wait(place, min(place.deadline, now + wait))
             self._places[place] = None
             self._background += background
         return place
@@ -165,9 +166,16 @@ class Bulkhead:
         :raises Exception: as :meth:`enter`.
         """
         with self._lock:
+            if self._is_idle():
+                return
             now = time.monotonic()
             if len(self._places) >= self._limit(now) and self._silence(now) >= 1:
                 raise self._silent()
+
+    def _is_idle(self) -> bool:
+        """Return whether there is certainly a place: no call is in progress or waits for one, and
+        none has hung since the last answer."""
+        return not (self._places or self._waiting or self._failures)
 
     def _wait(self, place: Place, deadline: float) -> None:
         # Before the first look at the places, so that no _leave is missed.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -228,7 +229,7 @@ class Settings:
         """The path of the callback route, without the path of a mount point."""
         return f"{self.url_prefix}/callback"
 
-    @property
+    @cached_property
     def installation(self) -> str:
         """A short hash of server URL, client id and redirect URI.
 

@@ -6,9 +6,13 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass, field
+from typing import Final
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 from ..errors import LoginFailed
+
+_CODE: Final = re.compile(r"[ -~]{1,4096}")
+"""An authorization code (RFC 6749 appendix A.11)."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class AuthorizationResponse:
     login: str = ""
 
     def require_code(self) -> str:
-        """Return the authorization code. RFC 6749 appendix A.11 defines its characters.
+        """Return the authorization code.
 
         :raises LoginFailed: ``denied`` or ``authorize_error`` if the response is an error (RFC 6749
             section 4.1.2.1), ``code_missing`` if it does not contain exactly one code.
@@ -37,7 +41,7 @@ class AuthorizationResponse:
             is_readable = re.fullmatch(r"[a-z_]{1,40}", self.error[0])
             name = self.error[0] if is_readable else "an unknown error"
             raise LoginFailed("authorize_error", hint=f"The authorize interface returned {name}.")
-        if len(self.code) != 1 or not re.fullmatch(r"[ -~]{1,4096}", self.code[0]):
+        if len(self.code) != 1 or not _CODE.fullmatch(self.code[0]):
             raise LoginFailed("code_missing")
         return self.code[0]
 

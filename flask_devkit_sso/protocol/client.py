@@ -58,6 +58,7 @@ class Client:
         self._server = server
         self._transport = transport
         self._has_logged_role = False
+        self._code_exchange: CodeExchange | None = None
 
     def authorization_url(
         self, *, redirect_uri: str, state: str | None, code_verifier: str | None = None
@@ -79,7 +80,7 @@ class Client:
         :raises ServerUnavailable: if one of the interfaces that a login calls does not respond to
             earlier calls.
         """
-        return self._code_exchange.reserve()
+        return self._get_code_exchange().reserve()
 
     @_boundary
     def exchange(
@@ -98,7 +99,7 @@ class Client:
         :param place: what :meth:`reserve_exchange` returned, if it was called.
         :raises ServerError, ServerUnavailable: as :func:`contract.token_response`.
         """
-        return self._code_exchange.exchange(
+        return self._get_code_exchange().exchange(
             code, redirect_uri=redirect_uri, code_verifier=code_verifier, place=place
         )
 
@@ -166,14 +167,15 @@ class Client:
         response = self._post_token(self._server.logout_url, access_token, background=background)
         contract.envelope_data(response, "logout")
 
-    @property
-    def _code_exchange(self) -> CodeExchange:
-        # Only logins need Authlib, and a worker should not wait for it when it starts.
-        # reserve_exchange imports it before the deadline begins.
-        with no_fork:
-            from .code_exchange import CodeExchange
+    def _get_code_exchange(self) -> CodeExchange:
+        if self._code_exchange is None:
+            # Only logins need Authlib, and a worker should not wait for it when it starts.
+            # reserve_exchange imports it before the deadline begins.
+            with no_fork:
+                from .code_exchange import CodeExchange
 
-        return CodeExchange(self._server, self._transport)
+            self._code_exchange = CodeExchange(self._server, self._transport)
+        return self._code_exchange
 
     def _post_token(
         self, url: str, access_token: str, *, repeatable: bool = False, background: bool

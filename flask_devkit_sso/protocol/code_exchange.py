@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 from authlib.oauth2.client import OAuth2Client
@@ -93,4 +93,5 @@ class _ValidatedResponse:
         self._tokens = contract.token_response(response, requested_at)
 
     def json(self) -> dict[str, Any]:
-        return asdict(self._tokens)
+        # A copy, because Authlib adds to it.
+        return {**vars(self._tokens)}

@@ -44,6 +44,12 @@ _UNSAFE_IN_NAME: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2
 reverse the direction of text are among them, because they can make a line in a log read
 differently. Joiners and direction marks are not, because names in some scripts need them."""
 
+_CODE: Final = re.compile(r"[0-9]{4}")
+"""A code of the server's, of which error_codes.py knows some."""
+
+_TOKEN: Final = re.compile(r"[ -~]+")
+"""A token (RFC 6749 appendices A.12 and A.17)."""
+
 Role = Literal["Admin", "User"]
 ROLES: Final = ("Admin", "User")
 
@@ -156,7 +162,7 @@ def envelope_data(response: RawResponse, interface: str) -> dict[str, Any]:
     code = envelope.get("code")
     if type(code) is int:
         code = str(code)
-    if not isinstance(code, str) or not re.fullmatch(r"[0-9]{4}", code):
+    if not isinstance(code, str) or not _CODE.fullmatch(code):
         if response.status in (502, 503, 504):
             raise ServerUnavailable(
                 f"A gateway responded with HTTP {response.status} instead of the server."
@@ -226,9 +232,9 @@ def validity_response(response: RawResponse) -> bool:
 
 
 def _token(data: dict[str, Any], name: str) -> str:
-    """Return a required token. RFC 6749 appendices A.12 and A.17 define its characters."""
+    """Return a required token."""
     value = _text(data, name, MAX_TOKEN)
-    if not re.fullmatch(r"[ -~]+", value):
+    if not _TOKEN.fullmatch(value):
         raise ServerError(f"The {name} in the server's response is not printable ASCII.")
     return value
 

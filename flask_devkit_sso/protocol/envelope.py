@@ -27,11 +27,7 @@ def parse_envelope(body: bytes) -> dict[str, Any]:
         raise NotAnEnvelope("is not UTF-8")
     envelope = None
     try:
-        envelope = json.loads(
-            body.removeprefix(codecs.BOM_UTF8).decode(),
-            object_pairs_hook=_unique_names,
-            parse_constant=_refuse_constant,
-        )
+        envelope = _DECODER.decode(body.removeprefix(codecs.BOM_UTF8).decode())
     except NotAnEnvelope:
         raise
     except (ValueError, RecursionError):
@@ -52,3 +48,7 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise NotAnEnvelope(f"contains {name}, which is not JSON")
+
+
+# json.loads would create one for each body.
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique_names, parse_constant=_refuse_constant)

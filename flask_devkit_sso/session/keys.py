@@ -9,7 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from itsdangerous import BadData, URLSafeSerializer
@@ -40,10 +40,18 @@ class Signer:
 
     The time is part of the value. A timestamp of itsdangerous is in whole seconds, and is rejected
     if it comes from a host whose clock is ahead.
+
+    :param keys: the first one signs, and each of them verifies.
     """
 
-    def __init__(self, serializer: URLSafeSerializer) -> None:
-        self._serializer = serializer
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        # itsdangerous signs with the last key. The keys are derived for one purpose already.
+        self._serializer = URLSafeSerializer(
+            keys[::-1],
+            signer_kwargs={"key_derivation": "none", "digest_method": hashlib.sha256},
+        )
+        # The serializer itself would create one for each text.
+        self._signer = self._serializer.make_signer()
 
     def sign(self, value: object, *, at: float | None = None) -> str:
         """Return a value as signed text, for a URL or a cookie.
@@ -51,7 +59,7 @@ class Signer:
         :param at: the time to sign, in Unix seconds; by default now.
         """
         now = time.time() if at is None else at
-        return str(self._serializer.dumps([value, round(now, 3)]))
+        return self._signer.sign(self._serializer.dump_payload([value, round(now, 3)])).decode()
 
     def read(self, text: str) -> Signed | None:
         """Return a signed value, whatever its age, or None if :meth:`sign` did not return exactly
@@ -63,7 +71,7 @@ class Signer:
         if not _SIGNED.fullmatch(text):
             return None
         try:
-            value, at = self._serializer.loads(text)
+            value, at = self._serializer.load_payload(self._signer.unsign(text))
         except (BadData, ValueError, TypeError):
             return None
         return Signed(value, at)
@@ -123,14 +131,7 @@ class Keys:
 
     def signer(self, purpose: str) -> Signer:
         """Return a signer whose signatures are valid for this purpose only."""
-        return Signer(
-            URLSafeSerializer(
-                # itsdangerous signs with the last key.
-                self._derive_all(purpose)[::-1],
-                salt=f"flask-devkit-sso.{purpose}",
-                signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
-            )
-        )
+        return Signer(self._derive_all(purpose))
 
     def id_signer(self, purpose: str) -> IdSigner:
         """Return a signer of ids whose signatures are valid for this purpose only."""
@@ -163,7 +164,7 @@ class Keys:
             :func:`~flask_devkit_sso.session.records.serialize`.
         """
         opened = self.unseal(previous) if previous else None
-        return self.seal(serialize(asdict(tokens), previous=opened or ""))
+        return self.seal(serialize(vars(tokens), previous=opened or ""))
 
     def unseal_tokens(self, sealed: str) -> Tokens | None:
         """Decrypt tokens. Return None if their key is not configured here, or if another version

@@ -62,9 +62,9 @@ class Session:
     ``last_used`` is accurate to a minute. ``verified_at`` is the time at which the server was asked
     about the user, and ``refresh_at`` the time from which the tokens should be refreshed.
     ``sealed_tokens`` is None only for a session that tests created. ``login`` is the mark of the
-    login that began the session (``Logins.mark``), and ``sealed_next`` the page that it led to.
-    Both are empty for a session that tests created. ``before`` is the user before their last change
-    of name or role, until the application has learnt of it.
+    login that began the session (``Logins.mark``), and ``sealed_next`` the page that it led to,
+    unless that was the default one. Both are empty for a session that tests created. ``before`` is
+    the user before their last change of name or role, until the application has learnt of it.
     """
 
     key: str = field(repr=False)
@@ -119,7 +119,7 @@ class Sessions:
         :param tokens: None only for a session that tests create, which has no server.
         :param verified_at: when the server was asked about the user, in Unix seconds.
         :param login: the mark of the login that begins the session (``Logins.mark``).
-        :param next_url: the page that the login leads to.
+        :param next_url: the page that the login leads to, or "" for the default one.
         :raises StoreUnavailable: if the store fails. Nobody can use the session then.
         """
         cookie, name = self._signer.create()
@@ -130,13 +130,11 @@ class Sessions:
             created_at=now,
             last_used=now,
             verified_at=verified_at,
-            refresh_at=verified_at,
-            sealed_tokens=None,
+            refresh_at=tokens.refresh_at if tokens else verified_at,
+            sealed_tokens=self._keys.seal_tokens(tokens) if tokens else None,
             login=login,
             sealed_next=self._keys.seal(next_url) if next_url else "",
         )
-        if tokens is not None:
-            session = self.with_tokens(tokens)(session)
         self._store.add(
             session.key,
             _serialize(session),
@@ -186,8 +184,8 @@ class Sessions:
         return tokens
 
     def next_url(self, session: Session) -> str | None:
-        """Decrypt the page that a session's login led to. Return None if there is none, or if its
-        key is not configured here."""
+        """Decrypt the page that a session's login led to. Return None if it is the default one, or
+        if its key is not configured here."""
         return self._keys.unseal(session.sealed_next) if session.sealed_next else None
 
     def with_tokens(self, tokens: Tokens, *, previous: str = "") -> Callable[[Session], Session]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from flask import Response, request
+from werkzeug.http import http_date
 
 from ..service import get_state
+
+_LONG_AGO: Final = http_date(0)
+"""The date that deletes a cookie. Werkzeug's ``delete_cookie`` formats it each time."""
 
 
 def set_cookie(response: Response, name: str, value: str, max_age: int | None = None) -> Response:
@@ -23,8 +29,14 @@ def set_cookie(response: Response, name: str, value: str, max_age: int | None = 
 
 def delete_cookie(response: Response, name: str) -> Response:
     """Delete one of our cookies."""
-    response.delete_cookie(
-        name, path="/", secure=get_state().is_secure, httponly=True, samesite="Lax"
+    response.set_cookie(
+        name,
+        max_age=0,
+        expires=_LONG_AGO,
+        path="/",
+        secure=get_state().is_secure,
+        httponly=True,
+        samesite="Lax",
     )
     return response
 

@@ -57,8 +57,8 @@ def flask_session_of(uid: str, previous_uid: str | None) -> Iterator[None]:
         return
     # Read the attribute before anything else changes it.
     was_modified, data = found.modified, dict(found)
-    tags, tag = _tags(uid), data.get(TAG)
-    is_foreign = (tag is not None and tag not in tags) or previous_uid not in (uid, None)
+    tag = data.get(TAG)
+    is_foreign = (tag is not None and tag not in _tags(uid)) or previous_uid not in (uid, None)
     if is_foreign and data:
         found.clear()
     try:
@@ -70,7 +70,7 @@ def flask_session_of(uid: str, previous_uid: str | None) -> Iterator[None]:
             found.modified = was_modified
         raise
     if found:
-        _write_tag(found, tags[0])
+        _write_tag(found, _tags(uid)[0])
 
 
 def watch_flask_session(app: Flask, find_uid: Callable[[], str | None]) -> None:

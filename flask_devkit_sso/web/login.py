@@ -331,7 +331,7 @@ def _create_session(
         result.tokens,
         verified_at=result.tokens.requested_at,
         login=service.logins.mark(login),
-        next_url=result.next,
+        next_url="" if result.next == default_url() else result.next,
     )
     name = service.sessions.name_of(cookie)
     return name, lambda response: set_cookie(response, get_state().session_cookie, cookie)

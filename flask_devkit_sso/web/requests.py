@@ -137,10 +137,10 @@ def is_verify(request: Request) -> bool:
 
 
 def decode_query(request: Request) -> None:
-    """Decode the query even if it is not UTF-8. Werkzeug's ``request.args`` raises an exception
-    then, which would be a 500."""
+    """Decode the query if it is not UTF-8. Werkzeug's ``request.args`` raises an exception then,
+    which would be a 500."""
     try:
-        request.args  # noqa: B018
+        request.query_string.decode()
     except UnicodeDecodeError:
         query = request.query_string.decode(errors="replace")
         request.args = ImmutableMultiDict(parse_qsl(query, keep_blank_values=True))

@@ -17,8 +17,8 @@ from werkzeug.exceptions import HTTPException
 _MARK: Final = "X-DevKit-SSO-Mark"
 """A header that marks our response until the application's functions see it."""
 
-_OF_THE_BODY: Final = ("Content-Encoding", "Content-Length", "ETag")
-_OF_SEVERAL: Final = ("Set-Cookie", "Vary")
+_NOT_RESTORED: Final = {"Content-Encoding", "Content-Length", "ETag", "Set-Cookie", "Vary"}
+"""Headers about the body, and headers to which the application's functions may add values."""
 
 _RESPONSE: Final = "flask_devkit_sso.response"
 
@@ -63,7 +63,7 @@ def keep(response: Any) -> Response:
         if sent.headers.get(_MARK) == mark:
             del sent.headers[_MARK]
             request.environ[_RESPONSE] = _Kept(
-                sent, kind, sent.status, sent.get_data(), list(sent.headers)
+                sent, kind, sent.status, sent.get_data(), _restored_headers(sent)
             )
         return sent
 
@@ -95,7 +95,11 @@ def restore(response: Response, here: Request) -> Response:
     ours.status = kept.status
     if "Content-Encoding" not in ours.headers and ours.get_data() != kept.body:
         ours.set_data(kept.body)
-    for name, value in kept.headers:
-        if name not in _OF_THE_BODY + _OF_SEVERAL:
+    if _restored_headers(ours) != kept.headers:
+        for name, value in kept.headers:
             ours.headers[name] = value
     return ours
+
+
+def _restored_headers(response: Response) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in response.headers if name not in _NOT_RESTORED]

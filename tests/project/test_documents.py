@@ -282,7 +282,6 @@ def has_an_audit_trail(names: dict[str, Any]) -> None:
                 logger.removeHandler(handler)
                 handler.close()
         loggers[0].setLevel(logging.NOTSET)
-        loggers[1].addHandler(logging.NullHandler())
 
 
 def has_a_factory(names: dict[str, Any]) -> None:

