@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
+
+# Python's own has a lock in version 3.11: all threads would wait for one account.
+from werkzeug.utils import cached_property
 
 from .protocol.contract import Role, UserInfo
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -35,6 +36,7 @@ from flask_devkit_sso.testing import login_as
 
 from ..conftest import AppMaker, reason
 from ..scripted import ScriptedServer
+from ..threads import at_once
 
 PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 BROWSER = {"Sec-Fetch-Dest": "document", "Accept": "*/*"}
@@ -629,6 +631,24 @@ def test_the_account_is_loaded_once_per_request_and_only_when_used(make_app: App
     assert client.get("/account").json == [{"theme": "dark"}] * 2
     assert loaded == ["u-7"]
     assert app.test_client().get("/account").json == [None, None]
+
+
+def test_nobody_waits_for_the_account_of_another_person(make_app: AppMaker) -> None:
+    sso = DevKitSSO()
+    both_are_loading = threading.Barrier(2, timeout=60)
+
+    @sso.account_loader
+    def load(user: Any) -> str:
+        both_are_loading.wait()
+        return f"account of {user.uid}"
+
+    app = make_app(sso)
+    app.add_url_rule("/account", view_func=lambda: [current_user.account], endpoint="account")
+    clients = [app.test_client(), app.test_client()]
+    for number, client in enumerate(clients):
+        login_as(client, "ada", uid=f"u-{number}")
+    responses = at_once([partial(client.get, "/account") for client in clients])
+    assert [response.json for response in responses] == [["account of u-0"], ["account of u-1"]]
 
 
 def test_in_templates(app: Flask) -> None:
