@@ -144,7 +144,7 @@ class Connection(http.client.HTTPConnection):
         self._call: Call | None = None
 
     def open(self, call: Call, tls: ssl.SSLContext, server_name: str) -> None:
-        """Open the connection.
+        """Open the connection. It is closed again if that fails.
 
         :param tls: the context to use if the origin needs TLS.
         :param server_name: the name or address that the certificate must have.
@@ -152,6 +152,13 @@ class Connection(http.client.HTTPConnection):
         :raises CannotConnect: if no address of the host accepts a connection.
         :raises OSError: if the handshake fails, and ``TimeoutError`` if nobody waits any longer.
         """
+        try:
+            self._open(call, tls, server_name)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, call: Call, tls: ssl.SSLContext, server_name: str) -> None:
         call.use(self)
         addresses = resolve(self.origin.host, self.origin.port)
         try:

@@ -40,13 +40,9 @@ class StrictResponse(http.client.HTTPResponse):
     """
 
     def __init__(
-        self,
-        sock: socket.socket,
-        *args: Any,
-        before_read: Callable[[socket.socket], None],
-        **kwargs: Any,
+        self, sock: socket.socket, *, before_read: Callable[[socket.socket], None], **kwargs: Any
     ) -> None:
-        super().__init__(sock, *args, **kwargs)
+        super().__init__(sock, **kwargs)
         self._socket = sock
         self._limited = _Limited(self.fp.detach(), partial(before_read, sock))
         self.fp = _Lines(self._limited)

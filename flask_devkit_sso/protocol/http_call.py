@@ -1,7 +1,7 @@
 """Sends one HTTP request, reads the response, and describes what went wrong.
 
-The standard library's HTTP client does the rest. What others add to it, such as cookies, redirects,
-proxies and retries, must not happen here.
+The standard library's HTTP client is enough for it. Other clients add cookies, redirects, proxies
+and retries, and none of these may happen here.
 """
 
 from __future__ import annotations
