@@ -90,7 +90,7 @@ def test_the_protocol_modules_import_only_the_standard_library(name: str) -> Non
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             roots.add(str(node.module).split(".")[0])
     assert roots <= {
-        *("__future__", "base64", "collections", "dataclasses", "hashlib", "json", "re"),
+        *("__future__", "base64", "collections", "dataclasses", "email", "hashlib", "json", "re"),
         *("typing", "urllib"),
     }
 

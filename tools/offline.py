@@ -44,7 +44,7 @@ print(json.dumps([
 
 # Imports what the package imports only when it is needed, and signs somebody in.
 TRY = """
-import authlib, cryptography, flask, psycopg, redis, urllib3
+import authlib, cryptography, flask, psycopg, redis
 from flask_devkit_sso import DevKitSSO, current_user, login_required
 from flask_devkit_sso.testing import login_as
 app = flask.Flask("tried", instance_path={folder!r})

@@ -1,6 +1,6 @@
 """Connections to the authentication server, for calls that end at their deadline.
 
-urllib3's timeouts apply to a single read, so a server that sends a byte a second would keep a
+A socket's timeout applies to a single read, so a server that sends a byte a second would keep a
 request waiting for ever. So each read may take only as long as the :class:`Call` has left. Nothing
 limits the lookup of a host's name, though. So a new connection is opened in a thread of its own,
 and the caller that waits for it gives the call up at its deadline, which shuts the socket down.
@@ -10,32 +10,31 @@ from __future__ import annotations
 
 # The first connection would import it in its thread, and a fork would not wait for that.
 import encodings.idna  # noqa: F401
-import logging
+import http.client
 import socket
 import ssl
 import threading
 import time
 from contextlib import suppress
-from typing import Any, Final
-
-import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 from ..errors import ServerUnavailable
 from .connecting import LATE, connect, resolve
 from .framing import StrictResponse
-from .trust import Trust
 
 MAX_IDLE: Final = 4.0
 """Seconds for which an idle connection is reused. Standard servers close it after 5
 (docs/protocol.md, "What standard servers also do"), and a code that is sent at that moment would be
 lost."""
 
+_WITHOUT_BODY: Final = (101, 204, 205, 304)
 
-class NotConnected(Exception):
-    """There is no open connection for a call that must not open one. Nothing was sent."""
+_NO_DELAY: Final = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
+
+
+class CannotConnect(OSError):
+    """No connection could be opened."""
 
 
 class Call:
@@ -51,38 +50,40 @@ class Call:
         self.may_connect = may_connect
         self.was_sent = False
         self._lock = threading.Lock()
-        self._connection: HTTPConnection | None = None
+        self._connection: Connection | None = None
         self._is_given_up = False
 
-    def start(self) -> float:
-        """Record that the current thread makes the call, and return the seconds left.
+    def start(self) -> None:
+        """Return if the call may begin.
 
         :raises ServerUnavailable: if there is no time left, or if nobody waits for it any longer.
         """
-        time_left = self._deadline - time.monotonic()
-        if time_left <= 0 or self._is_given_up:
+        if self._is_given_up or time.monotonic() >= self._deadline:
             raise ServerUnavailable("Too many calls to the server are already in progress.")
-        _current.call = self
-        return time_left
 
     def stop(self) -> None:
-        """Record that the current thread has finished the call, and the connection may have
-        another one."""
-        _current.call = None
+        """Record that the call has finished, and the connection may have another one."""
         with self._lock:
             self._connection = None
 
-    def use(self, connection: HTTPConnection) -> None:
+    def use(self, connection: Connection) -> None:
         """Record which connection :meth:`give_up` has to close.
 
-        :raises urllib3.exceptions.TimeoutError: if nobody waits for the call any longer.
+        :raises TimeoutError: if nobody waits for the call any longer.
         """
         with self._lock:
             # If the whole process was paused, this thread may continue before the other one gives
             # up.
             if self._is_given_up or time.monotonic() > self._deadline:
-                raise urllib3.exceptions.TimeoutError
+                raise TimeoutError
             self._connection = connection
+
+    def limit(self, sock: socket.socket) -> None:
+        """Let the next read from a socket, or write to it, take only as long as the call has left.
+
+        :raises TimeoutError: if there is no time left.
+        """
+        sock.settimeout(self.seconds_left())
 
     def seconds_left(self) -> float:
         """Return how many seconds the next read or write may take.
@@ -107,116 +108,125 @@ class Call:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-class _Current(threading.local):
-    call: Call | None = None
+class Origin(NamedTuple):
+    """What a connection leads to. ``host`` has no brackets, even if it is an IPv6 address."""
+
+    is_tls: bool
+    host: str
+    port: int
 
 
-_current = _Current()
+class Request(NamedTuple):
+    """An HTTP request. ``target`` is the path with the query."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes | None
 
 
-def _is_harmless(record: logging.LogRecord) -> bool:
-    return _current.call is None or record.levelno < logging.WARNING
+class Connection(http.client.HTTPConnection):
+    """A connection to the server. It has one call at a time, which ends at its deadline.
 
+    It is closed once nobody refers to it.
+    """
 
-# urllib3's warnings quote what it could not parse, which may contain a secret. They are suppressed
-# in our own calls, whose errors say what went wrong.
-for _name in ("urllib3.connection", "urllib3.connectionpool"):
-    logging.getLogger(_name).addFilter(_is_harmless)
+    auto_open = 0
+    # An application that debugs its own connections would print what is sent on ours.
+    debuglevel = 0
 
+    def __init__(self, origin: Origin) -> None:
+        # A dot at the end is only for the resolver.
+        super().__init__(origin.host.removesuffix("."), origin.port)
+        self.origin = origin
+        self.default_port = http.client.HTTPS_PORT if origin.is_tls else http.client.HTTP_PORT
+        self._idle_since = 0.0
+        self._call: Call | None = None
 
-class _TimedResponse(StrictResponse):
-    """A response whose reads end when the call has to end."""
+    def open(self, call: Call, tls: ssl.SSLContext, server_name: str) -> None:
+        """Open the connection. It is closed again if that fails.
 
-    def before_read(self) -> None:
-        if _current.call is not None:
-            self._socket.settimeout(_current.call.seconds_left())
-
-
-class _CuttableConnection(HTTPConnection):
-    """A connection that its call can close, and that is not reused after a long idle time."""
-
-    response_class = _TimedResponse
-    _idle_since: float | None = None
-
-    def connect(self) -> None:
-        if _current.call is not None and not _current.call.may_connect:
-            raise NotConnected
-        self._register()
-        super().connect()
-        self._register()
-
-    def _new_conn(self) -> socket.socket:
-        # urllib3 tries the addresses of a host one after the other, each until the deadline.
-        timeout = self.timeout
-        assert isinstance(timeout, int | float)  # noqa: S101 - every call has a deadline
+        :param tls: the context to use if the origin needs TLS.
+        :param server_name: the name or address that the certificate must have.
+        :raises socket.gaierror: if the host's name is unknown.
+        :raises CannotConnect: if no address of the host accepts a connection.
+        :raises OSError: if the handshake fails, and ``TimeoutError`` if nobody waits any longer.
+        """
         try:
-            addresses = resolve(self._dns_host, self.port)
-            return connect(addresses, timeout, options=self.socket_options or ())
-        except socket.gaierror as error:
-            raise NameResolutionError(self.host, self, error) from error
-        except TimeoutError as error:
-            raise ConnectTimeoutError(self, "timed out") from error
-        except OSError as error:
-            raise NewConnectionError(self, "failed") from error
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        if self._idle_since is not None and time.monotonic() - self._idle_since > MAX_IDLE:
+            self._open(call, tls, server_name)
+        except BaseException:
             self.close()
-            self.connect()
-        super().request(*args, **kwargs)
+            raise
+
+    def _open(self, call: Call, tls: ssl.SSLContext, server_name: str) -> None:
+        call.use(self)
+        addresses = resolve(self.origin.host, self.origin.port)
+        try:
+            self.sock = connect(addresses, call.seconds_left(), options=_NO_DELAY)
+        except OSError as error:
+            raise CannotConnect from error
+        if self.origin.is_tls:
+            # The handshake comes later, so that give_up finds the socket that it has to shut down.
+            self.sock = tls.wrap_socket(
+                self.sock, server_hostname=server_name, do_handshake_on_connect=False
+            )
+        call.use(self)
+        if isinstance(self.sock, ssl.SSLSocket):
+            call.limit(self.sock)
+            self.sock.do_handshake()
+
+    def exchange(self, call: Call, request: Request, *, most: int) -> tuple[StrictResponse, bytes]:
+        """Send a request and read its response. The connection is closed if that fails.
+
+        :param most: how many bytes of the body to read.
+        :return: the response, and its body before decompression.
+        :raises OSError, http.client.HTTPException: if the connection breaks, or if there is no time
+            left.
+        """
+        self._call = call
+        self.response_class = partial(StrictResponse, before_read=call.limit)  # type: ignore[assignment]
+        content = b""
+        try:
+            self.request(request.method, request.target, request.body, request.headers)
+            response: StrictResponse = self.getresponse()  # type: ignore[assignment]
+            if response.status not in _WITHOUT_BODY:
+                content = response.read_all(most)
+            if not response.isclosed():
+                # If the server sends more anyway, the next call must not read it.
+                self.close()
+        except BaseException:
+            self.close()
+            raise
+        self._call, self._idle_since = None, time.monotonic()
+        return response, content
 
     def send(self, data: Any) -> None:
-        # The last moment: this process may have been paused since the call began.
-        self._register()
-        if _current.call is not None:
-            _current.call.was_sent = True
-            if self.sock is not None:
-                self.sock.settimeout(_current.call.seconds_left())
+        if self._call is not None and self.sock is not None:
+            # The last moment: this process may have been paused since the call began.
+            self._call.use(self)
+            self._call.was_sent = True
+            self._call.limit(self.sock)
         super().send(data)
 
-    def getresponse(self) -> Any:
-        response = super().getresponse()
-        self._idle_since = time.monotonic()
-        return response
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is still open after a call."""
+        return self.sock is not None
 
-    def close(self) -> None:
-        self._idle_since = None
-        super().close()
+    def is_usable(self) -> bool:
+        """Return whether another call may use the connection: the server has neither closed it nor
+        sent what nobody asked for."""
+        if self.sock is None or time.monotonic() - self._idle_since > MAX_IDLE:
+            return False
+        try:
+            self.sock.settimeout(0)
+            # SSLSocket.recv cannot peek.
+            socket.socket.recv(self.sock, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
 
-    def _register(self) -> None:
-        if _current.call is not None:
-            _current.call.use(self)
-
-
-class _CuttableTLSConnection(_CuttableConnection, HTTPSConnection):
-    pass
-
-
-class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _CuttableConnection
-
-
-class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _CuttableTLSConnection
-
-
-class _PoolManager(urllib3.PoolManager):
-    def __init__(self, tls: ssl.SSLContext, trust: Trust, size: int) -> None:
-        super().__init__(maxsize=size, ssl_context=tls)
-        self.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-        self._trust = trust
-
-    def _new_pool(
-        self, scheme: str, host: str, port: int, request_context: dict[str, Any] | None = None
-    ) -> HTTPConnectionPool:
-        pool = super()._new_pool(scheme, host, port, request_context)
-        if scheme == "https":
-            # With assert_hostname instead, urllib3 would switch the check of the shared context off
-            # for every host.
-            pool.conn_kw["server_hostname"] = self._trust.expected_name(pool.host)
-        return pool
-
-
-def create_pool(tls: ssl.SSLContext, trust: Trust, size: int) -> urllib3.PoolManager:
-    """Return a pool of connections that another thread can close."""
-    return _PoolManager(tls, trust, size)
+    def __del__(self) -> None:
+        self.close()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from email.message import Message
 from typing import Any, Final, Literal
 
 from ..errors import ServerError, ServerUnavailable
@@ -61,7 +61,7 @@ class RawResponse:
 
     status: int
     body: bytes = field(repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Message = field(default_factory=Message, repr=False)
     url: str = ""
 
 

@@ -14,6 +14,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 MAX_RESPONSE: Final = 2 * 1024 * 1024
@@ -34,16 +35,17 @@ class StrictResponse(http.client.HTTPResponse):
 
     Two deviations are tolerated, but the connection is not used again after them: a malformed
     header, and a Content-Length together with a Transfer-Encoding.
+
+    :param before_read: called with the socket before each read from it.
     """
 
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
+    def __init__(
+        self, sock: socket.socket, *, before_read: Callable[[socket.socket], None], **kwargs: Any
+    ) -> None:
+        super().__init__(sock, **kwargs)
         self._socket = sock
-        self._limited = _Limited(self.fp.detach(), self.before_read)
+        self._limited = _Limited(self.fp.detach(), partial(before_read, sock))
         self.fp = _Lines(self._limited)
-
-    def before_read(self) -> None:
-        """Do something before each read from the socket. Subclasses override it."""
 
     def begin(self, *args: Any, **kwargs: Any) -> None:
         super().begin(*args, **kwargs)
@@ -55,6 +57,18 @@ class StrictResponse(http.client.HTTPResponse):
             raise InvalidFraming("an unsupported Transfer-Encoding")
         if self.headers.defects or (encodings and (lengths or self.version == 10)):
             self.will_close = True
+
+    def read_all(self, most: int) -> bytes:
+        """Return the body, or only its beginning if it has more than ``most`` bytes.
+
+        :raises http.client.HTTPException: if the connection ends before the body does.
+        """
+        content = b""
+        while len(content) < most and (more := self.read(most - len(content))):
+            content += more
+        if self.length and len(content) < most:
+            raise http.client.IncompleteRead(b"", self.length)
+        return content
 
     def _values(self, name: str) -> list[str]:
         return [text.strip(" \t") for text in self.headers.get_all(name, [])]

@@ -1,22 +1,26 @@
-"""Sends one HTTP request with urllib3, reads the response, and describes what went wrong.
+"""Sends one HTTP request, reads the response, and describes what went wrong.
 
-Only calls to the server need urllib3, so protocol/transport.py imports this module at the first
-one.
+The standard library's HTTP client is enough for it. Other clients add cookies, redirects, proxies
+and retries, and none of these may happen here.
 """
 
 from __future__ import annotations
 
+import logging
+import socket
 import ssl
+import string
 import threading
+import zlib
+from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
+from http.client import HTTP_PORT, HTTPS_PORT, HTTPException
 from typing import Final
-from urllib.parse import urlsplit
-
-import urllib3
-from urllib3.exceptions import HTTPError
+from urllib.parse import quote, urlsplit
 
 from ..errors import ServerError, ServerUnavailable, unexpected
-from .connections import Call, NotConnected, create_pool
+from .connections import Call, CannotConnect, Connection, Origin, Request
 from .contract import RawResponse
 from .framing import InvalidFraming
 from .trust import TLSContexts, Trust
@@ -40,11 +44,18 @@ _PAGE_HEADERS: Final = {
 }
 """As if a link or a redirect of another site led a browser to the page."""
 
-_WITHOUT_BODY: Final = (101, 204, 205, 304)
+_COMPRESSED: Final = ("gzip", "x-gzip", "deflate")
+"""What some servers send although the request does not accept it."""
 
-_RETRY_ONCE: Final = urllib3.Retry(
-    total=1, connect=0, redirect=0, status=0, allowed_methods=None, respect_retry_after_header=False
-)
+_FORMATS: Final = (32 + zlib.MAX_WBITS, -zlib.MAX_WBITS)
+"""What zlib calls the formats: zlib and gzip, and what some servers send as ``deflate`` (RFC 9110
+section 8.4.1.2)."""
+
+log: Final = logging.getLogger("flask_devkit_sso")
+
+
+class NotConnected(Exception):
+    """There is no open connection for a call that must not open one. Nothing was sent."""
 
 
 class Connections:
@@ -60,14 +71,7 @@ class Connections:
         self._size = size
         self._lock = threading.Lock()
         self._contexts = TLSContexts(trust)
-        self._pool = create_pool(self._contexts.current, trust, size)
-
-    def call(self, deadline: float, *, may_connect: bool) -> Call:
-        """Return a call that has to end at a deadline, as ``time.monotonic`` counts.
-
-        :param may_connect: whether it may open a connection, which can take longer than that.
-        """
-        return Call(deadline, may_connect=may_connect)
+        self._idle: dict[Origin, deque[Connection]] = {}
 
     def send(
         self,
@@ -83,88 +87,127 @@ class Connections:
         :param headers: what to send as well as, or instead of, the usual headers.
         :return: None if there is no open connection, and the call may not open one.
         """
-        time_left = call.start()
-        usual = _PAGE_HEADERS if body is None else _HEADERS
+        call.start()
         try:
-            response = self._latest_pool().request(
-                "GET" if body is None else "POST",
-                url,
-                body=body,
-                headers={**usual, **(headers or {})},
-                # The connection limits each read itself (_TimedResponse).
-                timeout=urllib3.Timeout(connect=time_left, read=None),
-                retries=_RETRY_ONCE if repeatable else False,
-                # Following a redirect could send a secret to another host.
-                redirect=False,
-                preload_content=False,
-            )
-            if response.status in _WITHOUT_BODY:
-                # If the server sends a body anyway, the next call must not read it.
-                response.close()
-            content = _read(response)
-            return RawResponse(response.status, content, response.headers, url.partition("?")[0])
-        except HTTPError as error:
-            # Do not chain the exception, because it may quote what the server sent.
-            raise ServerUnavailable(_explain(error, url, self._trust)) from None
+            return self._send(call, url, body, headers or {}, repeatable=repeatable)
         except NotConnected:
             return None
         except (ServerError, ServerUnavailable):
             raise
+        except (OSError, HTTPException, zlib.error) as error:
+            # Do not chain the exception, because it may quote what the server sent.
+            raise ServerUnavailable(_explain(error, url, self._trust)) from None
         except Exception as error:  # noqa: BLE001 - reported by its type and place
             raise unexpected(error) from None
         finally:
             call.stop()
 
-    def _latest_pool(self) -> urllib3.PoolManager:
-        """Return the pool of connections, which is a new one if the CA file has changed."""
+    def _send(
+        self,
+        call: Call,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        repeatable: bool,
+    ) -> RawResponse:
+        origin, target = _split(url)
+        method, usual = ("GET", _PAGE_HEADERS) if body is None else ("POST", _HEADERS)
+        request = Request(method, target, {**usual, **headers}, body)
+        context, idle = self._to(origin)
+        if connection := _take(idle):
+            try:
+                response, content = connection.exchange(call, request, most=MAX_BODY + 1)
+            except (OSError, HTTPException):
+                # The server may have closed the idle connection at this moment.
+                if not repeatable:
+                    raise
+                connection = None
+        if connection is None:
+            connection = self._connect(origin, context, call)
+            response, content = connection.exchange(call, request, most=MAX_BODY + 1)
+        if connection.is_open and len(idle) < self._size:
+            idle.append(connection)
+        if response.getheader("Content-Encoding", "").lower() in _COMPRESSED:
+            content = _decompress(content)
+        if len(content) > MAX_BODY:
+            raise ServerError("The server's response is larger than 1 MiB.")
+        address = url.partition("?")[0]
+        log.debug("%s %s: HTTP %d", method, address, response.status)
+        return RawResponse(response.status, content, response.headers, address)
+
+    def _to(self, origin: Origin) -> tuple[ssl.SSLContext, deque[Connection]]:
+        """Return the present TLS context, and the idle connections to a host."""
         with self._lock:
             if self._contexts.has_changed():
-                old = self._pool
-                self._pool = create_pool(self._contexts.current, self._trust, self._size)
-                # Idle connections were accepted because of the old file. Calls in progress end.
-                old.clear()
-            return self._pool
+                # The idle connections were accepted because of the old file. Calls in progress end.
+                self._idle = {}
+            return self._contexts.current, self._idle.setdefault(origin, deque())
+
+    def _connect(self, origin: Origin, context: ssl.SSLContext, call: Call) -> Connection:
+        if not call.may_connect:
+            raise NotConnected
+        connection = Connection(origin)
+        connection.open(call, context, self._trust.expected_name(connection.host))
+        return connection
 
 
-def _read(response: urllib3.BaseHTTPResponse) -> bytes:
-    try:
-        content = b""
-        while chunk := response.read(MAX_BODY + 1 - len(content)):
-            content += chunk
-            if len(content) > MAX_BODY:
-                raise ServerError("The server's response is larger than 1 MiB.")
-    except BaseException:
-        response.close()
-        raise
-    finally:
-        response.release_conn()
-    return content
+def _split(url: str) -> tuple[Origin, str]:
+    """Return what a URL's connection leads to, and the path with the query."""
+    parts = urlsplit(url)
+    is_tls = parts.scheme == "https"
+    origin = Origin(
+        is_tls, parts.hostname or "", parts.port or (HTTPS_PORT if is_tls else HTTP_PORT)
+    )
+    query = f"?{parts.query}" if parts.query else ""
+    # The address that a redirect leads to may contain anything.
+    return origin, quote((parts.path or "/") + query, safe=string.punctuation)
 
 
-def _explain(error: HTTPError, url: str, trust: Trust) -> str:
+def _take(idle: deque[Connection]) -> Connection | None:
+    """Return the connection that was used last, or None if there is none that can be used."""
+    with suppress(IndexError):
+        while True:
+            connection = idle.pop()
+            if connection.is_usable():
+                return connection
+            connection.close()
+    return None
+
+
+def _decompress(content: bytes) -> bytes:
+    """Decompress a body, or only its beginning if it is too large.
+
+    :raises zlib.error: if it is damaged or incomplete.
+    """
+    for format in _FORMATS:
+        decompressor = zlib.decompressobj(format)
+        with suppress(zlib.error):
+            found = decompressor.decompress(content, MAX_BODY + 1)
+            if decompressor.eof or len(found) > MAX_BODY:
+                return found
+    raise zlib.error
+
+
+def _explain(error: Exception, url: str, trust: Trust) -> str:
     """Describe an error in our own words, because its text may quote what the server sent."""
-    if isinstance(error, urllib3.exceptions.MaxRetryError) and isinstance(error.reason, HTTPError):
-        error = error.reason
-    if error.args and isinstance(error.args[-1], InvalidFraming):
-        return f"The server's response has {error.args[-1]}, so it is not valid HTTP."
+    scheme, host = url.partition(":")[0], urlsplit(url).hostname or ""
     match error:
-        case urllib3.exceptions.NameResolutionError():
+        case InvalidFraming():
+            return f"The server's response has {error}, so it is not valid HTTP."
+        case socket.gaierror():
             return "The server's host name is unknown: check DEVKIT_SSO_SERVER_URL."
-        case urllib3.exceptions.SSLError():
-            cause = error.args[0] if error.args else None
-            if isinstance(cause, ssl.SSLError):
-                problem = trust.explain(cause, urlsplit(url).hostname or "")
-                return f"TLS with the server failed: {problem.text}. {problem.fix}."
-            return "TLS with the server failed: does it use https on this port?"
-        case urllib3.exceptions.NewConnectionError() | urllib3.exceptions.ConnectTimeoutError():
+        case ssl.SSLError():
+            problem = trust.explain(error, host)
+            return f"TLS with the server failed: {problem.text}. {problem.fix}."
+        case CannotConnect():
             return "Cannot connect to the server: check DEVKIT_SSO_SERVER_URL, port and firewall."
-        case urllib3.exceptions.TimeoutError():
+        case TimeoutError():
             return "The server did not respond in time."
-        case urllib3.exceptions.DecodeError():
+        case zlib.error():
             return "The server's response cannot be decompressed."
         case _:
             # Some servers close the connection if the client uses the wrong scheme.
-            scheme = url.partition(":")[0]
             return (
                 f"The connection to the server broke ({type(error).__name__}): does it use "
                 f"{scheme} on this port?"

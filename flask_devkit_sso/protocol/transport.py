@@ -1,8 +1,8 @@
 """HTTPS requests to the authentication server, each with one deadline for the whole call.
 
-The caller sends the request over an open connection. If there is none, urllib3 opens one in a
-thread of a small pool, and the caller waits no longer than the deadline, because nothing limits the
-lookup of a host's name. Each interface has its own threads and its own bulkhead, so that one that
+The caller sends the request over an open connection. If there is none, a thread of a small pool
+opens one, and the caller waits no longer than the deadline, because nothing limits the lookup of a
+host's name. Each interface has its own threads and its own bulkhead, so that one that
 hangs does not keep callers from another.
 """
 
@@ -14,17 +14,16 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from ..bulkhead import Bulkhead, Pace, Place
 from ..errors import ServerError, ServerUnavailable
 from ..per_process import PerProcess, no_fork
 from .connecting import LATE
+from .connections import Call
 from .contract import RawResponse
+from .http_call import Connections
 from .trust import Trust
-
-if TYPE_CHECKING:
-    from .http_call import Connections
 
 MAX_CALLS: Final = 16
 """Maximum number of calls to one interface in progress in one process. Further calls wait."""
@@ -76,9 +75,9 @@ class Transport:
         """Send a JSON body and return the response, whatever its status.
 
         :param headers: what to send as well as, or instead of, the usual headers.
-        :param repeatable: whether to send the request once more if the connection breaks without a
-            response. Do not set it for a request that uses something up, such as an authorization
-            code.
+        :param repeatable: whether to send the request once more if the connection was idle before,
+            and breaks before the response is complete. Do not set it for a request that uses
+            something up, such as an authorization code.
         :param background: whether nobody is waiting for the response, so that other calls go first.
         :param place: what :meth:`reserve` returned, if it was called.
         :param deadline: when the call has to end, as ``time.monotonic`` counts, if it is earlier
@@ -135,7 +134,7 @@ class Transport:
         repeatable: bool,
     ) -> RawResponse:
         connections = self._process.get().connections
-        call = connections.call(place.deadline, may_connect=False)
+        call = Call(place.deadline, may_connect=False)
         # What was done since the place was reserved says nothing about the server.
         place.started = time.monotonic()
         if place.started >= place.deadline:
@@ -169,7 +168,7 @@ class Transport:
         repeatable: bool,
     ) -> RawResponse:
         connections = self._process.get().connections
-        call = connections.call(place.deadline, may_connect=True)
+        call = Call(place.deadline, may_connect=True)
         try:
             future = self._interface(url).threads.submit(
                 connections.send, call, url, body, headers=headers, repeatable=repeatable
@@ -221,12 +220,9 @@ class Transport:
 
 
 def _create_process(trust: Trust) -> _Process:
-    # Most workers start long before their first call to the server, and urllib3 takes time and
-    # memory. No deadline has begun yet.
+    # No deadline has begun yet.
     try:
         with no_fork:
-            from .http_call import Connections
-
             # The file was readable when the application started, but this is the first call.
             connections = Connections(trust, MAX_CALLS)
     except OSError as error:

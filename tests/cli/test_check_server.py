@@ -309,8 +309,8 @@ def test_on_responses_that_are_not_envelopes(place: Place, server: ScriptedServe
         ),
         "error    4. refreshToken: The server reported success with HTTP status 400",
         (
-            "error    6. logout: The connection to the server broke (ProtocolError): does it use "
-            "http on this port?"
+            "error    6. logout: The connection to the server broke (RemoteDisconnected): does it "
+            "use http on this port?"
         ),
         "error    1. authorize: refuses the registered client (HTTP 404)",
         "skipped  1. authorize: sign_in: not tested, because no address was given",

@@ -286,7 +286,7 @@ def test_on_responses_of_the_server(place: Place, server: ScriptedServer) -> Non
         "error    refreshToken: reports success for a made-up token",
         "         Fix: Do not use this server before it refuses made-up codes and tokens",
         (
-            "error    logout: The connection to the server broke (ProtocolError): does it use "
+            "error    logout: The connection to the server broke (RemoteDisconnected): does it use "
             "http on this port?"
         ),
         (

@@ -68,7 +68,7 @@ REFUSED = {
     "broken": (says(b"", 500), "fails (HTTP 500)"),
     "closes": (
         closes,
-        "The connection to the server broke (ProtocolError): does it use http on this port?",
+        "The connection to the server broke (RemoteDisconnected): does it use http on this port?",
     ),
     "error": (
         back("?error=invalid_request&state=made-up-by-doctor"),

@@ -181,7 +181,7 @@ class _Log(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[str] = []
-        for name in ("flask_devkit_sso", "authlib", "urllib3"):
+        for name in ("flask_devkit_sso", "authlib"):
             logger = logging.getLogger(name)
             logger.setLevel(logging.DEBUG)
             logger.addHandler(self)

@@ -122,7 +122,7 @@ INVALID: list[tuple[Parser, int, bytes, str]] = [
 @pytest.mark.parametrize(("parse", "status", "body", "text"), INVALID)
 def test_what_is_wrong_with_a_response(parse: Parser, status: int, body: bytes, text: str) -> None:
     with pytest.raises(ServerError) as caught:
-        parse(RawResponse(status, body, {}, URL))
+        parse(RawResponse(status, body, url=URL))
     assert text in str(caught.value.description)
     assert text[-1] != "." or str(caught.value.description).endswith(text)
     assert caught.value.server_code is None
