@@ -30,6 +30,9 @@ lost."""
 
 _WITHOUT_BODY: Final = (101, 204, 205, 304)
 
+_CLOSED: Final = (ConnectionError, ssl.SSLEOFError)
+"""What sending raises if the server has closed the connection."""
+
 _NO_DELAY: Final = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 
 
@@ -88,9 +91,11 @@ class Call:
     def seconds_left(self) -> float:
         """Return how many seconds the next read or write may take.
 
-        :raises TimeoutError: if there is no time left.
+        :raises TimeoutError: if there is no time left, or if nobody waits for the call any longer.
         """
         now = time.monotonic()
+        if self._is_given_up:
+            raise TimeoutError
         if now - self._read_until > LATE and self._read_until == self._deadline:
             self._read_until = now + LATE
         if now >= self._read_until:
@@ -167,8 +172,10 @@ class Connection(http.client.HTTPConnection):
             raise CannotConnect from error
         if self.origin.is_tls:
             # The handshake comes later, so that give_up finds the socket that it has to shut down.
+            # Neither a dot at the end nor the zone of an IPv6 address is in a certificate.
+            name = server_name.removesuffix(".").partition("%")[0]
             self.sock = tls.wrap_socket(
-                self.sock, server_hostname=server_name, do_handshake_on_connect=False
+                self.sock, server_hostname=name, do_handshake_on_connect=False
             )
         call.use(self)
         if isinstance(self.sock, ssl.SSLSocket):
@@ -185,18 +192,24 @@ class Connection(http.client.HTTPConnection):
         """
         self._call = call
         self.response_class = partial(StrictResponse, before_read=call.limit)  # type: ignore[assignment]
-        content = b""
+        content, is_cut = b"", False
         try:
-            self.request(request.method, request.target, request.body, request.headers)
+            try:
+                self.request(request.method, request.target, request.body, request.headers)
+            except _CLOSED:
+                # The server may have responded before that, for instance with the reason.
+                is_cut = True
             response: StrictResponse = self.getresponse()  # type: ignore[assignment]
-            if response.status not in _WITHOUT_BODY:
-                content = response.read_all(most)
-            if not response.isclosed():
+            with response:
+                if response.status not in _WITHOUT_BODY:
+                    content = response.read_all(most)
                 # If the server sends more anyway, the next call must not read it.
-                self.close()
+                is_cut = is_cut or not response.isclosed()
         except BaseException:
             self.close()
             raise
+        if is_cut:
+            self.close()
         self._call, self._idle_since = None, time.monotonic()
         return response, content
 

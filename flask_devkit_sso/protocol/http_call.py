@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-import string
 import threading
 import zlib
 from collections import deque
@@ -47,9 +46,16 @@ _PAGE_HEADERS: Final = {
 _COMPRESSED: Final = ("gzip", "x-gzip", "deflate")
 """What some servers send although the request does not accept it."""
 
+_MAX_MEMBERS: Final = 64
+"""Maximum number of members of a compressed body (RFC 1952 section 2.2)."""
+
 _FORMATS: Final = (32 + zlib.MAX_WBITS, -zlib.MAX_WBITS)
 """What zlib calls the formats: zlib and gzip, and what some servers send as ``deflate`` (RFC 9110
 section 8.4.1.2)."""
+
+_UNENCODED: Final = "!$%&'()*+,/:;=?@"
+"""What a path and a query may contain, as well as letters, digits and ``-._~`` (RFC 3986 section
+3.4). A percent sign belongs to what is already encoded."""
 
 log: Final = logging.getLogger("flask_devkit_sso")
 
@@ -111,7 +117,7 @@ class Connections:
         *,
         repeatable: bool,
     ) -> RawResponse:
-        origin, target = _split(url)
+        origin, address, target = _split(url)
         method, usual = ("GET", _PAGE_HEADERS) if body is None else ("POST", _HEADERS)
         request = Request(method, target, {**usual, **headers}, body)
         context, idle = self._to(origin)
@@ -119,20 +125,25 @@ class Connections:
             try:
                 response, content = connection.exchange(call, request, most=MAX_BODY + 1)
             except (OSError, HTTPException):
-                # The server may have closed the idle connection at this moment.
+                # The server may have closed the idle connection at this moment. If the reason is a
+                # restart, the others are no better.
+                idle.clear()
                 if not repeatable:
                     raise
                 connection = None
         if connection is None:
             connection = self._connect(origin, context, call)
             response, content = connection.exchange(call, request, most=MAX_BODY + 1)
+        # From now on, giving up this call must not end another one on the same connection.
+        call.stop()
         if connection.is_open and len(idle) < self._size:
             idle.append(connection)
-        if response.getheader("Content-Encoding", "").lower() in _COMPRESSED:
+        encoding = response.getheader("Content-Encoding", "").strip().lower()
+        # Some servers claim that an empty body is compressed.
+        if 0 < len(content) <= MAX_BODY and encoding in _COMPRESSED:
             content = _decompress(content)
         if len(content) > MAX_BODY:
             raise ServerError("The server's response is larger than 1 MiB.")
-        address = url.partition("?")[0]
         log.debug("%s %s: HTTP %d", method, address, response.status)
         return RawResponse(response.status, content, response.headers, address)
 
@@ -148,20 +159,23 @@ class Connections:
         if not call.may_connect:
             raise NotConnected
         connection = Connection(origin)
-        connection.open(call, context, self._trust.expected_name(connection.host))
+        connection.open(call, context, self._trust.expected_name(origin.host))
         return connection
 
 
-def _split(url: str) -> tuple[Origin, str]:
-    """Return what a URL's connection leads to, and the path with the query."""
+def _split(url: str) -> tuple[Origin, str, str]:
+    """Return what a URL's connection leads to, the URL without its query, and the path with it.
+
+    They are encoded, because the address that a redirect leads to may contain anything.
+    """
     parts = urlsplit(url)
     is_tls = parts.scheme == "https"
-    origin = Origin(
-        is_tls, parts.hostname or "", parts.port or (HTTPS_PORT if is_tls else HTTP_PORT)
-    )
-    query = f"?{parts.query}" if parts.query else ""
-    # The address that a redirect leads to may contain anything.
-    return origin, quote((parts.path or "/") + query, safe=string.punctuation)
+    # The percent sign of a zone is encoded in a URL (RFC 6874 section 2).
+    host = (parts.hostname or "").replace("%25", "%")
+    origin = Origin(is_tls, host, parts.port or (HTTPS_PORT if is_tls else HTTP_PORT))
+    path = quote(parts.path or "/", _UNENCODED)
+    query = f"?{quote(parts.query, _UNENCODED)}" if parts.query else ""
+    return origin, f"{parts.scheme}://{parts.netloc}{path}", path + query
 
 
 def _take(idle: deque[Connection]) -> Connection | None:
@@ -181,11 +195,19 @@ def _decompress(content: bytes) -> bytes:
     :raises zlib.error: if it is damaged or incomplete.
     """
     for format in _FORMATS:
-        decompressor = zlib.decompressobj(format)
         with suppress(zlib.error):
-            found = decompressor.decompress(content, MAX_BODY + 1)
-            if decompressor.eof or len(found) > MAX_BODY:
-                return found
+            return _inflate(content, format)
+    raise zlib.error
+
+
+def _inflate(content: bytes, format: int) -> bytes:
+    found = b""
+    for _ in range(_MAX_MEMBERS):
+        member = zlib.decompressobj(format)
+        found += member.decompress(content, MAX_BODY + 1 - len(found))
+        content = member.unused_data
+        if len(found) > MAX_BODY or (member.eof and not content):
+            return found
     raise zlib.error
 
 

@@ -9,6 +9,7 @@ hangs does not keep callers from another.
 from __future__ import annotations
 
 import math
+import socket
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -141,7 +142,9 @@ class Transport:
             raise ServerUnavailable("No time is left for the call to the server.")
         was_answered, place.answered = place.answered, False
         try:
-            response = connections.send(call, url, body, headers=headers, repeatable=repeatable)
+            response = None
+            if not _is_patched():
+                response = connections.send(call, url, body, headers=headers, repeatable=repeatable)
             if response is None:
                 place.answered = was_answered
                 is_first = not call.was_sent
@@ -232,6 +235,12 @@ def _create_process(trust: Trust) -> _Process:
             f"{name} cannot be read ({type(error).__name__}). The next call tries again."
         ) from None
     return _Process(connections, Pace(), {})
+
+
+def _is_patched() -> bool:
+    """Return whether gevent has replaced sockets. Each packet with a part of a TLS record prolongs
+    its timeouts, so another thread has to end the call."""
+    return socket.socket.__module__ != "socket"
 
 
 def _result(future: Future[RawResponse | None], deadline: float) -> RawResponse | None:

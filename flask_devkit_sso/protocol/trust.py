@@ -74,12 +74,14 @@ class Trust:
     def create_context(self) -> ssl.SSLContext:
         """Return a new TLS context.
 
-        A certificate must have its host's name as a subjectAltName (RFC 9525 section 2).
+        A certificate must have its host's name as a subjectAltName (RFC 9525 section 2). The
+        protocol is HTTP/1.1, which a server of another protocol can refuse (RFC 7301).
 
         :raises OSError: if the CA file cannot be read. The system's CAs never replace it.
         """
         context = ssl.create_default_context(cafile=self.ca_bundle)
         context.hostname_checks_common_name = False
+        context.set_alpn_protocols(["http/1.1"])
         return context
 
     def explain(self, error: ssl.SSLError, host: str) -> TLSProblem:

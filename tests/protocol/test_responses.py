@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from typing import Any
 
 import pytest
@@ -392,29 +393,52 @@ def test_a_name_on_a_page_is_escaped(client: FlaskClient, server: ScriptedServer
     assert "王小明 &lt;b&gt;&amp;" in client.get("/sso/logout").text
 
 
-def test_a_compressed_response(client: FlaskClient, server: ScriptedServer) -> None:
-    packed = gzip.compress(b'{"code":"2000","data":{"access_token":"a","refresh_token":"r"}}')
-    server.answers[GET_TOKEN] = says(packed, headers={"Content-Encoding": "gzip"})
+PACKED = gzip.compress(PLAIN)
+RAW = zlib.compress(PLAIN, wbits=-zlib.MAX_WBITS)
+EMPTY = gzip.compress(b"")
+
+COMPRESSED = {
+    "gzip": ("gzip", PACKED),
+    "members": ("gzip", EMPTY + gzip.compress(PLAIN[:9]) + gzip.compress(PLAIN[9:])),
+    "old name": ("X-GZip \t", PACKED),
+    "deflate": ("deflate", zlib.compress(PLAIN)),
+    "deflate without zlib": ("deflate", RAW),
+    "identity": ("identity", PLAIN),
+}
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+def test_a_compressed_response(client: FlaskClient, server: ScriptedServer, name: str) -> None:
+    encoding, body = COMPRESSED[name]
+    server.answers[GET_TOKEN] = says(body, headers={"Content-Encoding": encoding})
     assert outcome(client) == "in"
 
 
-@pytest.mark.parametrize(
-    ("encoding", "expected"),
-    [
-        ("gzip", "server_unavailable"),
-        ("deflate", "server_unavailable"),
-        (", ".join(["gzip"] * 6), "server_answer_invalid"),
-        ("gzip, gzip", "server_answer_invalid"),
-        ("compress", "server_answer_invalid"),
-    ],
-)
+DAMAGED = {
+    "gzip": ("gzip", b"\x00\x01\x02", "server_unavailable"),
+    "deflate": ("deflate", b"\x00\x01\x02", "server_unavailable"),
+    "incomplete": ("gzip", PACKED[:-1], "server_unavailable"),
+    "incomplete deflate": ("deflate", RAW[:-1], "server_unavailable"),
+    "longer": ("gzip", PACKED + b"more", "server_unavailable"),
+    "twice": ("gzip", PACKED * 2, "server_answer_invalid"),
+    # Reading each of these copies all that follow.
+    "many members": ("gzip", EMPTY * 50_000, "server_unavailable"),
+    "six names": (", ".join(["gzip"] * 6), b"", "server_answer_invalid"),
+    # These are 30 KB instead of 1 GiB.
+    "two names": (
+        "gzip, gzip",
+        gzip.compress(gzip.compress(bytes(1024 * 1024)) * 1024),
+        "server_answer_invalid",
+    ),
+    "another name": ("compress", b"\x00\x01\x02", "server_answer_invalid"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
 def test_a_response_that_cannot_be_decompressed(
-    client: FlaskClient, server: ScriptedServer, encoding: str, expected: str
+    client: FlaskClient, server: ScriptedServer, name: str
 ) -> None:
-    body = b"\x00\x01\x02 no JSON"
-    if encoding == "gzip, gzip":
-        # Compressed twice, these are 30 KB instead of 1 GiB.
-        body = gzip.compress(gzip.compress(bytes(1024 * 1024)) * 1024)
+    encoding, body, expected = DAMAGED[name]
     server.answers[GET_TOKEN] = says(body, headers={"Content-Encoding": encoding})
     assert outcome(client) == expected
     server.answers[GET_TOKEN] = says(TOKEN)

@@ -54,6 +54,8 @@ class TLSServer(ScriptedServer):
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
         certificate.configure_cert(context)
         context.sni_callback = self._count
+        # As many servers do, it prefers what the package does not speak.
+        context.set_alpn_protocols(["h2", "http/1.1"])
         super().__init__(context)
 
     def _count(self, _: object, name: str | None, *__: object) -> None:
@@ -151,9 +153,16 @@ def test_a_login_at_a_sandbox_with_a_ca_of_its_own(make_app: AppMaker) -> None:
 def test_twenty_logins_need_one_handshake(
     make_app: AppMaker, server: TLSServer, ca_bundle: str
 ) -> None:
-    app = make_app(ca_bundle=ca_bundle)
+    app, answer, protocols = make_app(ca_bundle=ca_bundle), server.answers[GET_TOKEN], []
+
+    def notes_the_protocol(handler: Handler) -> None:
+        protocols.append(handler.connection.selected_alpn_protocol())
+        answer(handler)
+
+    server.answers[GET_TOKEN] = notes_the_protocol
     for _ in range(20):
         sign_in(app.test_client())
+    assert set(protocols) == {"http/1.1"}
     assert server.paths == [GET_TOKEN, GET_USER_INFO] * 20
     assert (server.handshakes, server.connections) == (1, 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import http.client
+import itertools
 import os
 import signal
 import socket
@@ -196,10 +197,11 @@ def test_a_response_that_arrived_while_the_process_was_paused_is_used(
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.parametrize("connection", ["close", "keep-alive"])
 @pytest.mark.parametrize("is_connected", [False, True])
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no such signal")
 def test_a_call_ends_when_its_caller_is_interrupted(
-    server: ScriptedServer, is_connected: bool
+    server: ScriptedServer, is_connected: bool, connection: str
 ) -> None:
     """Otherwise its thread would read for as long as the server sends anything."""
 
@@ -214,12 +216,16 @@ def test_a_call_ends_when_its_caller_is_interrupted(
     def drips_for_ever(handler: Handler) -> None:
         handler.send_response(200)
         handler.send_header("Content-Length", "100000")
+        handler.send_header("Connection", connection)
         handler.end_headers()
-        os.kill(os.getpid(), signal.SIGUSR1)
         with suppress(OSError):
-            while not handler.server.stopping.wait(0.05):
+            for number in itertools.count(1):
                 handler.wfile.write(b" ")
-            return
+                if handler.server.stopping.wait(0.05):
+                    return
+                if number == 4:
+                    # By now, the client has probably read the headers.
+                    os.kill(os.getpid(), signal.SIGUSR1)
         has_ended.set()
 
     client = client_of(server)
