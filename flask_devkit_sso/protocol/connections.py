@@ -172,10 +172,8 @@ class Connection(http.client.HTTPConnection):
             raise CannotConnect from error
         if self.origin.is_tls:
             # The handshake comes later, so that give_up finds the socket that it has to shut down.
-            # Neither a dot at the end nor the zone of an IPv6 address is in a certificate.
-            name = server_name.removesuffix(".").partition("%")[0]
             self.sock = tls.wrap_socket(
-                self.sock, server_hostname=name, do_handshake_on_connect=False
+                self.sock, server_hostname=server_name, do_handshake_on_connect=False
             )
         call.use(self)
         if isinstance(self.sock, ssl.SSLSocket):

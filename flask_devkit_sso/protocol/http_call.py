@@ -46,9 +46,6 @@ _PAGE_HEADERS: Final = {
 _COMPRESSED: Final = ("gzip", "x-gzip", "deflate")
 """What some servers send although the request does not accept it."""
 
-_MAX_MEMBERS: Final = 64
-"""Maximum number of members of a compressed body (RFC 1952 section 2.2)."""
-
 _FORMATS: Final = (32 + zlib.MAX_WBITS, -zlib.MAX_WBITS)
 """What zlib calls the formats: zlib and gzip, and what some servers send as ``deflate`` (RFC 9110
 section 8.4.1.2)."""
@@ -192,22 +189,15 @@ def _take(idle: deque[Connection]) -> Connection | None:
 def _decompress(content: bytes) -> bytes:
     """Decompress a body, or only its beginning if it is too large.
 
-    :raises zlib.error: if it is damaged or incomplete.
+    :raises zlib.error: if it is damaged or incomplete, or if something follows it.
     """
     for format in _FORMATS:
+        decompressor = zlib.decompressobj(format)
         with suppress(zlib.error):
-            return _inflate(content, format)
-    raise zlib.error
-
-
-def _inflate(content: bytes, format: int) -> bytes:
-    found = b""
-    for _ in range(_MAX_MEMBERS):
-        member = zlib.decompressobj(format)
-        found += member.decompress(content, MAX_BODY + 1 - len(found))
-        content = member.unused_data
-        if len(found) > MAX_BODY or (member.eof and not content):
-            return found
+            found = decompressor.decompress(content, MAX_BODY + 1)
+            is_whole = decompressor.eof and not decompressor.unused_data
+            if is_whole or len(found) > MAX_BODY:
+                return found
     raise zlib.error
 
 

@@ -67,9 +67,15 @@ class Trust:
     hostname: str | None = None
 
     def expected_name(self, host: str) -> str:
-        """Return the name or address that the certificate of a host must have."""
-        is_other = self.hostname is not None and host == self.host
-        return self.hostname if is_other and self.hostname else host
+        """Return the name or address that the certificate of a host must have.
+
+        Neither a dot at the end nor the zone of an IPv6 address is part of it.
+        """
+        name = self._other_name(host) or host
+        return name.removesuffix(".").partition("%")[0]
+
+    def _other_name(self, host: str) -> str | None:
+        return self.hostname if host == self.host else None
 
     def create_context(self) -> ssl.SSLContext:
         """Return a new TLS context.
@@ -166,10 +172,9 @@ class Trust:
 
     def _explain_name(self, code: int, host: str) -> tuple[str, str]:
         only = "Only a subjectAltName counts, not the common name"
-        name = self.expected_name(host)
-        if name != host:
+        if self._other_name(host):
             return (
-                f"is not for {name}, the name in {_HOSTNAME}",
+                f"is not for {self.expected_name(host)}, the name in {_HOSTNAME}",
                 f"Set {_HOSTNAME} to one of the certificate's names. {only}",
             )
         what = "address" if code == _OTHER_ADDRESS else "name"
