@@ -46,10 +46,12 @@ def single_flight(
                 return
         except (ServerError, ServerUnavailable) as error:
             if is_mine:
-                claim.fail(background=not is_awaited())
+                is_answer = isinstance(error, ServerError)
+                # The server would send the same answer to somebody who waits.
+                claim.fail(background=not (is_answer or is_awaited()))
                 is_mine = False
                 log.log(
-                    logging.ERROR if isinstance(error, ServerError) else logging.WARNING,
+                    logging.ERROR if is_answer else logging.WARNING,
                     "a session could not be kept up to date: %s See docs/failures.md#%s",
                     error.description,
                     error.reason,

@@ -328,7 +328,8 @@ def test_responses_of_refresh_token(
     if is_accepted:
         assert (response.status_code, response.text) == (200, "second")
     else:
-        assert response.status_code == 502
+        # It is 503 if the job that the request starts in the background has failed before.
+        assert response.status_code in (502, 503)
     assert server.paths[2:] == [REFRESH_TOKEN]
 
 
