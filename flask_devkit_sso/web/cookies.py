@@ -13,12 +13,23 @@ _LONG_AGO: Final = http_date(0)
 """The date that deletes a cookie. Werkzeug's ``delete_cookie`` formats it each time."""
 
 
-def set_cookie(response: Response, name: str, value: str, max_age: int | None = None) -> Response:
-    """Set one of our cookies. ``max_age`` is in seconds; None keeps it until the browser closes."""
+def set_cookie(
+    response: Response,
+    name: str,
+    value: str,
+    max_age: int | None = None,
+    *,
+    expires: str | None = None,
+) -> Response:
+    """Set one of our cookies. ``max_age`` is in seconds; None keeps it until the browser closes.
+
+    :param expires: a date that says the same as ``max_age``. By default, Werkzeug calculates it.
+    """
     response.set_cookie(
         name,
         value,
         max_age=max_age,
+        expires=expires,
         path="/",
         secure=get_state().is_secure,
         httponly=True,
@@ -29,16 +40,7 @@ def set_cookie(response: Response, name: str, value: str, max_age: int | None = 
 
 def delete_cookie(response: Response, name: str) -> Response:
     """Delete one of our cookies."""
-    response.set_cookie(
-        name,
-        max_age=0,
-        expires=_LONG_AGO,
-        path="/",
-        secure=get_state().is_secure,
-        httponly=True,
-        samesite="Lax",
-    )
-    return response
+    return set_cookie(response, name, "", 0, expires=_LONG_AGO)
 
 
 def login_and_session_cookies() -> dict[str, str]:
