@@ -99,6 +99,7 @@ class Browser:
 class Visit:
     """One way from authorize to the redirect URI, which itself is never requested.
 
+    :ivar has_submitted: whether the server has responded to a form or a link of a page.
     :raises Stopped: from each method, if the way ends elsewhere.
     """
 
@@ -106,6 +107,7 @@ class Visit:
         self._browser = browser
         self._redirect_uri = redirect_uri
         self._page_count = 0
+        self.has_submitted = False
 
     def open(self, url: str) -> Page | str:
         """Open a URL. Return the page, or the address to which the server redirects back."""
@@ -113,6 +115,11 @@ class Visit:
 
     def submit(self, page: Page, submission: Submission) -> Page | str:
         """Submit a form, or follow a link, of a page. Return as :meth:`open` does."""
+        found = self._submit(page, submission)
+        self.has_submitted = True
+        return found
+
+    def _submit(self, page: Page, submission: Submission) -> Page | str:
         address = _join(_join(page.url, page.content.base), submission.address)
         headers = {"Sec-Fetch-Site": "same-origin", "Referer": page.url.partition("?")[0]}
         encoded = urlencode(submission.fields)
@@ -185,13 +192,10 @@ class _Headers:
     """What http.cookiejar needs of a response."""
 
     def __init__(self, response: RawResponse) -> None:
-        self._message = Message()
-        for name, value in response.headers.items():
-            if name.lower() == "set-cookie":
-                self._message[name] = value
+        self._headers = response.headers
 
     def info(self) -> Message:
-        return self._message
+        return self._headers
 
 
 def _parse(response: RawResponse) -> Content:

@@ -127,35 +127,33 @@ class Unattended:
         if self._has_failed:
             # Another attempt could lock the account.
             raise NotBack("skipped", "an earlier sign-in failed")
-        visit, filler = Visit(self._browser, redirect_uri), Filler(self._answers)
-        submitted = 0
+        visit = Visit(self._browser, redirect_uri)
         try:
-            page = visit.open(url)
-            while isinstance(page, Page):
-                page = visit.submit(page, filler.fill(page))
-                submitted += 1
+            return self._fill_in(visit, url)
         except Stopped as error:
             # If nothing was submitted, the server refuses the request and not the person.
-            self._has_failed = submitted > 0
+            self._has_failed = visit.has_submitted
             raise NotBack(
                 "error", error.text, error.fix, is_unreachable=error.is_unreachable
             ) from None
-        return page
 
     def attempt(self, url: str, redirect_uri: str) -> str | None:
         """Open a request that the server has to refuse, and sign in if it asks for it.
 
         :return: the address that it redirects to, or None if it shows a page instead.
         """
-        visit, filler = Visit(self._browser, redirect_uri), Filler(self._answers)
         try:
-            page = visit.open(url)
-            while isinstance(page, Page):
-                page = visit.submit(page, filler.fill(page))
+            return self._fill_in(Visit(self._browser, redirect_uri), url)
         except NoForm:
             return None
         except Stopped as error:
             raise NotBack("skipped", f"authorize {error.text}") from None
+
+    def _fill_in(self, visit: Visit, url: str) -> str:
+        """Fill in each form on the way from a URL, and return the address that it leads back to."""
+        filler, page = Filler(self._answers), visit.open(url)
+        while isinstance(page, Page):
+            page = visit.submit(page, filler.fill(page))
         return page
 
     def look(self, url: str, redirect_uri: str, why: str) -> str | None:
