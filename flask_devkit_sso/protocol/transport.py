@@ -2,8 +2,8 @@
 
 The caller sends the request over an open connection. If there is none, a thread of a small pool
 opens one, and the caller waits no longer than the deadline, because nothing limits the lookup of a
-host's name. Each interface has its own threads and its own bulkhead, so that one that
-hangs does not keep callers from another.
+host's name. Each interface has its own threads and its own bulkhead, so that one that hangs does
+not keep callers from another.
 """
 
 from __future__ import annotations

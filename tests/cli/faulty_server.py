@@ -72,10 +72,7 @@ class FaultyServer(ScriptedServer):
         query = {k: v[0] for k, v in parse_qs(urlsplit(handler.path).query).items()}
         registered = query.get("client_id") == CLIENT_ID or self.fault == "any client"
         uri = query.get("redirect_uri", "")
-        if self.fault == "any redirect_uri" and registered:
-            is_known = True
-        else:
-            is_known = registered and uri == URI
+        is_known = registered and (uri == URI or self.fault == "any redirect_uri")
         if self.fault == "HTTP 500 of authorize" or (
             self.fault == "HTTP 500 for unknown clients" and not registered
         ):
